@@ -1,0 +1,75 @@
+"""Collaborative Speculative Decoding: two or more language models write one text together.
+
+::
+
+    from cosd_core import CoSDDecoder
+
+    decoder = CoSDDecoder.from_pretrained(draft="org/model-a", assistant="org/model-b")
+    print(decoder.generate("The capital of France", max_new_tokens=32).text)
+"""
+
+__version__ = "0.1.0"
+
+from cosd_core.decoding import CoSDDecoder
+from cosd_core.errors import (
+    ContextOverflowError,
+    CoSDError,
+    GenerationError,
+    InvalidOptionError,
+    InvalidPromptError,
+    LogitsProcessorError,
+    ModelLoadError,
+    ModelOutputError,
+    UnsupportedModelError,
+    VerifierFileError,
+    VocabularyMismatchError,
+)
+from cosd_core.models.language_model import LanguageModel
+from cosd_core.options import GenerationOptions, LoadingOptions
+from cosd_core.records import Chunk, Generation, Prediction, Replacement, Stats, Step, TracedToken, Verdict
+from cosd_core.scheduling import AdaptiveSchedule, FixedSchedule, Schedule
+from cosd_core.verifiers import (
+    AssistantVerifier,
+    AverageVerifier,
+    DraftVerifier,
+    RuleVerifier,
+    SpeculativeVerifier,
+    TreeVerifier,
+    Verifier,
+)
+
+__all__ = [
+    "AdaptiveSchedule",
+    "AssistantVerifier",
+    "AverageVerifier",
+    "Chunk",
+    "CoSDDecoder",
+    "CoSDError",
+    "ContextOverflowError",
+    "DraftVerifier",
+    "FixedSchedule",
+    "Generation",
+    "GenerationError",
+    "GenerationOptions",
+    "InvalidOptionError",
+    "InvalidPromptError",
+    "LanguageModel",
+    "LoadingOptions",
+    "LogitsProcessorError",
+    "ModelLoadError",
+    "ModelOutputError",
+    "Prediction",
+    "Replacement",
+    "RuleVerifier",
+    "Schedule",
+    "SpeculativeVerifier",
+    "Stats",
+    "Step",
+    "TracedToken",
+    "TreeVerifier",
+    "UnsupportedModelError",
+    "Verdict",
+    "Verifier",
+    "VerifierFileError",
+    "VocabularyMismatchError",
+]

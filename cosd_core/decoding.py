@@ -1,0 +1,242 @@
+"""The front door of the core: a draft model, its assistants and a verifier that write one text."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, closing
+from functools import cached_property
+from typing import Any, Self, overload
+
+from cosd_core.alignment import shared_vocabulary
+from cosd_core.errors import InvalidOptionError
+from cosd_core.loop import Batch
+from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.local import Session
+from cosd_core.options import GenerationOptions
+from cosd_core.records import Chunk, Generation, Step
+from cosd_core.requests import Prompt, Request, is_one_prompt, read_prompts
+from cosd_core.row import Manner, Row
+from cosd_core.sampling import Sampler
+from cosd_core.scheduling import Schedule, make_schedule
+from cosd_core.text import Detokenizer, TextBuffer
+from cosd_core.verifiers import Verifier, make_verifier
+
+
+class CoSDDecoder:
+    """Two or more language models that write one text by Collaborative Speculative Decoding.
+
+    ::
+
+        decoder = CoSDDecoder.from_pretrained(draft="org/model-a", assistant="org/model-b")
+        print(decoder.generate("The capital of France", max_new_tokens=32).text)
+
+    One decoder may be used from many threads and asyncio tasks at once.
+
+    Attributes:
+        draft: The model that proposes.
+        assistants: The models that judge and correct.
+        verifier: Decides token by token whose token stands.
+        schedule: Decides how far to draft before the assistants are asked.
+        draft_length: K, the most tokens per block.
+        batch_size: The most prompts that are decoded together.
+    """
+
+    def __init__(
+        self,
+        draft: LanguageModel,
+        assistant: LanguageModel | Sequence[LanguageModel],
+        *,
+        verifier: str | Verifier = "rule",
+        schedule: str | Schedule = "adaptive",
+        draft_length: int = 8,
+        batch_size: int = 32,
+    ) -> None:
+        """Put the parts together.
+
+        Raises:
+            InvalidOptionError: A part is of a wrong type or value.
+            VocabularyMismatchError: The models do not share one vocabulary.
+        """
+        assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
+        for role, model in [("draft", draft), *(("assistant", each) for each in assistants)]:
+            if not isinstance(model, LanguageModel):
+                raise InvalidOptionError(f"{role} should be a LanguageModel, not {type(model).__name__}")
+        if not assistants:
+            raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
+        for name, value in (("draft_length", draft_length), ("batch_size", batch_size)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InvalidOptionError(f"{name}={value!r} should be a whole number of at least 1")
+        self.draft = draft
+        self.assistants = tuple(assistants)
+        self.verifier = make_verifier(verifier)
+        self.verifier.check(len(assistants))
+        self.schedule = make_schedule(schedule)
+        self.draft_length = draft_length
+        self.batch_size = batch_size if all(model.batchable for model in self._models) else 1
+        self._vocabulary = shared_vocabulary(
+            [model.tokenizer for model in self._models],
+            [model.vocabulary_size for model in self._models],
+            [model.name for model in self._models],
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        draft: str | LanguageModel,
+        assistant: str | LanguageModel | Sequence[str | LanguageModel],
+        *,
+        verifier: str | Verifier = "rule",
+        schedule: str | Schedule = "adaptive",
+        draft_length: int = 8,
+        batch_size: int = 32,
+        **loading: Any,
+    ) -> Self:
+        """Load the models by hub id or path; the same name is loaded once.
+
+        Args:
+            draft: Hub id, path, or a loaded model.
+            assistant: The same, or a list of them.
+            verifier: A verifier, or ``"rule"``, ``"draft"``, ``"assistant"``, ``"speculative"`` or
+                ``"average"``.
+            schedule: A schedule, or ``"adaptive"``, ``"fixed"``.
+            draft_length: K, the most tokens per block.
+            batch_size: The most prompts that are decoded together.
+            **loading: The fields of :class:`LoadingOptions`, for every model that is named. Models that
+                need different ones (two devices, say) are loaded by ``LanguageModel.from_pretrained``.
+
+        Raises:
+            InvalidOptionError: A part is of a wrong type or value, or an option unknown.
+            ModelLoadError: A model cannot be found or read.
+            UnsupportedModelError: A model cannot take part.
+            VocabularyMismatchError: The models do not share one vocabulary.
+        """
+        assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
+        models = [
+            LanguageModel.from_pretrained(each, **loading) if isinstance(each, str) else each
+            for each in (draft, *assistants)
+        ]
+        return cls(
+            models[0],
+            models[1:],
+            verifier=verifier,
+            schedule=schedule,
+            draft_length=draft_length,
+            batch_size=batch_size,
+        )
+
+    def steps(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> Generator[Step, None, None]:
+        """Decode and yield one record per prompt and round. Closing the generator stops the work.
+
+        Args:
+            prompts: One prompt, as text or token ids, or a list of prompts.
+            **options: The fields of :class:`GenerationOptions`.
+
+        Raises:
+            InvalidOptionError: An unknown option, or a value out of range.
+            InvalidPromptError: A prompt is empty or of a wrong type.
+            ContextOverflowError: Prompt and answer do not fit the context window.
+            GenerationError: Later, while decoding: a model or a logits processor failed.
+        """
+        requests = read_prompts(prompts, GenerationOptions(**options), self._models, self._vocabulary)
+        return self._decode(requests)
+
+    def stream(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> Generator[Chunk, None, None]:
+        """Decode and yield text as soon as it is final; arguments and errors as in :meth:`steps`.
+
+        The last chunk of every prompt carries its :class:`Generation`.
+        """
+        return _chunks(self.steps(prompts, **options))
+
+    @overload
+    def generate(self, prompts: str | Sequence[int], **options: Any) -> Generation: ...
+    @overload
+    def generate(
+        self, prompts: Sequence[str] | Sequence[Sequence[int]], **options: Any
+    ) -> list[Generation]: ...
+    def generate(self, prompts: Any, **options: Any) -> Any:
+        """Decode to the end; arguments and errors as in :meth:`steps`.
+
+        Returns:
+            A :class:`Generation` for one prompt, a list of them in the prompts' order for a list.
+        """
+        finished = {step.index: step.generation for step in self.steps(prompts, **options) if step.generation}
+        return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
+
+    async def asteps(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> AsyncGenerator[Step, None]:
+        """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, requests take turns.
+
+        Cancelling the task or closing the generator stops the work within one round.
+        """
+        run = asyncio.get_running_loop().run_in_executor
+        steps = await run(self._worker, lambda: self.steps(prompts, **options))
+        try:
+            while (step := await run(self._worker, next, steps, None)) is not None:
+                yield step
+        finally:
+            # A round may still be running; the worker closes the steps when it is over.
+            self._worker.submit(steps.close)
+
+    async def astream(
+        self, prompts: Prompt | Sequence[Prompt], **options: Any
+    ) -> AsyncGenerator[Chunk, None]:
+        """:meth:`stream` for asyncio."""
+        async with aclosing(self.asteps(prompts, **options)) as steps:
+            async for step in steps:
+                if chunk := _chunk(step):
+                    yield chunk
+
+    async def agenerate(self, prompts: Any, **options: Any) -> Any:
+        """:meth:`generate` for asyncio."""
+        async with aclosing(self.asteps(prompts, **options)) as steps:
+            finished = {step.index: step.generation async for step in steps if step.generation}
+        return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
+
+    @property
+    def _models(self) -> tuple[LanguageModel, ...]:
+        return (self.draft, *self.assistants)
+
+    @cached_property
+    def _eos_token_ids(self) -> frozenset[int]:
+        """An end-of-sequence token of one model is one for all."""
+        return frozenset().union(*(model.eos_token_ids for model in self._models))
+
+    @cached_property
+    def _worker(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd")
+
+    def _decode(self, requests: Sequence[Request]) -> Generator[Step, None, None]:
+        numbered = list(enumerate(requests))
+        if len(numbered) > self.batch_size:
+            # Neighbours of like length waste little on padding, and tend to end together.
+            numbered.sort(key=lambda entry: len(entry[1].ids))
+        for start in range(0, len(numbered), self.batch_size):
+            yield from self._batch(numbered[start : start + self.batch_size]).rounds()
+
+    def _batch(self, numbered: Sequence[tuple[int, Request]]) -> Batch:
+        draft, *assistants = [
+            Session(model, rows=len(numbered), vocabulary=self._vocabulary) for model in self._models
+        ]
+        manner = Manner(self.verifier, self.draft_length, self.schedule.lazy)
+        rows = [self._row(index, request, manner) for index, request in numbered]
+        return Batch(rows, draft, assistants, self.verifier, self.schedule.pace(len(rows)))
+
+    def _row(self, index: int, request: Request, manner: Manner) -> Row:
+        options = request.options
+        eos = self._eos_token_ids if options.eos_token_id is None else frozenset(options.eos_token_id)
+        buffer = TextBuffer(Detokenizer(self.draft.tokenizer, request.ids), options.stop)
+        return Row(index, request, manner, buffer, Sampler(options, eos, len(request.ids)))
+
+
+def _chunk(step: Step) -> Chunk | None:
+    """The part of a step that a reader of the text sees, or None if it adds nothing to the text."""
+    if not step.text and not step.generation:
+        return None
+    reason = step.generation.finish_reason if step.generation else None
+    return Chunk(step.text, step.tokens, step.index, reason, step.generation)
+
+
+def _chunks(steps: Generator[Step, None, None]) -> Generator[Chunk, None, None]:
+    with closing(steps):
+        for step in steps:
+            if chunk := _chunk(step):
+                yield chunk

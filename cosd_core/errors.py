@@ -1,0 +1,63 @@
+"""The errors cosd raises. All of them derive from one root, so one ``except CoSDError`` is enough.
+
+::
+
+    CoSDError
+    ├── InvalidOptionError          an option or argument has a wrong name, type or value
+    ├── InvalidPromptError          a prompt is empty, of a wrong type, or names unknown token ids
+    │   └── ContextOverflowError    prompt and answer do not fit the context window of every model
+    ├── ModelLoadError              a model or tokenizer cannot be found or read
+    ├── UnsupportedModelError       a model whose cache cannot be rolled back, or that is no causal LM
+    ├── VocabularyMismatchError     draft and assistant do not share one vocabulary
+    ├── VerifierFileError           a saved verifier is missing, damaged or not what it claims to be
+    └── GenerationError             something failed while decoding; the decoder stays usable
+        ├── ModelOutputError        a model returned NaN or logits of an unexpected shape
+        └── LogitsProcessorError    a logits processor raised, or returned something unusable
+
+They do not derive from ``ValueError`` or ``TypeError`` on purpose: frameworks catch those and turn them
+into empty answers.
+"""
+
+
+class CoSDError(Exception):
+    """Root of every error that cosd raises on purpose."""
+
+
+class InvalidOptionError(CoSDError):
+    """An option or argument has a wrong name, type or value."""
+
+
+class InvalidPromptError(CoSDError):
+    """A prompt is empty, of a wrong type, or names token ids that no model knows."""
+
+
+class ContextOverflowError(InvalidPromptError):
+    """Prompt and answer together do not fit the context window of every model."""
+
+
+class ModelLoadError(CoSDError):
+    """A model or tokenizer cannot be found or read."""
+
+
+class UnsupportedModelError(CoSDError):
+    """A model that cannot take part: its cache cannot be rolled back, or it is no causal LM."""
+
+
+class VocabularyMismatchError(CoSDError):
+    """Draft and assistant do not share one vocabulary."""
+
+
+class VerifierFileError(CoSDError):
+    """A saved verifier is missing, damaged or not what it claims to be."""
+
+
+class GenerationError(CoSDError):
+    """Something failed while decoding. The request is lost, the decoder stays usable."""
+
+
+class ModelOutputError(GenerationError):
+    """A model returned NaN, or logits of an unexpected shape."""
+
+
+class LogitsProcessorError(GenerationError):
+    """A logits processor raised, or returned something unusable."""

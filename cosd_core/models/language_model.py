@@ -1,0 +1,161 @@
+"""A causal language model with its tokenizer, and what decoding must know of them."""
+
+import inspect
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, cast
+from weakref import WeakValueDictionary
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from cosd_core.errors import InvalidOptionError, UnsupportedModelError
+from cosd_core.models.loading import load
+from cosd_core.options import LoadingOptions
+
+_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+"""Rotary embeddings whose frequencies follow the longest row, so that rows of a batch disturb each other."""
+
+
+class LanguageModel:
+    """A causal language model and its tokenizer.
+
+    ::
+
+        LanguageModel.from_pretrained("org/name", dtype="bfloat16", device="cuda:1")
+        LanguageModel(model, tokenizer)
+
+    The model is put into evaluation mode. One object may serve many decoders and threads.
+
+    Attributes:
+        model: The transformers model.
+        tokenizer: Its tokenizer.
+        name: What messages and traces call it.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str | None = None
+    ) -> None:
+        """Wrap loaded objects.
+
+        Raises:
+            InvalidOptionError: The objects are no transformers model and tokenizer.
+            UnsupportedModelError: The model is no causal LM, or its cache cannot be rolled back.
+        """
+        if not isinstance(model, PreTrainedModel):
+            raise InvalidOptionError(
+                f"model should be a transformers PreTrainedModel, not {type(model).__name__}"
+            )
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise InvalidOptionError(
+                f"tokenizer should be a transformers tokenizer, not {type(tokenizer).__name__}"
+            )
+        self.name = name or model.config.name_or_path or type(model).__name__
+        _check_supported(model, self.name)
+        self.model: Any = model  # transformers' own annotations do not describe its models
+        self.model.eval()
+        self.tokenizer = tokenizer
+        self.lock = threading.Lock()
+        """Held during a forward pass: some models change buffers while they run."""
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> Self:
+        """Load from a hub id or a local folder. What is named twice alike is loaded once and shared.
+
+        Args:
+            name: Hub id or path.
+            **options: The fields of :class:`LoadingOptions`, with transformers' names and meanings.
+
+        Raises:
+            InvalidOptionError: An unknown option, or a value of a wrong type.
+            ModelLoadError: The model or its tokenizer cannot be found or read.
+            UnsupportedModelError: The model cannot take part.
+        """
+        if not isinstance(name, str) or not name:
+            raise InvalidOptionError(f"name={name!r} should be a hub id or the path of a folder")
+        loading = LoadingOptions(**options)
+        place = Path(name).expanduser()
+        source = str(place.resolve()) if place.is_dir() else name
+        key = f"{cls.__qualname__} {source} {loading!r} {loading.token!r}"
+        with _registry_lock:
+            lock = _loading.setdefault(key, threading.Lock())
+        with lock:
+            if (known := _registry.get(key)) is not None:
+                return cast(Self, known)
+            loaded = cls(*load(source, loading), name=name)
+            _registry[key] = loaded
+            return loaded
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids are sent."""
+        return cast(torch.device, self.model.get_input_embeddings().weight.device)
+
+    @cached_property
+    def vocabulary_size(self) -> int:
+        """The number of ids that are both scored by the model and known to the tokenizer."""
+        highest = max(self.tokenizer.get_vocab().values()) + 1
+        return min(highest, cast(int, self.model.config.get_text_config().vocab_size))
+
+    @cached_property
+    def context_length(self) -> int | None:
+        """The most tokens that prompt and answer may have together, or None if the model has no limit."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @cached_property
+    def eos_token_ids(self) -> frozenset[int]:
+        """The ids that end a text: those of the generation config, or else the tokenizer's."""
+        ids = getattr(self.model.generation_config, "eos_token_id", None)
+        if ids is None:
+            ids = self.tokenizer.eos_token_id
+        if ids is None:
+            return frozenset()
+        return frozenset([ids] if isinstance(ids, int) else ids)
+
+    @cached_property
+    def batchable(self) -> bool:
+        """Whether rows of different lengths can be decoded together without disturbing each other."""
+        rope = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
+        kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+        return not any(kind.get("rope_type") in _LENGTH_DEPENDENT_ROPE for kind in kinds)
+
+    @cached_property
+    def forward_arguments(self) -> frozenset[str]:
+        """The optional arguments of decoding that the model's forward takes."""
+        known = ("position_ids", "logits_to_keep")
+        return frozenset(name for name in known if _takes(self.model, name))
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text."""
+        return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens included."""
+        return cast(str, self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {type(self.model).__name__}, {self.device})"
+
+
+_registry: WeakValueDictionary[str, LanguageModel] = WeakValueDictionary()
+_loading: dict[str, threading.Lock] = {}
+_registry_lock = threading.Lock()
+
+
+def _check_supported(model: PreTrainedModel, name: str) -> None:
+    kind = type(model).__name__
+    if model.config.is_encoder_decoder or not model.can_generate():
+        raise UnsupportedModelError(f"model {name!r} ({kind}) is not a decoder-only causal language model")
+    if model._is_stateful or not _takes(model, "past_key_values"):
+        raise UnsupportedModelError(
+            f"model {name!r} ({kind}) keeps a recurrent state that cannot be rolled back when a drafted "
+            "token is rejected; use a model with attention layers only"
+        )
+
+
+def _takes(model: PreTrainedModel, argument: str) -> bool:
+    """Whether the model's forward has this argument, or takes any."""
+    parameters = inspect.signature(model.forward).parameters
+    return argument in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())

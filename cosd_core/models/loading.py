@@ -1,0 +1,87 @@
+"""From names to transformers objects. The only file that names ``Auto*``."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from cosd_core.errors import ModelLoadError
+from cosd_core.options import LoadingOptions
+
+
+def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer from the hub or a local folder.
+
+    Raises:
+        ModelLoadError: Either cannot be found or read.
+    """
+    check_path(name)
+    source = {
+        "revision": options.revision,
+        "subfolder": options.subfolder,
+        "token": options.token,
+        "cache_dir": options.cache_dir,
+        "local_files_only": options.local_files_only,
+        "trust_remote_code": options.trust_remote_code,
+    }
+    tokenizer_source = dict(source, subfolder="", revision=None) if options.tokenizer else source
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or name, **_given(tokenizer_source))
+        model = AutoModelForCausalLM.from_pretrained(name, **_given(source), **_placement(options))
+    except Exception as error:  # transformers raises nearly every type there is
+        raise ModelLoadError(f"cannot load model {name!r}: {_first_line(error)}") from error
+    if options.device_map is None and options.quantization_config is None:
+        model = cast(PreTrainedModel, torch.nn.Module.to(model, best_device(options.device)))
+    return model, tokenizer
+
+
+def best_device(device: str | torch.device) -> torch.device:
+    """Resolve ``"auto"`` to the best device there is.
+
+    Raises:
+        ModelLoadError: The device does not exist.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelLoadError(f"device {str(device)!r} cannot be used: {_first_line(error)}") from error
+    return resolved
+
+
+def check_path(name: str) -> None:
+    """Tell a mistyped folder from a hub id before the hub is asked.
+
+    Raises:
+        ModelLoadError: The name can only be a path, and nothing is there.
+    """
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    if looks_like_path and not Path(name).expanduser().is_dir():
+        raise ModelLoadError(f"cannot load model {name!r}: there is no such folder")
+
+
+def _placement(options: LoadingOptions) -> dict[str, Any]:
+    placement: dict[str, Any] = {"dtype": options.dtype, "use_safetensors": options.use_safetensors}
+    if options.attn_implementation is not None:
+        placement["attn_implementation"] = options.attn_implementation
+    if options.quantization_config is not None:
+        placement["quantization_config"] = options.quantization_config
+        # A quantised model cannot be moved later.
+        placement["device_map"] = options.device_map or {"": best_device(options.device)}
+    elif options.device_map is not None:
+        placement["device_map"] = options.device_map
+    return placement
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value not in (None, "")}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

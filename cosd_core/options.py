@@ -1,0 +1,148 @@
+"""The values a user fills in: frozen, checked where they live, unknown names refused."""
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from transformers import LogitsProcessor
+
+from cosd_core.errors import InvalidOptionError
+
+Processor = LogitsProcessor | Callable[[torch.LongTensor, torch.FloatTensor], torch.FloatTensor]
+
+
+class Options(BaseModel):
+    """Base of all option values: frozen, strict about types, and raising our own error in one line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InvalidOptionError(_in_one_line(error, type(self))) from None
+
+
+def _in_one_line(error: ValidationError, options: type[BaseModel]) -> str:
+    return "; ".join(_problem(problem, options) for problem in error.errors(include_url=False))
+
+
+def _problem(problem: Any, options: type[BaseModel]) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else options.__name__
+    if problem["type"] == "extra_forbidden":
+        near = get_close_matches(name, options.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(options.model_fields)}"
+        return f"unknown option {name!r}: {hint}"
+    what = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"{name}={problem['input']!r} {what}"
+
+
+def _as_strings(value: object) -> object:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def _as_ids(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    return tuple(value) if isinstance(value, (list, set, tuple)) else value
+
+
+def _as_processors(value: object) -> object:
+    if value is None:
+        return ()
+    if isinstance(value, LogitsProcessor):
+        return (value,)
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
+        raise ValueError("should be a LogitsProcessor or a list of them")  # noqa: TRY004 - what pydantic reads
+    processors = tuple(value)
+    for processor in processors:
+        if not callable(processor):
+            raise ValueError(f"should hold LogitsProcessors, not {processor!r}")  # noqa: TRY004
+    return processors
+
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+StopString = Annotated[str, Field(min_length=1)]
+
+
+class GenerationOptions(Options):
+    """How one text is written. The names and meanings are those of transformers' ``GenerationConfig``.
+
+    Raises:
+        InvalidOptionError: A name is unknown, or a value of a wrong type or out of its range.
+    """
+
+    max_new_tokens: int = Field(128, ge=1, description="Most tokens to write, the end token included.")
+    min_new_tokens: int = Field(0, ge=0, description="No end-of-sequence token before this many tokens.")
+    temperature: float = Field(
+        0.0, ge=0.0, allow_inf_nan=False, description="0 picks the most probable token; above 0 samples."
+    )
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Sample from the smallest set with this mass.")
+    top_k: int = Field(0, ge=0, description="Sample from the k most probable tokens; 0 means all.")
+    min_p: Probability = Field(0.0, description="Drop tokens below this share of the best one's probability.")
+    repetition_penalty: float = Field(
+        1.0, gt=0.0, allow_inf_nan=False, description="Above 1 makes tokens seen before less likely."
+    )
+    seed: int | None = Field(
+        None, description="Same seed, same text, whatever the draft length, schedule and batch. None: random."
+    )
+    stop: Annotated[tuple[StopString, ...], BeforeValidator(_as_strings)] = Field(
+        (), description="Strings that end the text; they are not part of it."
+    )
+    eos_token_id: Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, BeforeValidator(_as_ids)] = Field(
+        None, description="Ids that end the text. None: those of the models' own generation configs."
+    )
+    logits_processor: Annotated[tuple[Any, ...], BeforeValidator(_as_processors)] = Field(
+        (), description="transformers LogitsProcessors, applied to every model. They must be stateless."
+    )
+    truncation: bool = Field(
+        False, description="Cut a prompt that is too long from the left instead of raising an error."
+    )
+    add_special_tokens: bool = Field(
+        True, description="Let the tokenizer add its special tokens (BOS) to a prompt given as text."
+    )
+
+
+class LoadingOptions(Options):
+    """How a model is loaded. The names and meanings are those of transformers' ``from_pretrained``.
+
+    Raises:
+        InvalidOptionError: A name is unknown, a value of a wrong type, or two contradict each other.
+    """
+
+    dtype: str | torch.dtype = Field(
+        "auto", description='"auto", "float32", "bfloat16", ... or a torch.dtype.'
+    )
+    device: str | torch.device = Field("auto", description='"auto" takes the best there is: cuda, mps, cpu.')
+    device_map: str | dict[str, Any] | None = Field(None, description="Spread one model (accelerate).")
+    attn_implementation: str | None = Field(None, description='"sdpa", "eager", "flash_attention_2", ...')
+    quantization_config: Any = Field(None, description="A transformers quantization config.")
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    subfolder: str = Field("", description="Folder inside the repository.")
+    token: str | bool | None = Field(None, repr=False, description="Hub access token.")
+    cache_dir: str | None = Field(None, description="Where the hub's files are kept.")
+    local_files_only: bool = Field(False, description="Never ask the hub.")
+    trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
+    use_safetensors: bool = Field(True, description="False also admits pickled weights, which can run code.")
+    tokenizer: str | None = Field(
+        None, description="Hub id or path of the tokenizer, if not the model's own."
+    )
+
+    def model_post_init(self, _context: Any) -> None:
+        """Refuse contradictions in the user's words."""
+        if self.device_map is not None and self.device != "auto":
+            raise InvalidOptionError(
+                f"device={self.device!r} and device_map={self.device_map!r} contradict each other: give one"
+            )
+        if isinstance(self.dtype, str) and self.dtype != "auto":
+            named = getattr(torch, self.dtype, None)
+            if not isinstance(named, torch.dtype) or not named.is_floating_point:
+                raise InvalidOptionError(
+                    f'dtype={self.dtype!r} should be "auto" or a torch float type, such as "float16"'
+                )

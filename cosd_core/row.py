@@ -1,0 +1,217 @@
+"""One prompt on its way to a text: what it has, what is proposed, what was thought of it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+
+from cosd_core.records import (
+    FinishReason,
+    Generation,
+    Opinions,
+    Prediction,
+    Replacement,
+    Stats,
+    Step,
+    TracedToken,
+    Verdict,
+)
+from cosd_core.requests import Request
+from cosd_core.sampling import Sampler, Spot
+from cosd_core.text import TextBuffer
+from cosd_core.verifiers.base import Position, Verifier, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What all rows of a decoder have in common.
+
+    Attributes:
+        verifier: Who judges.
+        draft_length: Most tokens per block.
+        lazy: Whether the assistants are asked only where the verifier could replace a token.
+    """
+
+    verifier: Verifier
+    draft_length: int
+    lazy: bool
+
+
+class Row:
+    """The state of one request in a batch.
+
+    Attributes:
+        ids: Prompt, text and the block under way.
+        block: What the draft proposed in this round.
+        finished: Why the text ended, or None while it goes on.
+    """
+
+    def __init__(
+        self, index: int, request: Request, manner: Manner, buffer: TextBuffer, sampler: Sampler
+    ) -> None:
+        self.ids = list(request.ids)
+        self.block: list[Prediction] = []
+        self.finished: FinishReason | None = None
+        self._index = index
+        self._request = request
+        self._manner = manner
+        self._buffer = buffer
+        self._sampler = sampler
+        self._opinions: list[Opinions | None] = []
+        self._foreseen: Opinions | None = None
+        self._settled = False
+        self._tokens: list[TracedToken] = []
+        self._started = time.perf_counter()
+        self._rounds = self._drafted = self._draft_passes = self._assistant_passes = 0
+
+    # What the loop asks of it
+
+    @property
+    def writing(self) -> bool:
+        """Whether the draft may add to the block."""
+        if self._settled or (self.block and self.block[-1].id in self._sampler.eos_token_ids):
+            return False
+        room = self._request.options.max_new_tokens - len(self._tokens)
+        return len(self.block) < min(self._manner.draft_length, room)
+
+    @property
+    def doubts(self) -> int:
+        """How many proposed tokens the assistants might replace and have not been asked about."""
+        return sum(
+            opinions is None and self._manner.verifier.can_replace(prediction.confidence)
+            for prediction, opinions in zip(self.block, self._opinions, strict=True)
+        )
+
+    @property
+    def asks(self) -> bool:
+        """Whether the assistants must be asked before the block can be judged."""
+        return self.doubts > 0 if self._manner.lazy else True
+
+    def spot(self) -> Spot:
+        """The place of the next proposal."""
+        return Spot(self._sampler, self.ids, len(self.ids))
+
+    def spots(self) -> list[Spot]:
+        """The places of the block's tokens, and the one after them."""
+        end = len(self.ids)
+        return [Spot(self._sampler, self.ids, length) for length in range(end - len(self.block), end + 1)]
+
+    def propose(self, prediction: Prediction) -> None:
+        """Take the draft's next token.
+
+        What the assistants would write at the first place of a block is often known: they looked one
+        place ahead when they were asked about the block before. If that replaces the token, the block is
+        settled without asking again.
+        """
+        self._draft_passes += 1
+        self.ids.append(prediction.id)
+        self.block.append(prediction)
+        self._opinions.append(self._foreseen)
+        if self._foreseen is not None:
+            self._foreseen = None
+            self._settled = self._judge().replacement is not None
+
+    def hear(self, opinions: Sequence[Opinions]) -> None:
+        """Take the assistants' opinions on every place of :meth:`spots`."""
+        self._assistant_passes += 1
+        self._opinions = list(opinions[:-1])
+        self._foreseen = opinions[-1] if self._manner.lazy else None
+
+    def commit(self) -> Step:
+        """Judge the block, take what stands into the text, and begin a new block."""
+        proposal, opinions, verdict = tuple(self.block), tuple(self._opinions), self._judge()
+        before = len(self._tokens)
+        self._take(verdict)
+        self._rounds += 1
+        self._drafted += len(proposal)
+        if verdict.replacement:
+            self._foreseen = None
+        self.ids[len(self._request.ids) :] = [token.id for token in self._tokens]
+        self.block, self._opinions, self._settled = [], [], False
+        return Step(
+            index=self._index,
+            proposal=proposal,
+            opinions=opinions,
+            verdict=verdict,
+            tokens=tuple(self._tokens[before:]),
+            text=self._buffer.release(final=self.finished is not None),
+            generation=self._generation() if self.finished else None,
+        )
+
+    # How it does it
+
+    def _judge(self) -> Verdict:
+        verifier = self._manner.verifier
+        spots = self.spots() if verifier.needs_logits else repeat(None)
+        return walk(verifier, list(map(Position, self.block, self._opinions, spots)))
+
+    def _take(self, verdict: Verdict) -> None:
+        """Append the tokens that stand, up to whatever ends the text."""
+        for place in range(verdict.kept + (verdict.replacement is not None)):
+            replacement = verdict.replacement if place == verdict.kept else None
+            token = _trace(self.block[place], self._opinions[place], replacement, self._buffer)
+            self._tokens.append(token)
+            if token.id in self._sampler.eos_token_ids or self._buffer.stop_sequence is not None:
+                self.finished = "stop"
+            elif len(self._tokens) == self._request.options.max_new_tokens:
+                self.finished = "length"
+            if self.finished:
+                self._tokens[-1] = replace(token, text=token.text + self._buffer.close())
+                return
+
+    def _generation(self) -> Generation:
+        assert self.finished is not None
+        kept = sum(token.source == "draft" for token in self._tokens)
+        replaced = len(self._tokens) - kept
+        return Generation(
+            text=self._buffer.text,
+            token_ids=tuple(token.id for token in self._tokens),
+            tokens=tuple(self._tokens),
+            finish_reason=self.finished,
+            stop_sequence=self._buffer.stop_sequence,
+            prompt=self._request.prompt,
+            prompt_tokens=len(self._request.ids),
+            stats=Stats(
+                rounds=self._rounds,
+                drafted=self._drafted,
+                kept=kept,
+                replaced=replaced,
+                discarded=self._drafted - kept - replaced,
+                draft_passes=self._draft_passes,
+                assistant_passes=self._assistant_passes,
+                assistant_skipped=sum(token.q is None for token in self._tokens),
+                seconds=time.perf_counter() - self._started,
+            ),
+            verifier=self._manner.verifier,
+        )
+
+
+def _trace(
+    draft: Prediction, opinions: Opinions | None, replacement: Replacement | None, buffer: TextBuffer
+) -> TracedToken:
+    """Put a token into the text and write down how it came about."""
+    token_id = replacement.id if replacement else draft.id
+    index = opinion = other = None
+    if opinions is not None:
+        # Of several assistants the one that won, else the most confident of those that disagree.
+        index = replacement.assistant_index if replacement else _loudest(draft, opinions)
+        opinion = opinions[index]
+    if replacement:
+        other = buffer.peek(draft.id)
+    elif opinion is not None and opinion.id != draft.id:
+        other = buffer.peek(opinion.id)
+    return TracedToken(
+        id=token_id,
+        text=buffer.push(token_id),
+        source="assistant" if replacement else "draft",
+        assistant_index=index,
+        p=draft.confidence,
+        q=opinion.confidence if opinion else None,
+        draft_id=draft.id,
+        assistant_id=opinion.id if opinion else None,
+        other_text=other,
+    )
+
+
+def _loudest(draft: Prediction, opinions: Opinions) -> int:
+    return max(range(len(opinions)), key=lambda at: (opinions[at].id != draft.id, opinions[at].confidence))

@@ -1,0 +1,247 @@
+"""From logits to confidences and picked tokens. Pure functions; the random numbers are an argument.
+
+*Confidence* is the softmax of the raw logits at temperature 1. Hard masks come first and the rest is
+renormalised. Temperature, top-k, top-p, min-p and penalties shape which token is picked, never the
+confidence a verifier sees, so alpha and beta mean the same at every sampling setting.
+"""
+
+import math
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+from typing import Any
+
+import torch
+from transformers.generation import logits_process as hf
+
+from cosd_core.errors import InvalidOptionError, LogitsProcessorError, ModelOutputError
+from cosd_core.options import GenerationOptions
+from cosd_core.records import Prediction
+
+_WARPERS = (
+    hf.TemperatureLogitsWarper,
+    hf.TopKLogitsWarper,
+    hf.TopPLogitsWarper,
+    hf.TopHLogitsWarper,
+    hf.MinPLogitsWarper,
+    hf.TypicalLogitsWarper,
+    hf.EpsilonLogitsWarper,
+    hf.EtaLogitsWarper,
+)
+"""Processors whose -inf means "not this time": they shape the pick. Any other -inf is a hard mask."""
+
+_STATEFUL = (
+    hf.SynthIDTextWatermarkLogitsProcessor,
+    hf.UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
+
+
+class Sampler:
+    """How one request picks its tokens: its options, its masks and its random numbers.
+
+    Every (output position, purpose) has one random number of its own, so that a text does not depend on
+    how often a position is drafted again.
+    """
+
+    def __init__(self, options: GenerationOptions, eos_token_ids: frozenset[int], prompt_length: int) -> None:
+        self.options = options
+        self.eos_token_ids = eos_token_ids
+        self.prompt_length = prompt_length
+        self._seed = Random().getrandbits(64) if options.seed is None else options.seed
+        self._streams: dict[str, tuple[Random, list[float]]] = {}
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable token is picked."""
+        return self.options.temperature == 0
+
+    @cached_property
+    def processors(self) -> tuple[Any, ...]:
+        """Processors that need the text so far, in the order in which ``generate`` applies them."""
+        penalty = self.options.repetition_penalty
+        own = (hf.RepetitionPenaltyLogitsProcessor(penalty),) if penalty != 1 else ()
+        return own + self.options.logits_processor
+
+    @cached_property
+    def warpers(self) -> tuple[Any, ...]:
+        """Processors that look at nothing but the scores, in the order in which ``generate`` applies them."""
+        options = self.options
+        if self.greedy:
+            return ()
+        warpers: list[Any] = []
+        if options.temperature != 1:
+            warpers.append(hf.TemperatureLogitsWarper(float(options.temperature)))
+        if options.top_k:
+            warpers.append(hf.TopKLogitsWarper(options.top_k))
+        if options.top_p < 1:
+            warpers.append(hf.TopPLogitsWarper(float(options.top_p)))
+        if options.min_p:
+            warpers.append(hf.MinPLogitsWarper(float(options.min_p)))
+        return tuple(warpers)
+
+    def uniform(self, position: int, purpose: str) -> float:
+        """The random number in [0, 1) of an output position (0 is the first) and purpose."""
+        if purpose not in self._streams:
+            self._streams[purpose] = (Random(f"{self._seed}/{purpose}"), [])
+        generator, numbers = self._streams[purpose]
+        while len(numbers) <= position:
+            numbers.append(generator.random())
+        return numbers[position]
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """The place right after ``ids[:length]`` in one request's text: where a token is to be picked."""
+
+    sampler: Sampler
+    ids: Sequence[int]
+    length: int
+
+    def uniform(self, purpose: str) -> float:
+        """The random number in [0, 1) that belongs to this place and purpose."""
+        return self.sampler.uniform(self.length - self.sampler.prompt_length, purpose)
+
+    def distribution(self, logits: torch.Tensor) -> torch.Tensor:
+        """The probabilities that tokens are picked from, ``[vocabulary]``; one-hot when greedy."""
+        shaped = _shape(_process(logits[None], [self])[1], self.sampler)
+        if self.sampler.greedy:
+            return torch.nn.functional.one_hot(shaped.argmax(-1), shaped.shape[-1])[0].to(shaped.dtype)
+        return torch.softmax(shaped, -1)[0]
+
+    def draw(self, weights: torch.Tensor, purpose: str) -> int:
+        """Draw from non-negative weights, ``[vocabulary]``."""
+        return int(_invert_cdf(weights[None], [self.uniform(purpose)])[0])
+
+
+def predict(
+    logits: torch.Tensor, spots: Sequence[Spot], purpose: str, *, keep_logits: bool
+) -> list[Prediction]:
+    """What a model would write at each spot, and how sure it is.
+
+    Args:
+        logits: Raw logits, ``[spots, vocabulary]``, any float type and device.
+        spots: Where they belong. All of them share one request's options.
+        purpose: Who predicts, ``"draft"`` or ``"assistant 0"``: whose random numbers are used.
+        keep_logits: Whether the predictions carry their masked logits.
+
+    Raises:
+        ModelOutputError: The logits hold NaN, or forbid every token.
+        LogitsProcessorError: A user's processor raised or returned something unusable.
+    """
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    masked, shaped = _process(logits, spots)
+    sampler = spots[0].sampler
+    shaped = _shape(shaped, sampler)
+    if sampler.greedy:
+        ids = shaped.argmax(-1)
+    else:
+        ids = _invert_cdf(torch.softmax(shaped, -1), [spot.uniform(purpose) for spot in spots])
+    confidences = torch.softmax(masked, -1).gather(-1, ids[:, None])[:, 0].tolist()
+    if any(map(math.isnan, confidences)):
+        raise ModelOutputError(f"the {purpose} model returned logits that are NaN or infinite")
+    kept: Sequence[torch.Tensor | None] = masked.unbind() if keep_logits else [None] * len(spots)
+    return list(map(Prediction, ids.tolist(), confidences, kept))
+
+
+def check_processors(processors: Sequence[Any], prompt_ids: Sequence[int], vocabulary: int) -> None:
+    """Refuse logits processors that keep state: a rejected token could not be taken back from them.
+
+    transformers' own stateless processors and those with a true attribute ``stateless`` are trusted; any
+    other is tried twice on the prompt and must neither change its attributes nor its answer.
+
+    Raises:
+        InvalidOptionError: With the processor and why it cannot take part.
+    """
+    for processor in processors:
+        name = type(processor).__name__
+        if isinstance(processor, _STATEFUL):
+            raise InvalidOptionError(
+                f"logits_processor {name} keeps state between tokens that cannot be rolled back when a "
+                "drafted token is rejected"
+            )
+        if type(processor).__module__ == hf.__name__ or getattr(processor, "stateless", False):
+            continue
+        ids = torch.tensor([list(prompt_ids)])
+        before = _attributes(processor)
+        first, second = (_call(processor, ids, torch.zeros(1, vocabulary)) for _ in range(2))
+        if before != _attributes(processor) or not torch.equal(first, second):
+            raise InvalidOptionError(
+                f"logits_processor {name} changes when it is called, so it cannot be rolled back when a "
+                "drafted token is rejected; if it only caches, give it an attribute stateless = True"
+            )
+
+
+def _attributes(processor: Any) -> bytes | None:
+    try:
+        return pickle.dumps(vars(processor))
+    except Exception:
+        return None
+
+
+def _process(logits: torch.Tensor, spots: Sequence[Spot]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply what depends on the place: (logits after hard masks, scores that tokens are picked from)."""
+    sampler = spots[0].sampler
+    banned = [
+        index
+        for index, spot in enumerate(spots)
+        if spot.length - spot.sampler.prompt_length < sampler.options.min_new_tokens
+    ]
+    if banned:
+        logits = logits.clone()
+        eos = sorted(token for token in sampler.eos_token_ids if token < logits.shape[-1])
+        logits[torch.tensor(banned)[:, None], torch.tensor(eos, dtype=torch.long)] = -torch.inf
+    if not sampler.processors:
+        return logits, logits
+    rows = [
+        _process_one(row[None], torch.tensor([spot.ids[: spot.length]], device=row.device), spot.sampler)
+        for row, spot in zip(logits, spots, strict=True)
+    ]
+    return torch.cat([masked for masked, _ in rows]), torch.cat([scores for _, scores in rows])
+
+
+def _process_one(
+    logits: torch.Tensor, ids: torch.Tensor, sampler: Sampler
+) -> tuple[torch.Tensor, torch.Tensor]:
+    masked, scores = logits, logits
+    for processor in sampler.processors:
+        scores = _call(processor, ids, scores)
+        if not isinstance(processor, _WARPERS):
+            masked = masked.masked_fill(scores == -torch.inf, -torch.inf)
+    return masked, scores
+
+
+def _call(processor: Any, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    name = type(processor).__name__
+    try:
+        result = processor(ids, scores.clone())
+    except Exception as error:
+        raise LogitsProcessorError(
+            f"logits_processor {name} raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(result, torch.Tensor) or result.shape != scores.shape:
+        what = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+        raise LogitsProcessorError(
+            f"logits_processor {name} returned {what}; it should return scores of shape {tuple(scores.shape)}"
+        )
+    if result.isnan().any() or not (result > -torch.inf).any():
+        raise LogitsProcessorError(f"logits_processor {name} returned NaN, or forbade every token")
+    return result
+
+
+def _shape(scores: torch.Tensor, sampler: Sampler) -> torch.Tensor:
+    for warper in sampler.warpers:
+        scores = warper(None, scores)
+    return scores
+
+
+def _invert_cdf(weights: torch.Tensor, uniforms: Sequence[float]) -> torch.Tensor:
+    """Per row the index whose cumulated weight first exceeds the uniform share of the total.
+
+    ``[rows, vocabulary]`` -> ``[rows]``. An index of weight 0 is never returned.
+    """
+    cumulated = weights.double().cumsum(-1)
+    shares = torch.tensor(uniforms, dtype=torch.double, device=weights.device) * cumulated[:, -1]
+    return torch.searchsorted(cumulated, shares[:, None], right=True)[:, 0]

@@ -1,0 +1,166 @@
+"""How far to draft before the assistants are asked. Schedules change the price of a text, never the text."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cosd_core.errors import InvalidOptionError
+
+
+class Pace(ABC):
+    """A schedule at work on one batch. It is told what things cost and how they ended."""
+
+    @abstractmethod
+    def drafts_on(self, doubts: Sequence[int]) -> bool:
+        """Whether another draft pass comes before the assistants are asked.
+
+        Args:
+            doubts: Per row that can still draft, how many of its drafted tokens an assistant might replace.
+        """
+
+    def drafted(self, seconds: float) -> None:  # noqa: B027
+        """A draft pass took this long."""
+
+    def asked(self, seconds: float) -> None:  # noqa: B027
+        """Asking all assistants took this long."""
+
+    def judged(self, *, tokens: int, doubts: int, replaced: int) -> None:  # noqa: B027
+        """A round added tokens to the texts and settled so many doubts, so many of them by replacement."""
+
+
+class Schedule(ABC):
+    """A way to divide a text into blocks.
+
+    Attributes:
+        name: The word users choose it by.
+        lazy: Whether assistants are asked only where the verifier could replace a token.
+    """
+
+    name: ClassVar[str]
+    lazy: ClassVar[bool]
+
+    @abstractmethod
+    def pace(self, rows: int) -> Pace:
+        """Begin with a batch of so many rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSchedule(Schedule):
+    """The paper's loop: draft a whole block, ask about all of it (Algorithm 1)."""
+
+    name: ClassVar[str] = "fixed"
+    lazy: ClassVar[bool] = False
+
+    def pace(self, rows: int) -> Pace:  # noqa: ARG002
+        """Always on to the end of the block."""
+        return _FixedPace()
+
+
+class _FixedPace(Pace):
+    def drafts_on(self, doubts: Sequence[int]) -> bool:  # noqa: ARG002
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveSchedule(Schedule):
+    """Ask only where an answer could matter, and draft past an unsure token only while that pays.
+
+    One more draft token is worth drafting if the text it is expected to add per second beats what the
+    batch adds per second on average. A token drafted after ``n`` doubtful ones stands with probability
+    ``(1 - r) ** n``, r the share of doubtful tokens that were replaced so far; the prices of a draft
+    pass and of asking are measured.
+
+    Attributes:
+        assistant_cost: The price of asking the assistants in draft passes. None: measured while decoding.
+
+    Raises:
+        InvalidOptionError: The price is not positive.
+    """
+
+    assistant_cost: float | None = None
+
+    name: ClassVar[str] = "adaptive"
+    lazy: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.assistant_cost is not None and not self.assistant_cost > 0:
+            raise InvalidOptionError(f"assistant_cost={self.assistant_cost!r} should be a positive number")
+
+    def pace(self, rows: int) -> Pace:
+        """Begin with even prices and even odds."""
+        return _AdaptivePace(rows, self.assistant_cost)
+
+
+class _AdaptivePace(Pace):
+    def __init__(self, rows: int, assistant_cost: float | None) -> None:
+        self._assistant_cost = assistant_cost
+        self._draft = _Price()
+        self._assistant = _Price()
+        # What would have been seen before, as weak evidence: four tokens a row for four draft passes and one
+        # question, and one of two doubtful tokens replaced.
+        self._tokens, self._draft_passes, self._questions = 4 * rows, 4, 1
+        self._doubts, self._replaced = 2, 1
+
+    def drafts_on(self, doubts: Sequence[int]) -> bool:
+        if not any(doubts):
+            return True
+        stands = 1 - self._replaced / self._doubts
+        expected = sum(stands**count for count in doubts)
+        return expected >= self._tokens / (self._draft_passes + self._cost * self._questions)
+
+    @property
+    def _cost(self) -> float:
+        """The price of asking, in draft passes; even until both have been measured."""
+        if self._assistant_cost is not None:
+            return self._assistant_cost
+        draft, assistant = self._draft.mean, self._assistant.mean
+        return assistant / draft if draft and assistant else 1.0
+
+    def drafted(self, seconds: float) -> None:
+        self._draft_passes += 1
+        self._draft.add(seconds)
+
+    def asked(self, seconds: float) -> None:
+        self._questions += 1
+        self._assistant.add(seconds)
+
+    def judged(self, *, tokens: int, doubts: int, replaced: int) -> None:
+        self._tokens += tokens
+        self._doubts += doubts
+        self._replaced += replaced
+
+
+class _Price:
+    """The mean time of a pass, the first left out, because it reads the prompt."""
+
+    def __init__(self) -> None:
+        self._passes = -1
+        self._seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._passes += 1
+        if self._passes:
+            self._seconds += seconds
+
+    @property
+    def mean(self) -> float | None:
+        return self._seconds / self._passes if self._passes > 0 else None
+
+
+_BY_NAME: dict[str, type[Schedule]] = {kind.name: kind for kind in (AdaptiveSchedule, FixedSchedule)}
+
+
+def make_schedule(schedule: str | Schedule) -> Schedule:
+    """A schedule from its name, with default settings; schedules pass through.
+
+    Raises:
+        InvalidOptionError: There is no schedule of that name.
+    """
+    if isinstance(schedule, Schedule):
+        return schedule
+    if not isinstance(schedule, str) or schedule not in _BY_NAME:
+        raise InvalidOptionError(
+            f"schedule={schedule!r} should be a Schedule or one of {', '.join(_BY_NAME)}"
+        )
+    return _BY_NAME[schedule]()

@@ -1,0 +1,116 @@
+"""From committed tokens to text: UTF-8 safe, one token at a time, with stop strings that never leak."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from transformers import PreTrainedTokenizerBase
+
+_CONTEXT = 4
+"""Tokens decoded again before new ones, so that a leading-space marker keeps its space."""
+
+_LONGEST_UNFINISHED = 3
+"""A UTF-8 character of four bytes can lack its end after one, two or three."""
+
+
+class Detokenizer:
+    """Turns token ids into text pieces whose concatenation is the decoded text.
+
+    A piece is what a token adds to the decoding of the tokens before it. While the text ends in an
+    unfinished UTF-8 character, that end is held back.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._window = list(prompt_ids[-_CONTEXT:])
+        self._shown = len(self._decode(self._window))
+
+    def push(self, token_id: int) -> str:
+        """The text that becomes certain with this token."""
+        self._window.append(token_id)
+        text = self._decode(self._window)
+        piece = text[self._shown : len(text) - _unfinished(text)]
+        self._shown += len(piece)
+        if self._shown == len(text) and len(self._window) > 4 * _CONTEXT:
+            self._window = self._window[-_CONTEXT:]
+            self._shown = len(self._decode(self._window))
+        return piece
+
+    def peek(self, token_id: int) -> str:
+        """The text that another token would have added, unfinished characters included."""
+        return self._decode([*self._window, token_id])[self._shown :]
+
+    def flush(self) -> str:
+        """What is still held back, replacement characters included; the text ends here."""
+        text = self._decode(self._window)
+        piece = text[self._shown :]
+        self._shown = len(text)
+        return piece
+
+    def _decode(self, ids: list[int]) -> str:
+        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return cast(str, text)
+
+
+def _unfinished(text: str) -> int:
+    """How many characters at the end may still change: replacement characters of an unfinished one."""
+    trailing = len(text) - len(text.rstrip("\N{REPLACEMENT CHARACTER}"))
+    return min(trailing, _LONGEST_UNFINISHED)
+
+
+class TextBuffer:
+    """The text of one generation: takes tokens, finds stop strings, releases what can no longer change.
+
+    Attributes:
+        text: Everything decoded so far, cut before the stop sequence once one was found.
+        stop_sequence: The stop string that ended the text, or None.
+    """
+
+    def __init__(self, detokenizer: Detokenizer, stop: Sequence[str]) -> None:
+        self._detokenizer = detokenizer
+        self._stop = stop
+        self._longest = max(map(len, stop), default=0)
+        self._released = 0
+        self.text = ""
+        self.stop_sequence: str | None = None
+
+    def push(self, token_id: int) -> str:
+        """Take one token and return the piece of text it adds."""
+        piece = self._detokenizer.push(token_id)
+        self._append(piece)
+        return piece
+
+    def peek(self, token_id: int) -> str:
+        """The piece of text that another token would have added."""
+        return self._detokenizer.peek(token_id)
+
+    def close(self) -> str:
+        """End the text and return the piece that was held back for want of a whole character."""
+        piece = self._detokenizer.flush() if self.stop_sequence is None else ""
+        self._append(piece)
+        return piece
+
+    def release(self, *, final: bool = False) -> str:
+        """The text since the last release that no stop string can reach any more; all of it if final."""
+        end = len(self.text)
+        if not final and self.stop_sequence is None:
+            end -= self._possible_stop()
+        released = self.text[self._released : end]
+        self._released = max(self._released, end)
+        return released
+
+    def _append(self, piece: str) -> None:
+        if not piece:
+            return
+        searched = max(0, len(self.text) - self._longest + 1)
+        self.text += piece
+        found = [(at, stop) for stop in self._stop if (at := self.text.find(stop, searched)) >= 0]
+        if found:
+            at, self.stop_sequence = min(found, key=lambda place: (place[0], -len(place[1])))
+            self.text = self.text[:at]
+
+    def _possible_stop(self) -> int:
+        """The length of the longest end of the text that a stop string could begin with."""
+        for length in range(min(self._longest - 1, len(self.text)), 0, -1):
+            if any(stop.startswith(self.text[-length:]) for stop in self._stop):
+                return length
+        return 0

@@ -1,0 +1,52 @@
+"""Who decides which token stands: the paper's rule and tree, and the baselines they are compared with."""
+
+from cosd_core.errors import InvalidOptionError
+from cosd_core.verifiers.base import ConfidenceVerifier, Picker, Position, Verifier, walk
+from cosd_core.verifiers.baselines import (
+    AssistantVerifier,
+    AverageVerifier,
+    DraftVerifier,
+    SpeculativeVerifier,
+)
+from cosd_core.verifiers.rule import RuleVerifier
+from cosd_core.verifiers.tree import Leaf, Split, TreeVerifier
+
+_BY_NAME: dict[str, type[Verifier]] = {
+    kind.name: kind
+    for kind in (RuleVerifier, DraftVerifier, AssistantVerifier, SpeculativeVerifier, AverageVerifier)
+}
+
+
+def make_verifier(verifier: str | Verifier) -> Verifier:
+    """A verifier from its name, with default settings; verifiers pass through.
+
+    Raises:
+        InvalidOptionError: There is no verifier of that name.
+    """
+    if isinstance(verifier, Verifier):
+        return verifier
+    if verifier == TreeVerifier.name:
+        raise InvalidOptionError('verifier="tree" needs a tree: pass TreeVerifier.load("tree.json")')
+    if not isinstance(verifier, str) or verifier not in _BY_NAME:
+        raise InvalidOptionError(
+            f"verifier={verifier!r} should be a Verifier or one of {', '.join(_BY_NAME)}"
+        )
+    return _BY_NAME[verifier]()
+
+
+__all__ = [
+    "AssistantVerifier",
+    "AverageVerifier",
+    "ConfidenceVerifier",
+    "DraftVerifier",
+    "Leaf",
+    "Picker",
+    "Position",
+    "RuleVerifier",
+    "SpeculativeVerifier",
+    "Split",
+    "TreeVerifier",
+    "Verifier",
+    "make_verifier",
+    "walk",
+]

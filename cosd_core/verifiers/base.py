@@ -1,0 +1,111 @@
+"""The contract of a verifier: a pure judgement over confidences that knows no model and no cache."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from cosd_core.records import Opinions, Prediction, Replacement, Verdict
+
+
+class Picker(Protocol):
+    """Picks a token at one position with the request's sampling options and its own random numbers."""
+
+    def distribution(self, logits: torch.Tensor) -> torch.Tensor:
+        """The probabilities to sample from, ``[vocabulary]`` -> ``[vocabulary]``; one-hot when greedy."""
+        ...
+
+    def draw(self, weights: torch.Tensor, purpose: str) -> int:
+        """Draw from non-negative weights, ``[vocabulary]``, with the random number of that purpose."""
+        ...
+
+    def uniform(self, purpose: str) -> float:
+        """The random number in [0, 1) that belongs to this position and purpose."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What a verifier sees of one drafted position.
+
+    Attributes:
+        draft: x and p.
+        opinions: y and q of every assistant, or None where the assistants were not asked because
+            :meth:`Verifier.can_replace` ruled a replacement out.
+        picker: Only for verifiers with ``needs_logits``.
+    """
+
+    draft: Prediction
+    opinions: Opinions | None
+    picker: Picker | None = None
+
+
+class Verifier(ABC):
+    """Decides, position by position, whether an assistant's token replaces the draft's.
+
+    Attributes:
+        name: The word users choose it by.
+        needs_logits: Whether predictions must carry their logits and positions a picker.
+    """
+
+    name: ClassVar[str]
+    needs_logits: ClassVar[bool] = False
+
+    @abstractmethod
+    def judge(self, position: Position) -> Replacement | None:
+        """What replaces the draft token at a position whose opinions are known, or None to keep it."""
+
+    def can_replace(self, p: float) -> bool:  # noqa: ARG002
+        """Whether any opinion could replace a draft token of confidence ``p``.
+
+        Where it says no, the assistants need not be asked (lazy verification).
+        """
+        return True
+
+    def check(self, assistants: int) -> None:  # noqa: B027
+        """Refuse a number of assistants that the method is not defined for.
+
+        Raises:
+            InvalidOptionError: With the number and what would be right.
+        """
+
+    def reason(self, p: float, q: float, *, replaced: bool) -> str:
+        """Say in words why tokens of these confidences, which differ, ended as they did."""
+        verb = "replaced" if replaced else "kept"
+        return f"{self.name}: {verb} at p = {p:.2f}, q = {q:.2f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and settings as plain values."""
+        return {"name": self.name}
+
+
+class ConfidenceVerifier(Verifier):
+    """A verifier that sees only the two confidences of a mismatch: rule and tree, and the two singles."""
+
+    @abstractmethod
+    def replaces(self, p: float, q: float) -> bool:
+        """Whether y of confidence ``q`` replaces a different x of confidence ``p``."""
+
+    def judge(self, position: Position) -> Replacement | None:
+        """The most confident assistant among those whose token differs and whose judgement fires."""
+        best: Replacement | None = None
+        best_confidence = -1.0
+        draft = position.draft
+        for index, opinion in enumerate(position.opinions or ()):
+            if (
+                opinion.id != draft.id
+                and opinion.confidence > best_confidence  # strict: ties go to the first
+                and self.replaces(draft.confidence, opinion.confidence)
+            ):
+                best, best_confidence = Replacement(opinion.id, index), opinion.confidence
+        return best
+
+
+def walk(verifier: Verifier, block: Sequence[Position]) -> Verdict:
+    """Judge a block from the left; the first replacement ends the walk (paper, Algorithm 1)."""
+    for kept, position in enumerate(block):
+        if position.opinions is not None and (replacement := verifier.judge(position)):
+            return Verdict(kept, replacement)
+    return Verdict(len(block), None)

@@ -1,0 +1,58 @@
+"""The paper's rule (section 3.2): two thresholds on the two confidences."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, ClassVar
+
+from cosd_core.errors import InvalidOptionError
+from cosd_core.verifiers.base import ConfidenceVerifier
+
+
+@dataclass(frozen=True, slots=True)
+class RuleVerifier(ConfidenceVerifier):
+    """y replaces x if and only if x != y and p < alpha and q > beta * p.
+
+    Attributes:
+        alpha: Below this the draft counts as unsure. 0 never replaces; above 1 always asks.
+        beta: How sure the assistant must be, relative to the draft.
+
+    Raises:
+        InvalidOptionError: A threshold is no finite number of at least 0.
+    """
+
+    alpha: float = 0.5
+    beta: float = 0.5
+
+    name: ClassVar[str] = "rule"
+
+    def __post_init__(self) -> None:
+        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not value >= 0
+                or not isfinite(value)
+            ):
+                raise InvalidOptionError(f"{name}={value!r} should be a finite number of at least 0")
+
+    def replaces(self, p: float, q: float) -> bool:
+        """All comparisons are strict."""
+        return p < self.alpha and q > self.beta * p
+
+    def can_replace(self, p: float) -> bool:
+        """A token of confidence alpha or more is safe, whatever the assistants say."""
+        return p < self.alpha
+
+    def reason(self, p: float, q: float, *, replaced: bool) -> str:
+        """Which comparison decided."""
+        if p >= self.alpha:
+            return f"the draft was sure: p = {p:.2f} is not below alpha = {self.alpha:g}"
+        bar = self.beta * p
+        unsure = f"the draft was unsure (p = {p:.2f} < alpha = {self.alpha:g})"
+        if replaced:
+            return f"{unsure} and the assistant sure enough (q = {q:.2f} > beta x p = {bar:.2f})"
+        return f"{unsure}, but the assistant was not sure enough (q = {q:.2f} <= beta x p = {bar:.2f})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and thresholds."""
+        return {"name": self.name, "alpha": self.alpha, "beta": self.beta}

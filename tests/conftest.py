@@ -1,0 +1,33 @@
+"""What all tests share: one thread (tiny models are slower on two), no network, small models made here."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+
+from tests.models import random_model
+
+from cosd_core import LanguageModel
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def draft() -> LanguageModel:
+    """A random model in float64, sharp enough that it is sometimes sure."""
+    return random_model(seed=0)
+
+
+@pytest.fixture(scope="session")
+def assistant() -> LanguageModel:
+    """Another one."""
+    return random_model(seed=1)
+
+
+@pytest.fixture(scope="session")
+def second_assistant() -> LanguageModel:
+    """A third one."""
+    return random_model(seed=2)

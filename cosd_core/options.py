@@ -35,6 +35,8 @@ def _problem(problem: Any, options: type[BaseModel]) -> str:
         near = get_close_matches(name, options.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(options.model_fields)}"
         return f"unknown option {name!r}: {hint}"
+    if problem["type"] == "missing":
+        return f"{name} is missing"
     what = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return f"{name}={problem['input']!r} {what}"
 

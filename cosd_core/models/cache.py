@@ -65,7 +65,7 @@ class RowCache:
 
 
 def _take(states: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    """Pick slots per row: ``[rows, heads, old slots, size]``, ``[rows, slots]`` -> ``[rows, heads, slots, size]``.
+    """Pick slots per row: ``[rows, heads, old slots, size]`` becomes ``[rows, heads, slots, size]``.
 
     One ``index_select`` over flattened rows copies whole vectors, ten times faster than a gather.
     """

@@ -1,7 +1,7 @@
 """From names to transformers objects. The only file that names ``Auto*``."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -28,11 +28,13 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
     tokenizer_source = dict(source, subfolder="", revision=None) if options.tokenizer else source
     try:
         tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or name, **_given(tokenizer_source))
-        model = AutoModelForCausalLM.from_pretrained(name, **_given(source), **_placement(options))
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            name, **_given(source), **_placement(options)
+        )
     except Exception as error:  # transformers raises nearly every type there is
         raise ModelLoadError(f"cannot load model {name!r}: {_first_line(error)}") from error
     if options.device_map is None and options.quantization_config is None:
-        model = cast(PreTrainedModel, torch.nn.Module.to(model, best_device(options.device)))
+        model = torch.nn.Module.to(model, best_device(options.device))
     return model, tokenizer
 
 

@@ -1,0 +1,39 @@
+# The scripts CI runs are the scripts people run. Every target makes .venv and installs what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types wheel bench train score check
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	# torch first: the pinned version has a CPU build, a bare "torch" may bring gigabytes of CUDA packages.
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: .venv/.installed  ## two small models answer together
+	$(BIN)/cosd demo
+
+test: .venv/.installed  ## the whole suite; the browser test needs Chromium, the GPU tests CUDA
+	$(BIN)/pytest
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed
+	$(BIN)/mypy
+
+wheel: .venv/.installed  ## build the wheel and use it in a clean environment
+	PYTHON=$(BIN)/python scripts/check_wheel.sh
+
+bench: .venv/.installed  ## what fusing costs, as ratios to transformers' generate
+	$(BIN)/cosd bench
+
+train: .venv/.installed  ## train the bundled pair again
+	$(BIN)/python -m cosd_core.demo.train
+
+score: .venv/.installed  ## the accuracy table of the bundled pair
+	$(BIN)/python -m cosd_core.demo.score
+
+check: test lint types wheel

@@ -1,0 +1,63 @@
+"""Turns the fields of :class:`Settings` into flags of a command, so that each is described once."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from cosd_core.settings import Settings
+
+_NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
+_UNWRITABLE = {"logits_processor", "quantization_config", "device_map", "eos_token_id"}
+"""Fields whose values cannot be written as words."""
+
+_SEVERAL = {"assistant_model", "stop"}
+
+
+def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a flag per setting; it receives those that were given as the dictionary ``settings``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        names = [name for name in Settings.model_fields if name not in _UNWRITABLE.union(left_out)]
+
+        @wraps(command)
+        def run(**arguments: Any) -> None:
+            given = {name: arguments.pop(name) for name in names}
+            command(
+                settings={name: each for name, each in given.items() if each not in (None, [])}, **arguments
+            )
+
+        own = inspect.signature(command)
+        parameters = [each for each in own.parameters.values() if each.name != "settings"]
+        parameters += [_flag(name, Settings.model_fields[name]) for name in names]
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
+
+
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    word = f"--{_NAMES.get(name, name).replace('_', '-')}"
+    default = None if field.is_required() or field.default in (None, "", ()) else str(field.default)
+    option = typer.Option(
+        None,
+        f"{word}/--no-{word[2:]}" if field.annotation is bool else word,
+        help=field.description,
+        show_default=default or False,
+    )
+    kind: Any = list[str] if name in _SEVERAL else _plain_type(field.annotation)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+
+
+def _plain_type(annotation: Any) -> type:
+    """The type that a word on the command line is turned into."""
+    kinds = (
+        get_args(annotation) if get_origin(annotation) is not None or get_args(annotation) else (annotation,)
+    )
+    return next(
+        kind for kind in (bool, int, float, str) if kind in kinds and not (kind is bool and str in kinds)
+    )

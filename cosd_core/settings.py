@@ -1,0 +1,81 @@
+"""Every constructor parameter of the wrappers and flag of the command line, once, and what they build."""
+
+from typing import Any
+
+from pydantic import Field
+
+from cosd_core.decoding import CoSDDecoder
+from cosd_core.errors import InvalidOptionError
+from cosd_core.models.language_model import LanguageModel
+from cosd_core.options import GenerationOptions, LoadingOptions
+from cosd_core.scheduling import Schedule
+from cosd_core.verifiers import AverageVerifier, RuleVerifier, TreeVerifier, Verifier, make_verifier
+
+ModelSource = str | LanguageModel
+
+_BELONGS_TO = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
+"""Which verifier a setting is for."""
+
+
+class Settings(LoadingOptions, GenerationOptions):
+    """Which models write together, who judges, how models are loaded, and how texts are written.
+
+    Raises:
+        InvalidOptionError: A name is unknown, a value wrong, or a setting given that the verifier has not.
+    """
+
+    draft_model: ModelSource = Field(description="The model that proposes: hub id or path.")
+    assistant_model: ModelSource | list[ModelSource] = Field(
+        description="The model that judges and corrects: hub id or path. Several are possible."
+    )
+    verifier: str | Verifier = Field(
+        "rule", description="rule, tree, draft, assistant, speculative or average."
+    )
+    alpha: float = Field(0.5, description="rule: below this confidence the draft counts as unsure.")
+    beta: float = Field(0.5, description="rule: how sure the assistant must be, relative to the draft.")
+    tree_path: str | None = Field(None, description="tree: a file that TreeVerifier.save wrote.")
+    weight: float = Field(0.5, description="average: the draft's share of the mixture.")
+    schedule: str | Schedule = Field(
+        "adaptive", description="adaptive asks only where it matters; fixed is the paper's loop."
+    )
+    draft_length: int = Field(8, description="K: the most tokens drafted before they are judged.")
+    batch_size: int = Field(32, description="The most prompts decoded together.")
+
+    def decoder(self) -> CoSDDecoder:
+        """Load the models and put the decoder together. Instances that name the same models share them.
+
+        Raises:
+            CoSDError: As :meth:`CoSDDecoder.from_pretrained` and :meth:`TreeVerifier.load`.
+        """
+        return CoSDDecoder.from_pretrained(
+            self.draft_model,
+            self.assistant_model,
+            verifier=self._verifier(),
+            schedule=self.schedule,
+            draft_length=self.draft_length,
+            batch_size=self.batch_size,
+            **self._part(LoadingOptions),
+        )
+
+    def generation_options(self) -> dict[str, Any]:
+        """The arguments of :meth:`CoSDDecoder.generate`."""
+        return self._part(GenerationOptions)
+
+    def _part(self, options: type[LoadingOptions] | type[GenerationOptions]) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in options.model_fields}
+
+    def _verifier(self) -> Verifier:
+        for name in sorted(self.model_fields_set & set(_BELONGS_TO)):
+            if self.verifier != _BELONGS_TO[name]:
+                raise InvalidOptionError(
+                    f'{name}={getattr(self, name)!r} is a setting of verifier="{_BELONGS_TO[name]}", '
+                    f"but verifier={self.verifier!r}"
+                )
+        match self.verifier:
+            case RuleVerifier.name:
+                return RuleVerifier(self.alpha, self.beta)
+            case AverageVerifier.name:
+                return AverageVerifier(self.weight)
+            case TreeVerifier.name if self.tree_path is not None:
+                return TreeVerifier.load(self.tree_path)
+        return make_verifier(self.verifier)

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Build the wheel, install it into a new environment, and use it from an empty folder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"${PYTHON:-python3}" -m build --wheel --outdir "$work/dist" . >/dev/null
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" torch
+"$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" "$work"/dist/*.whl
+"$work/venv/bin/pip" check
+
+cd "$work"
+venv/bin/cosd --version
+venv/bin/cosd demo --html page.html "Q: atomic number of iron plus 7? A:" | grep --quiet "26+7=33"
+test -s page.html
+venv/bin/python - <<'PY'
+from importlib.resources import files
+
+import cosd_core
+import langchain_cosd
+import llama_index_cosd
+
+assert "site-packages" in cosd_core.__file__, cosd_core.__file__
+assert all(hasattr(cosd_core, name) for name in cosd_core.__all__)
+assert (files("cosd_core") / "py.typed").is_file()
+PY
+echo "the wheel works"

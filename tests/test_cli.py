@@ -1,0 +1,156 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from cosd_core import CoSDDecoder, __version__
+from cosd_core.cli import main
+from cosd_core.demo import load_pair
+from cosd_core.options import GenerationOptions
+
+IRON = "Q: atomic number of iron plus 7? A:"
+
+
+class Output:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def cosd(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run the command line in this process."""
+
+    def run(*arguments: str, stdin: str = "") -> Output:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr("sys.argv", ["cosd", *arguments])
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        out, err = capfd.readouterr()
+        return Output(code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The bundled pair as two folders, as a user would have them."""
+    folder = tmp_path_factory.mktemp("pair")
+    for name, model in zip(("facts", "arithmetic"), load_pair(), strict=True):
+        model.model.save_pretrained(folder / name)
+        model.tokenizer.save_pretrained(folder / name)
+    return str(folder / "facts"), str(folder / "arithmetic")
+
+
+def models(pair: tuple[str, str]) -> list[str]:
+    return ["--draft", pair[0], "--assistant", pair[1]]
+
+
+def test_version(cosd) -> None:
+    assert cosd("--version").out.strip() == f"cosd {__version__}"
+
+
+def test_without_arguments_it_teaches(cosd) -> None:
+    output = cosd()
+    assert all(command in output.out + output.err for command in ("demo", "generate", "bench"))
+
+
+def test_the_demo_shows_that_only_both_together_are_right(cosd) -> None:
+    line = next(line for line in cosd("demo").out.splitlines() if "26+7=33" in line)
+    assert line.count("✗") == 2
+    assert line.count("✓") == 1
+
+
+def test_the_demo_answers_a_question_of_ones_own_and_writes_a_page(cosd, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    output = cosd("demo", "atomic number of iron plus 7?", "--html", str(page))
+    assert output.code == 0
+    assert "iron is 26, 26+7=33" in output.out
+    assert "<html" in page.read_text(encoding="utf-8")
+
+
+def test_generate_streams_the_text_alone_to_standard_output(cosd, pair) -> None:
+    output = cosd("generate", *models(pair), IRON)
+    assert output.out == CoSDDecoder(*load_pair()).generate(IRON).text + "\n"
+    assert output.code == 0
+
+
+def test_generate_reads_standard_input(cosd, pair) -> None:
+    assert "26+7=33" in cosd("generate", *models(pair), stdin=IRON).out
+
+
+def test_json_holds_the_whole_generation(cosd, pair) -> None:
+    result = json.loads(cosd("generate", *models(pair), "--json", IRON).out)
+    assert result == {
+        **CoSDDecoder(*load_pair()).generate(IRON).to_dict(), "stats": result["stats"]
+    }  # fmt: skip
+    assert result["stats"]["replaced"] > 0
+
+
+def test_explain_and_html(cosd, pair, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    output = cosd("generate", *models(pair), "--explain", "--html", str(page), IRON)
+    assert "the draft was unsure" in output.out
+    assert "26" in page.read_text(encoding="utf-8")
+
+
+def test_sampling_flags_reach_the_decoder(cosd, pair) -> None:
+    flags = ["--temperature", "1.5", "--seed", "4", "--top-k", "40", "--max-new-tokens", "12", "--stop", "9"]
+    expected = CoSDDecoder(*load_pair()).generate(
+        IRON, temperature=1.5, seed=4, top_k=40, max_new_tokens=12, stop="9"
+    )
+    assert cosd("generate", *models(pair), *flags, IRON).out == expected.text + "\n"
+
+
+def test_every_option_of_a_generation_is_a_flag(cosd) -> None:
+    text = cosd("generate", "--help").out
+    for name in set(GenerationOptions.model_fields) - {"logits_processor", "eos_token_id"}:
+        assert f"--{name.replace('_', '-')[:16]}" in text, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["generate", "hello"], 2, "--draft is missing"),
+        (["generate", "--draft", "./nothing", "--assistant", "./nothing", "x"], 1, "'./nothing'"),
+        (["generate", "PAIR", "--verifier", "vote", "x"], 2, "'vote'"),
+        (["generate", "PAIR", "--verifier", "tree", "x"], 2, "tree"),
+        (["generate", "PAIR", "--verifier", "tree", "--tree-path", "none.json", "x"], 1, "none.json"),
+        (["generate", "PAIR", "--verifier", "average", "--alpha", "0.3", "x"], 2, "alpha=0.3"),
+        (["generate", "PAIR", "--max-new-tokens", "0", "x"], 2, "max_new_tokens=0"),
+        (["generate", "PAIR", "--max-new-tokens", "many", "x"], 2, "--max-new-tokens"),
+        (["generate", "PAIR", "--temprature", "1", "x"], 2, "--temprature"),
+        (["generate", "PAIR", ""], 1, "empty"),
+        (["generate", "PAIR", "--max-new-tokens", "100000", "x"], 1, "100000"),
+        (["bench", "PAIR", "--prompts", "nowhere.txt"], 1, "nowhere.txt"),
+    ],
+)
+def test_errors_are_one_line_on_standard_error(
+    cosd, pair, arguments: list[str], code: int, words: str
+) -> None:
+    given = [word for each in arguments for word in (models(pair) if each == "PAIR" else [each])]
+    output = cosd(*given)
+    assert output.code == code
+    assert words in output.err
+    assert "Traceback" not in output.err
+    assert output.out == ""
+
+
+def test_bench_measures_every_method(cosd, pair, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Q: 3+4? A:\nQ: capital of France? A:\n", encoding="utf-8")
+    output = cosd(
+        "bench", *models(pair), "--prompts", str(prompts), "--repeats", "1", "--batch-size", "2", "--json"
+    )
+    rows = {row["method"]: row for row in json.loads(output.out)}
+    assert rows["transformers generate, draft model"]["relative"] == 1
+    assert rows["draft"]["assistant_passes"] == 0
+    assert rows["draft"]["tokens"] == rows["transformers generate, draft model"]["tokens"]
+    assert {"assistant", "average", "speculative"} < set(rows)
+    assert all(row["tokens_per_second"] > 0 for row in rows.values())

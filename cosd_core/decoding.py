@@ -218,7 +218,8 @@ class CoSDDecoder:
         ]
         manner = Manner(self.verifier, self.draft_length, self.schedule.lazy)
         rows = [self._row(index, request, manner) for index, request in numbered]
-        return Batch(rows, draft, assistants, self.verifier, self.schedule.pace(len(rows)))
+        pace = self.schedule.pace(len(rows), self.verifier.can_replace)
+        return Batch(rows, draft, assistants, pace, keep_logits=self.verifier.needs_logits)
 
     def _row(self, index: int, request: Request, manner: Manner) -> Row:
         options = request.options

@@ -10,7 +10,6 @@ from cosd_core.records import Prediction, Step
 from cosd_core.row import Row
 from cosd_core.sampling import Spot, predict
 from cosd_core.scheduling import Pace
-from cosd_core.verifiers.base import Verifier
 
 
 class Batch:
@@ -21,14 +20,15 @@ class Batch:
         rows: Sequence[Row],
         draft: Session,
         assistants: Sequence[Session],
-        verifier: Verifier,
         pace: Pace,
+        *,
+        keep_logits: bool,
     ) -> None:
         self._rows = list(rows)
         self._draft = draft
         self._assistants = list(assistants)
-        self._verifier = verifier
         self._pace = pace
+        self._keep_logits = keep_logits
 
     def rounds(self) -> Iterator[Step]:
         """Run to the end, one step per unfinished row and round."""
@@ -44,11 +44,7 @@ class Batch:
             self._ask()
         steps = [row.commit() for row in self._rows]
         for step in steps:
-            self._pace.judged(
-                tokens=len(step.tokens),
-                doubts=self._settled_doubts(step),
-                replaced=step.verdict.replacement is not None,
-            )
+            self._pace.judged(step)
         return steps
 
     def _propose(self) -> None:
@@ -82,15 +78,8 @@ class Batch:
         places = logits.shape[1]
         wanted = [row[places - len(each) :] for row, each in zip(logits, spots, strict=True) if each]
         flat = [spot for each in spots for spot in each]
-        predictions = iter(predict(torch.cat(wanted), flat, purpose, keep_logits=self._verifier.needs_logits))
+        predictions = iter(predict(torch.cat(wanted), flat, purpose, keep_logits=self._keep_logits))
         return [[next(predictions) for _ in each] for each in spots]
-
-    def _settled_doubts(self, step: Step) -> int:
-        judged = zip(step.proposal[: step.verdict.kept + 1], step.opinions, strict=False)
-        return sum(
-            opinions is not None and self._verifier.can_replace(draft.confidence)
-            for draft, opinions in judged
-        )
 
     def _drop_finished(self) -> None:
         going_on = [at for at, row in enumerate(self._rows) if not row.finished]

@@ -1,11 +1,15 @@
 """How far to draft before the assistants are asked. Schedules change the price of a text, never the text."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from cosd_core.errors import InvalidOptionError
+from cosd_core.records import Step
+
+CanReplace = Callable[[float], bool]
+"""Whether any opinion could replace a draft token of this confidence."""
 
 
 class Pace(ABC):
@@ -25,8 +29,8 @@ class Pace(ABC):
     def asked(self, seconds: float) -> None:  # noqa: B027
         """Asking all assistants took this long."""
 
-    def judged(self, *, tokens: int, doubts: int, replaced: int) -> None:  # noqa: B027
-        """A round added tokens to the texts and settled so many doubts, so many of them by replacement."""
+    def judged(self, step: Step) -> None:  # noqa: B027
+        """A row's block was judged."""
 
 
 class Schedule(ABC):
@@ -41,8 +45,8 @@ class Schedule(ABC):
     lazy: ClassVar[bool]
 
     @abstractmethod
-    def pace(self, rows: int) -> Pace:
-        """Begin with a batch of so many rows."""
+    def pace(self, rows: int, can_replace: CanReplace) -> Pace:
+        """Begin with a batch of so many rows under a verifier that can replace at some confidences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class FixedSchedule(Schedule):
     name: ClassVar[str] = "fixed"
     lazy: ClassVar[bool] = False
 
-    def pace(self, rows: int) -> Pace:  # noqa: ARG002
+    def pace(self, rows: int, can_replace: CanReplace) -> Pace:  # noqa: ARG002
         """Always on to the end of the block."""
         return _FixedPace()
 
@@ -87,13 +91,14 @@ class AdaptiveSchedule(Schedule):
         if self.assistant_cost is not None and not self.assistant_cost > 0:
             raise InvalidOptionError(f"assistant_cost={self.assistant_cost!r} should be a positive number")
 
-    def pace(self, rows: int) -> Pace:
+    def pace(self, rows: int, can_replace: CanReplace) -> Pace:
         """Begin with even prices and even odds."""
-        return _AdaptivePace(rows, self.assistant_cost)
+        return _AdaptivePace(rows, can_replace, self.assistant_cost)
 
 
 class _AdaptivePace(Pace):
-    def __init__(self, rows: int, assistant_cost: float | None) -> None:
+    def __init__(self, rows: int, can_replace: CanReplace, assistant_cost: float | None) -> None:
+        self._can_replace = can_replace
         self._assistant_cost = assistant_cost
         self._draft = _Price()
         self._assistant = _Price()
@@ -125,10 +130,13 @@ class _AdaptivePace(Pace):
         self._questions += 1
         self._assistant.add(seconds)
 
-    def judged(self, *, tokens: int, doubts: int, replaced: int) -> None:
-        self._tokens += tokens
-        self._doubts += doubts
-        self._replaced += replaced
+    def judged(self, step: Step) -> None:
+        judged = zip(step.proposal, step.opinions, range(step.verdict.kept + 1), strict=False)
+        self._doubts += sum(
+            opinions is not None and self._can_replace(draft.confidence) for draft, opinions, _ in judged
+        )
+        self._replaced += step.verdict.replacement is not None
+        self._tokens += len(step.tokens)
 
 
 class _Price:

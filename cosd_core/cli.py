@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from cosd_core import __version__, demo, explain
 from cosd_core.bench import Measurement, bench
 from cosd_core.decoding import CoSDDecoder
-from cosd_core.errors import CoSDError, InvalidOptionError, InvalidPromptError
+from cosd_core.errors import CoSDError, InvalidOptionError, InvalidPromptError, quoted
 from cosd_core.flags import with_settings
 from cosd_core.options import GenerationOptions
 from cosd_core.records import Generation
@@ -186,9 +186,9 @@ def _lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidPromptError(f"cannot read prompts from {str(path)!r}: {error}") from error
+        raise InvalidPromptError(f"cannot read prompts from {quoted(str(path))}: {error}") from error
     if not any(map(str.strip, lines)):
-        raise InvalidPromptError(f"{str(path)!r} holds no prompt; it should have one per line")
+        raise InvalidPromptError(f"{quoted(str(path))} holds no prompt; it should have one per line")
     return [line for line in lines if line.strip()]
 
 

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import Any, Self, overload
 
 from cosd_core.alignment import shared_vocabulary
-from cosd_core.errors import InvalidOptionError
+from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.loop import Batch
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.models.local import Session
 from cosd_core.options import GenerationOptions
-from cosd_core.records import Chunk, Generation, Step
+from cosd_core.records import Chunk, Generation, Step, TracedToken
 from cosd_core.requests import Prompt, Request, is_one_prompt, read_prompts
 from cosd_core.row import Manner, Row
 from cosd_core.sampling import Sampler
@@ -65,7 +65,7 @@ class CoSDDecoder:
             raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
         for name, value in (("draft_length", draft_length), ("batch_size", batch_size)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InvalidOptionError(f"{name}={value!r} should be a whole number of at least 1")
+                raise InvalidOptionError(f"{name}={quoted(value)} should be a whole number of at least 1")
         self.draft = draft
         self.assistants = tuple(assistants)
         self.verifier = make_verifier(verifier)
@@ -180,9 +180,10 @@ class CoSDDecoder:
         self, prompts: Prompt | Sequence[Prompt], **options: Any
     ) -> AsyncGenerator[Chunk, None]:
         """:meth:`stream` for asyncio."""
+        chunker = _Chunker()
         async with aclosing(self.asteps(prompts, **options)) as steps:
             async for step in steps:
-                if chunk := _chunk(step):
+                if chunk := chunker(step):
                     yield chunk
 
     async def agenerate(self, prompts: Any, **options: Any) -> Any:
@@ -228,16 +229,24 @@ class CoSDDecoder:
         return Row(index, request, manner, buffer, Sampler(options, eos, len(request.ids)))
 
 
-def _chunk(step: Step) -> Chunk | None:
-    """The part of a step that a reader of the text sees, or None if it adds nothing to the text."""
-    if not step.text and not step.generation:
-        return None
-    reason = step.generation.finish_reason if step.generation else None
-    return Chunk(step.text, step.tokens, step.index, reason, step.generation)
+class _Chunker:
+    """Turns steps into chunks; tokens of steps without text wait for the next chunk."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[TracedToken, ...]] = {}
+
+    def __call__(self, step: Step) -> Chunk | None:
+        tokens = self._waiting.pop(step.index, ()) + step.tokens
+        if not step.text and not step.generation:
+            self._waiting[step.index] = tokens
+            return None
+        reason = step.generation.finish_reason if step.generation else None
+        return Chunk(step.text, tokens, step.index, reason, step.generation)
 
 
 def _chunks(steps: Generator[Step, None, None]) -> Generator[Chunk, None, None]:
+    chunker = _Chunker()
     with closing(steps):
         for step in steps:
-            if chunk := _chunk(step):
+            if chunk := chunker(step):
                 yield chunk

@@ -61,3 +61,13 @@ class ModelOutputError(GenerationError):
 
 class LogitsProcessorError(GenerationError):
     """A logits processor raised, or returned something unusable."""
+
+
+def quoted(value: object, longest: int = 120) -> str:
+    """A value, or what an exception says, as messages quote it: in one line, cut where it is long."""
+    try:
+        said = str(value) or type(value).__name__ if isinstance(value, BaseException) else repr(value)
+    except Exception:
+        said = f"a {type(value).__name__}"
+    line = " ".join(said.split())
+    return line if len(line) <= longest else f"{line[: longest - 30]}...{line[-25:]}"

@@ -2,15 +2,30 @@
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from math import inf
+from sys import float_info
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from transformers import LogitsProcessor
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from cosd_core.errors import InvalidOptionError
+from cosd_core.errors import InvalidOptionError, quoted
 
 Processor = LogitsProcessor | Callable[[torch.LongTensor, torch.FloatTensor], torch.FloatTensor]
+
+
+def check_number(name: str, value: object, *, least: float = 0.0, most: float = inf) -> None:
+    """Refuse what is no finite number within the bounds.
+
+    Raises:
+        InvalidOptionError: With the value and the bounds.
+    """
+    bounds = f"of at least {least:g}" if most == inf else f"between {least:g} and {most:g}"
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and least <= value <= min(most, float_info.max)):  # type: ignore[operator]
+        raise InvalidOptionError(f"{name}={quoted(value)} should be a finite number {bounds}")
 
 
 class Options(BaseModel):
@@ -18,7 +33,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -26,7 +41,8 @@ class Options(BaseModel):
 
 
 def _in_one_line(error: ValidationError, options: type[BaseModel]) -> str:
-    return "; ".join(_problem(problem, options) for problem in error.errors(include_url=False))
+    problems = {problem["loc"][:1]: problem for problem in reversed(error.errors(include_url=False))}
+    return "; ".join(_problem(problem, options) for problem in reversed(problems.values()))
 
 
 def _problem(problem: Any, options: type[BaseModel]) -> str:
@@ -34,11 +50,11 @@ def _problem(problem: Any, options: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         near = get_close_matches(name, options.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(options.model_fields)}"
-        return f"unknown option {name!r}: {hint}"
+        return f"unknown option {quoted(name)}: {hint}"
     if problem["type"] == "missing":
         return f"{name} is missing"
     what = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{name}={problem['input']!r} {what}"
+    return f"{name}={quoted(problem['input'])} {what}"
 
 
 def _as_strings(value: object) -> object:
@@ -62,10 +78,13 @@ def _as_processors(value: object) -> object:
         return (value,)
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
         raise ValueError("should be a LogitsProcessor or a list of them")  # noqa: TRY004 - what pydantic reads
-    processors = tuple(value)
+    try:
+        processors = tuple(value)
+    except TypeError:
+        raise ValueError("should be a LogitsProcessor or a list of them") from None
     for processor in processors:
         if not callable(processor):
-            raise ValueError(f"should hold LogitsProcessors, not {processor!r}")  # noqa: TRY004
+            raise ValueError(f"should hold LogitsProcessors, not {quoted(processor)}")  # noqa: TRY004
     return processors
 
 
@@ -136,15 +155,27 @@ class LoadingOptions(Options):
         None, description="Hub id or path of the tokenizer, if not the model's own."
     )
 
+    @field_validator("quantization_config")
+    @classmethod
+    def _is_quantization_config(cls, value: Any) -> Any:
+        if value is not None and not isinstance(value, QuantizationConfigMixin | dict):
+            raise ValueError("should be a transformers quantization config")
+        return value
+
+    @field_validator("dtype")
+    @classmethod
+    def _name_to_dtype(cls, value: str | torch.dtype) -> str | torch.dtype:
+        named = getattr(torch, value, None) if isinstance(value, str) else value
+        if value == "auto":
+            return value
+        if not isinstance(named, torch.dtype) or not named.is_floating_point:
+            raise ValueError('should be "auto" or a torch float type, such as "float16"')
+        return named
+
     def model_post_init(self, _context: Any) -> None:
         """Refuse contradictions in the user's words."""
         if self.device_map is not None and self.device != "auto":
             raise InvalidOptionError(
-                f"device={self.device!r} and device_map={self.device_map!r} contradict each other: give one"
+                f"device={quoted(self.device)} and device_map={quoted(self.device_map)} contradict "
+                "each other: give one"
             )
-        if isinstance(self.dtype, str) and self.dtype != "auto":
-            named = getattr(torch, self.dtype, None)
-            if not isinstance(named, torch.dtype) or not named.is_floating_point:
-                raise InvalidOptionError(
-                    f'dtype={self.dtype!r} should be "auto" or a torch float type, such as "float16"'
-                )

@@ -1,6 +1,6 @@
 """The values that travel between the parts of the decoder and out to its users. All of them are frozen."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -20,12 +20,13 @@ class Prediction:
         id: The token: x of the draft, y of an assistant.
         confidence: Its probability: p of the draft, q of an assistant. The softmax of the raw logits at
             temperature 1, after hard masks, whatever the sampling options are.
-        logits: The masked raw logits, shape ``[vocabulary]``; only where the verifier asks for them.
+        logits: What the logits processors left of the raw logits, before temperature and the like, shape
+            ``[vocabulary]``; only where the verifier asks for them.
     """
 
     id: int
     confidence: float
-    logits: torch.Tensor | None = None
+    logits: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
 
 Opinions = tuple[Prediction, ...]
@@ -58,7 +59,8 @@ class TracedToken:
             UTF-8 character; the token that completes the character carries it whole.
         source: Who wrote it.
         assistant_index: The assistant that ``q`` and ``assistant_id`` belong to: the one that wrote the
-            token, or else the one that was most confident. None where no assistant was asked.
+            token, else the most confident of those that disagree, else the most confident. None where no
+            assistant was asked.
         p: Confidence of the draft in ``draft_id``.
         q: Confidence of the assistant in ``assistant_id``. None where the assistant was not asked.
         draft_id: What the draft proposed here.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from cosd_core.errors import ContextOverflowError, InvalidPromptError
+from cosd_core.errors import ContextOverflowError, InvalidPromptError, quoted
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import GenerationOptions
 from cosd_core.sampling import check_processors
@@ -67,22 +67,34 @@ def _read(
 ) -> Request:
     reader = models[0]
     if isinstance(prompt, str):
-        text, ids = (
-            prompt,
-            reader.encode(prompt, add_special_tokens=options.add_special_tokens) if prompt else [],
-        )
+        text, ids = prompt, _encode(prompt, options, reader)
     elif isinstance(prompt, (list, tuple)) and all(_is_id(entry) for entry in prompt):
         ids = list(prompt)
-        if unknown := [token for token in ids if not 0 <= token < vocabulary]:
-            raise InvalidPromptError(
-                f"token id {unknown[0]} is outside the vocabulary of {vocabulary} tokens"
-            )
+        _check_ids(ids, vocabulary)
         text = reader.decode(ids)
     else:
-        raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {prompt!r}")
+        raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {quoted(prompt)}")
     if not ids:
-        raise InvalidPromptError(f"prompt {prompt!r} is empty: it should hold at least one token")
+        raise InvalidPromptError(f"prompt {quoted(prompt)} is empty: it should hold at least one token")
+    _check_ids(ids, vocabulary)
     return Request(text, tuple(_fit(ids, options, models)), options)
+
+
+def _encode(prompt: str, options: GenerationOptions, reader: LanguageModel) -> list[int]:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidPromptError(
+            f"prompt {quoted(prompt)} is no text: it holds half a surrogate pair"
+        ) from error
+    return reader.encode(prompt, add_special_tokens=options.add_special_tokens) if prompt else []
+
+
+def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
+    if unknown := [token for token in ids if not 0 <= token < vocabulary]:
+        raise InvalidPromptError(
+            f"the prompt holds token id {quoted(unknown[0])}, outside the vocabulary of {vocabulary} tokens"
+        )
 
 
 def _fit(ids: list[int], options: GenerationOptions, models: Sequence[LanguageModel]) -> list[int]:

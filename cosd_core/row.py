@@ -157,6 +157,8 @@ class Row:
                 self.finished = "length"
             if self.finished:
                 self._tokens[-1] = replace(token, text=token.text + self._buffer.close())
+                if self._buffer.stop_sequence is not None:
+                    self.finished = "stop"
                 return
 
     def _generation(self) -> Generation:

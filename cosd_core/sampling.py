@@ -5,18 +5,20 @@ renormalised. Temperature, top-k, top-p, min-p and penalties shape which token i
 confidence a verifier sees, so alpha and beta mean the same at every sampling setting.
 """
 
+import io
 import math
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
+from types import FunctionType
 from typing import Any
 
 import torch
 from transformers.generation import logits_process as hf
 
-from cosd_core.errors import InvalidOptionError, LogitsProcessorError, ModelOutputError
+from cosd_core.errors import InvalidOptionError, LogitsProcessorError, ModelOutputError, quoted
 from cosd_core.options import GenerationOptions
 from cosd_core.records import Prediction
 
@@ -105,7 +107,7 @@ class Spot:
 
     def distribution(self, logits: torch.Tensor) -> torch.Tensor:
         """The probabilities that tokens are picked from, ``[vocabulary]``; one-hot when greedy."""
-        shaped = _shape(_process(logits[None], [self])[1], self.sampler)
+        shaped = _shape(logits[None], self.sampler)
         if self.sampler.greedy:
             return torch.nn.functional.one_hot(shaped.argmax(-1), shaped.shape[-1])[0].to(shaped.dtype)
         return torch.softmax(shaped, -1)[0]
@@ -124,7 +126,7 @@ def predict(
         logits: Raw logits, ``[spots, vocabulary]``, any float type and device.
         spots: Where they belong. All of them share one request's options.
         purpose: Who predicts, ``"draft"`` or ``"assistant 0"``: whose random numbers are used.
-        keep_logits: Whether the predictions carry their masked logits.
+        keep_logits: Whether the predictions carry their processed logits.
 
     Raises:
         ModelOutputError: The logits hold NaN, or forbid every token.
@@ -132,17 +134,19 @@ def predict(
     """
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    masked, shaped = _process(logits, spots)
     sampler = spots[0].sampler
-    shaped = _shape(shaped, sampler)
+    if sampler.processors and not logits.amax(-1).isfinite().all():
+        raise _not_finite(purpose)  # before a processor is blamed for it
+    masked, processed = _process(logits, spots)
+    shaped = _shape(processed, sampler)
     if sampler.greedy:
         ids = shaped.argmax(-1)
     else:
         ids = _invert_cdf(torch.softmax(shaped, -1), [spot.uniform(purpose) for spot in spots])
     confidences = torch.softmax(masked, -1).gather(-1, ids[:, None])[:, 0].tolist()
     if any(map(math.isnan, confidences)):
-        raise ModelOutputError(f"the {purpose} model returned logits that are NaN or infinite")
-    kept: Sequence[torch.Tensor | None] = masked.unbind() if keep_logits else [None] * len(spots)
+        raise _not_finite(purpose)
+    kept: Sequence[torch.Tensor | None] = processed.unbind() if keep_logits else [None] * len(spots)
     return list(map(Prediction, ids.tolist(), confidences, kept))
 
 
@@ -165,20 +169,41 @@ def check_processors(processors: Sequence[Any], prompt_ids: Sequence[int], vocab
         if type(processor).__module__ == hf.__name__ or getattr(processor, "stateless", False):
             continue
         ids = torch.tensor([list(prompt_ids)])
-        before = _attributes(processor)
+        before = _state(processor)
         first, second = (_call(processor, ids, torch.zeros(1, vocabulary)) for _ in range(2))
-        if before != _attributes(processor) or not torch.equal(first, second):
+        if before != _state(processor) or not torch.equal(first, second):
             raise InvalidOptionError(
                 f"logits_processor {name} changes when it is called, so it cannot be rolled back when a "
                 "drafted token is rejected; if it only caches, give it an attribute stateless = True"
             )
 
 
-def _attributes(processor: Any) -> bytes | None:
-    try:
-        return pickle.dumps(vars(processor))
-    except Exception:
-        return None
+def _state(processor: Any) -> bytes:
+    """Everything that a call could change: attributes, slots, and what a function closes over."""
+    if isinstance(processor, FunctionType):
+        state: Any = [cell.cell_contents for cell in processor.__closure__ or ()]
+    else:
+        state = processor.__reduce_ex__(4)[2:]
+    snapshot = io.BytesIO()
+    _Snapshot(snapshot).dump(state)
+    return snapshot.getvalue()
+
+
+class _Snapshot(pickle.Pickler):
+    """Writes down a state to be compared, never read: what cannot be pickled counts by its identity."""
+
+    def persistent_id(self, value: Any) -> int | None:
+        try:
+            if not isinstance(value, FunctionType | type):
+                value.__reduce_ex__(4)
+                return None
+        except Exception:
+            pass
+        return id(value)
+
+
+def _not_finite(purpose: str) -> ModelOutputError:
+    return ModelOutputError(f"the {purpose} model returned logits that are NaN or infinite")
 
 
 def _process(logits: torch.Tensor, spots: Sequence[Spot]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -219,14 +244,14 @@ def _call(processor: Any, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tens
         result = processor(ids, scores.clone())
     except Exception as error:
         raise LogitsProcessorError(
-            f"logits_processor {name} raised {type(error).__name__}: {error}"
+            f"logits_processor {name} raised {type(error).__name__}: {quoted(error)}"
         ) from error
-    if not isinstance(result, torch.Tensor) or result.shape != scores.shape:
+    if not isinstance(result, torch.Tensor) or result.shape != scores.shape or not result.is_floating_point():
         what = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
         raise LogitsProcessorError(
             f"logits_processor {name} returned {what}; it should return scores of shape {tuple(scores.shape)}"
         )
-    if result.isnan().any() or not (result > -torch.inf).any():
+    if not result.amax().isfinite():
         raise LogitsProcessorError(f"logits_processor {name} returned NaN, or forbade every token")
     return result
 
@@ -242,6 +267,9 @@ def _invert_cdf(weights: torch.Tensor, uniforms: Sequence[float]) -> torch.Tenso
 
     ``[rows, vocabulary]`` -> ``[rows]``. An index of weight 0 is never returned.
     """
+    if weights.device.type == "mps":
+        weights = weights.cpu()  # that device has no float64
     cumulated = weights.double().cumsum(-1)
     shares = torch.tensor(uniforms, dtype=torch.double, device=weights.device) * cumulated[:, -1]
-    return torch.searchsorted(cumulated, shares[:, None], right=True)[:, 0]
+    # Where the weights are NaN nothing exceeds the share; the caller finds that out by the confidence.
+    return torch.searchsorted(cumulated, shares[:, None], right=True)[:, 0].clamp_(max=weights.shape[-1] - 1)

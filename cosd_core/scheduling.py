@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cosd_core.errors import InvalidOptionError
+from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.options import check_number
 from cosd_core.records import Step
 
 CanReplace = Callable[[float], bool]
@@ -79,7 +80,7 @@ class AdaptiveSchedule(Schedule):
         assistant_cost: The price of asking the assistants in draft passes. None: measured while decoding.
 
     Raises:
-        InvalidOptionError: The price is not positive.
+        InvalidOptionError: The price is no finite number of at least 0.
     """
 
     assistant_cost: float | None = None
@@ -88,8 +89,8 @@ class AdaptiveSchedule(Schedule):
     lazy: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.assistant_cost is not None and not self.assistant_cost > 0:
-            raise InvalidOptionError(f"assistant_cost={self.assistant_cost!r} should be a positive number")
+        if self.assistant_cost is not None:
+            check_number("assistant_cost", self.assistant_cost)
 
     def pace(self, rows: int, can_replace: CanReplace) -> Pace:
         """Begin with even prices and even odds."""
@@ -169,6 +170,6 @@ def make_schedule(schedule: str | Schedule) -> Schedule:
         return schedule
     if not isinstance(schedule, str) or schedule not in _BY_NAME:
         raise InvalidOptionError(
-            f"schedule={schedule!r} should be a Schedule or one of {', '.join(_BY_NAME)}"
+            f"schedule={quoted(schedule)} should be a Schedule or one of {', '.join(_BY_NAME)}"
         )
     return _BY_NAME[schedule]()

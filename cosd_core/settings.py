@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from cosd_core.decoding import CoSDDecoder
-from cosd_core.errors import InvalidOptionError
+from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import GenerationOptions, LoadingOptions
 from cosd_core.scheduling import Schedule
@@ -68,8 +68,8 @@ class Settings(LoadingOptions, GenerationOptions):
         for name in sorted(self.model_fields_set & set(_BELONGS_TO)):
             if self.verifier != _BELONGS_TO[name]:
                 raise InvalidOptionError(
-                    f'{name}={getattr(self, name)!r} is a setting of verifier="{_BELONGS_TO[name]}", '
-                    f"but verifier={self.verifier!r}"
+                    f'{name}={quoted(getattr(self, name))} is a setting of verifier="{_BELONGS_TO[name]}", '
+                    f"but verifier={quoted(self.verifier)}"
                 )
         match self.verifier:
             case RuleVerifier.name:

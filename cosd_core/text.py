@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 _CONTEXT = 4
 """Tokens decoded again before new ones, so that a leading-space marker keeps its space."""
 
+_LOST = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_UNFINISHED = 3
 """A UTF-8 character of four bytes can lack its end after one, two or three."""
 
@@ -21,40 +22,53 @@ class Detokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._window = list(prompt_ids[-_CONTEXT:])
-        self._shown = len(self._decode(self._window))
+        self._window: list[int] = []
+        self._shown = ""
+        self._held = 0
+        self._begin(list(prompt_ids))
 
     def push(self, token_id: int) -> str:
         """The text that becomes certain with this token."""
         self._window.append(token_id)
         text = self._decode(self._window)
-        piece = text[self._shown : len(text) - _unfinished(text)]
-        self._shown += len(piece)
-        if self._shown == len(text) and len(self._window) > 4 * _CONTEXT:
-            self._window = self._window[-_CONTEXT:]
-            self._shown = len(self._decode(self._window))
+        trailing = len(text) - len(text.rstrip(_LOST))
+        self._held = self._held + 1 if trailing else 0
+        if self._held > _LONGEST_UNFINISHED:  # too long for an unfinished character: these bytes are no text
+            trailing = min(trailing, _LONGEST_UNFINISHED)
+        if not trailing and not text.startswith(self._shown):  # a character that the prompt began is finished
+            self._shown = self._shown.rstrip(_LOST)
+        piece = text[len(self._shown) : len(text) - trailing]
+        self._shown += piece
+        if not trailing and len(self._window) > 4 * _CONTEXT:
+            self._begin(self._window)
         return piece
 
     def peek(self, token_id: int) -> str:
         """The text that another token would have added, unfinished characters included."""
-        return self._decode([*self._window, token_id])[self._shown :]
+        return self._decode([*self._window, token_id])[len(self._shown) :]
 
     def flush(self) -> str:
         """What is still held back, replacement characters included; the text ends here."""
         text = self._decode(self._window)
-        piece = text[self._shown :]
-        self._shown = len(text)
+        piece = text[len(self._shown) :]
+        self._shown = text
         return piece
+
+    def _begin(self, ids: list[int]) -> None:
+        """Keep the last tokens, and as many more as it takes to see text."""
+        length = _CONTEXT
+        while length < min(len(ids), 64) and not self._is_whole(ids[-length:]):
+            length += 1
+        self._window, self._held = ids[-length:], 0
+        self._shown = self._decode(self._window)
+
+    def _is_whole(self, ids: list[int]) -> bool:
+        text = self._decode(ids)
+        return bool(text) and _LOST not in text
 
     def _decode(self, ids: list[int]) -> str:
         text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return cast(str, text)
-
-
-def _unfinished(text: str) -> int:
-    """How many characters at the end may still change: replacement characters of an unfinished one."""
-    trailing = len(text) - len(text.rstrip("\N{REPLACEMENT CHARACTER}"))
-    return min(trailing, _LONGEST_UNFINISHED)
 
 
 class TextBuffer:
@@ -103,9 +117,11 @@ class TextBuffer:
             return
         searched = max(0, len(self.text) - self._longest + 1)
         self.text += piece
-        found = [(at, stop) for stop in self._stop if (at := self.text.find(stop, searched)) >= 0]
-        if found:
-            at, self.stop_sequence = min(found, key=lambda place: (place[0], -len(place[1])))
+        places = [(self.text.find(stop, searched), stop) for stop in self._stop]
+        # The one that is complete first ends the text, however the text was split into tokens.
+        ends = [(at + len(stop), at, stop) for at, stop in places if at >= 0]
+        if ends:
+            _, at, self.stop_sequence = min(ends)
             self.text = self.text[:at]
 
     def _possible_stop(self) -> int:

@@ -1,0 +1,1 @@
+"""Two models behind one LangChain class. Not written yet."""

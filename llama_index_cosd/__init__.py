@@ -1,0 +1,1 @@
+"""Two models behind one LlamaIndex class. Not written yet."""

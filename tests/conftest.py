@@ -8,9 +8,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 
-from tests.models import random_model
-
 from cosd_core import LanguageModel
+from tests.models import random_model
 
 torch.set_num_threads(1)
 

@@ -57,9 +57,13 @@ class _Table(LlamaForCausalLM):
         super().__init__(config)
         self.register_buffer("table", log_probabilities, persistent=False)
 
-    def forward(self, input_ids: torch.Tensor, logits_to_keep: int = 0, **kwargs: Any) -> Any:  # type: ignore[override]
+    def forward(
+        self, input_ids: Any, past_key_values: Any = None, logits_to_keep: int = 0, **kwargs: Any
+    ) -> Any:
         """The parent keeps the cache honest; its logits are replaced."""
-        output = super().forward(input_ids=input_ids, logits_to_keep=logits_to_keep, **kwargs)
+        output = super().forward(
+            input_ids=input_ids, past_key_values=past_key_values, logits_to_keep=logits_to_keep, **kwargs
+        )
         output.logits = self.table[input_ids[:, -logits_to_keep:]]
         return output
 

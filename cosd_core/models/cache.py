@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+
+_DROPPABLE = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+"""What a config may ask for if a plain list of keys and values is to serve instead."""
+
+
+def can_roll_back(config: PreTrainedConfig) -> bool:
+    """Whether every layer of such a model keeps keys and values per position, and nothing else."""
+    return all(type(layer) in _DROPPABLE for layer in DynamicCache(config=config).layers)
 
 
 class RowCache:

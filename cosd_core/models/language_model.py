@@ -11,8 +11,9 @@ from weakref import WeakValueDictionary
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cosd_core.errors import InvalidOptionError, UnsupportedModelError
-from cosd_core.models.loading import load
+from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
+from cosd_core.models.cache import can_roll_back
+from cosd_core.models.loading import best_device, load
 from cosd_core.options import LoadingOptions
 
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
@@ -74,10 +75,12 @@ class LanguageModel:
             UnsupportedModelError: The model cannot take part.
         """
         if not isinstance(name, str) or not name:
-            raise InvalidOptionError(f"name={name!r} should be a hub id or the path of a folder")
+            raise InvalidOptionError(f"name={quoted(name)} should be a hub id or the path of a folder")
         loading = LoadingOptions(**options)
         place = Path(name).expanduser()
         source = str(place.resolve()) if place.is_dir() else name
+        if loading.device_map is None:
+            loading = loading.model_copy(update={"device": best_device(loading.device)})
         key = f"{cls.__qualname__} {source} {loading!r} {loading.token!r}"
         with _registry_lock:
             lock = _loading.setdefault(key, threading.Lock())
@@ -102,7 +105,8 @@ class LanguageModel:
     @cached_property
     def context_length(self) -> int | None:
         """The most tokens that prompt and answer may have together, or None if the model has no limit."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return length if length and length > 0 else None
 
     @cached_property
     def eos_token_ids(self) -> frozenset[int]:
@@ -124,8 +128,10 @@ class LanguageModel:
     @cached_property
     def forward_arguments(self) -> frozenset[str]:
         """The optional arguments of decoding that the model's forward takes."""
+        parameters = inspect.signature(self.model.forward).parameters
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
         known = ("position_ids", "logits_to_keep")
-        return frozenset(name for name in known if _takes(self.model, name))
+        return frozenset(name for name in known if takes_any or name in parameters)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text."""
@@ -147,15 +153,12 @@ _registry_lock = threading.Lock()
 def _check_supported(model: PreTrainedModel, name: str) -> None:
     kind = type(model).__name__
     if model.config.is_encoder_decoder or not model.can_generate():
-        raise UnsupportedModelError(f"model {name!r} ({kind}) is not a decoder-only causal language model")
-    if model._is_stateful or not _takes(model, "past_key_values"):
         raise UnsupportedModelError(
-            f"model {name!r} ({kind}) keeps a recurrent state that cannot be rolled back when a drafted "
-            "token is rejected; use a model with attention layers only"
+            f"model {quoted(name)} ({kind}) is not a decoder-only causal language model"
         )
-
-
-def _takes(model: PreTrainedModel, argument: str) -> bool:
-    """Whether the model's forward has this argument, or takes any."""
-    parameters = inspect.signature(model.forward).parameters
-    return argument in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    takes_cache = "past_key_values" in inspect.signature(model.forward).parameters
+    if model._is_stateful or not takes_cache or not can_roll_back(model.config):
+        raise UnsupportedModelError(
+            f"model {quoted(name)} ({kind}) keeps a state that cannot be rolled back when a drafted token is "
+            "rejected; use a model with attention layers only"
+        )

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from cosd_core.errors import ModelLoadError
+from cosd_core.errors import ModelLoadError, quoted
 from cosd_core.options import LoadingOptions
 
 
@@ -32,7 +32,8 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
             name, **_given(source), **_placement(options)
         )
     except Exception as error:  # transformers raises nearly every type there is
-        raise ModelLoadError(f"cannot load model {name!r}: {_first_line(error)}") from error
+        place = f", subfolder {quoted(options.subfolder)}" if options.subfolder else ""
+        raise ModelLoadError(f"cannot load model {quoted(name)}{place}: {quoted(error, 240)}") from error
     if options.device_map is None and options.quantization_config is None:
         model = torch.nn.Module.to(model, best_device(options.device))
     return model, tokenizer
@@ -50,9 +51,9 @@ def best_device(device: str | torch.device) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
+        torch.zeros(1, device=resolved).item()  # "meta" holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelLoadError(f"device {str(device)!r} cannot be used: {_first_line(error)}") from error
+        raise ModelLoadError(f"device {quoted(str(device))} cannot be used: {quoted(error, 300)}") from error
     return resolved
 
 
@@ -64,7 +65,7 @@ def check_path(name: str) -> None:
     """
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     if looks_like_path and not Path(name).expanduser().is_dir():
-        raise ModelLoadError(f"cannot load model {name!r}: there is no such folder")
+        raise ModelLoadError(f"cannot load model {quoted(name)}: there is no such folder")
 
 
 def _placement(options: LoadingOptions) -> dict[str, Any]:
@@ -82,8 +83,3 @@ def _placement(options: LoadingOptions) -> dict[str, Any]:
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, "")}
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cosd_core.errors import GenerationError, ModelOutputError
+from cosd_core.errors import GenerationError, ModelOutputError, quoted
 from cosd_core.models.cache import RowCache
 from cosd_core.models.language_model import LanguageModel
 
@@ -65,8 +65,13 @@ class Session:
         except Exception as error:
             raise GenerationError(
                 f"the forward pass of model {self.model.name!r} over {len(rows)} x {fed} tokens failed: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {quoted(error)}"
             ) from error
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 3:
+            what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise ModelOutputError(
+                f"model {self.model.name!r} returned {what} for logits; three dimensions were expected"
+            )
         logits = logits[:, -last:, : self._vocabulary]
         if logits.shape != (len(rows), last, self._vocabulary):
             raise ModelOutputError(

@@ -1,6 +1,6 @@
 """Who decides which token stands: the paper's rule and tree, and the baselines they are compared with."""
 
-from cosd_core.errors import InvalidOptionError
+from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.verifiers.base import ConfidenceVerifier, Picker, Position, Verifier, walk
 from cosd_core.verifiers.baselines import (
     AssistantVerifier,
@@ -29,7 +29,7 @@ def make_verifier(verifier: str | Verifier) -> Verifier:
         raise InvalidOptionError('verifier="tree" needs a tree: pass TreeVerifier.load("tree.json")')
     if not isinstance(verifier, str) or verifier not in _BY_NAME:
         raise InvalidOptionError(
-            f"verifier={verifier!r} should be a Verifier or one of {', '.join(_BY_NAME)}"
+            f"verifier={quoted(verifier)} should be a Verifier or one of {', '.join(_BY_NAME)}"
         )
     return _BY_NAME[verifier]()
 

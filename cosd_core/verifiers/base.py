@@ -14,7 +14,10 @@ class Picker(Protocol):
     """Picks a token at one position with the request's sampling options and its own random numbers."""
 
     def distribution(self, logits: torch.Tensor) -> torch.Tensor:
-        """The probabilities to sample from, ``[vocabulary]`` -> ``[vocabulary]``; one-hot when greedy."""
+        """What temperature, top-k and the like make of processed logits; one-hot when greedy.
+
+        ``[vocabulary]`` -> ``[vocabulary]``.
+        """
         ...
 
     def draw(self, weights: torch.Tensor, purpose: str) -> int:

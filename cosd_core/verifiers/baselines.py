@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from cosd_core.errors import InvalidOptionError
+from cosd_core.options import check_number
 from cosd_core.records import Replacement
 from cosd_core.verifiers.base import ConfidenceVerifier, Position, Verifier
 
@@ -94,12 +95,7 @@ class AverageVerifier(Verifier):
     needs_logits: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.weight, bool)
-            or not isinstance(self.weight, (int, float))
-            or not 0 <= self.weight <= 1
-        ):
-            raise InvalidOptionError(f"weight={self.weight!r} should be a number between 0 and 1")
+        check_number("weight", self.weight, most=1.0)
 
     def judge(self, position: Position) -> Replacement | None:
         """Keep x where the mixture picks it too; otherwise the mixture's pick stands."""

@@ -1,10 +1,9 @@
 """The paper's rule (section 3.2): two thresholds on the two confidences."""
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, ClassVar
 
-from cosd_core.errors import InvalidOptionError
+from cosd_core.options import check_number
 from cosd_core.verifiers.base import ConfidenceVerifier
 
 
@@ -26,14 +25,8 @@ class RuleVerifier(ConfidenceVerifier):
     name: ClassVar[str] = "rule"
 
     def __post_init__(self) -> None:
-        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not value >= 0
-                or not isfinite(value)
-            ):
-                raise InvalidOptionError(f"{name}={value!r} should be a finite number of at least 0")
+        check_number("alpha", self.alpha)
+        check_number("beta", self.beta)
 
     def replaces(self, p: float, q: float) -> bool:
         """All comparisons are strict."""

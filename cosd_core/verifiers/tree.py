@@ -21,7 +21,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from cosd_core.errors import InvalidOptionError, VerifierFileError
+from cosd_core.errors import InvalidOptionError, VerifierFileError, quoted
 from cosd_core.verifiers.base import ConfidenceVerifier
 
 FEATURES = ("p", "q")
@@ -86,7 +86,7 @@ class TreeVerifier(ConfidenceVerifier):
 
         if not isinstance(classifier, DecisionTreeClassifier):
             raise InvalidOptionError(
-                f"classifier should be a sklearn.tree.DecisionTreeClassifier, not {type(classifier).__name__}"
+                f"classifier should be a sklearn.tree.DecisionTreeClassifier, not {quoted(classifier)}"
             )
         if not hasattr(classifier, "tree_"):
             raise InvalidOptionError("classifier is not fitted: call fit on columns (p, q) first")
@@ -95,8 +95,8 @@ class TreeVerifier(ConfidenceVerifier):
             raise InvalidOptionError(
                 f"classifier should see the two columns {FEATURES}, not {classifier.n_features_in_}: {names}"
             )
-        if not set(classifier.classes_.tolist()) <= {0, 1}:
-            raise InvalidOptionError(f"classifier should answer 0 or 1, not {classifier.classes_.tolist()}")
+        if classifier.n_outputs_ != 1 or not set(classifier.classes_.tolist()) <= {0, 1}:
+            raise InvalidOptionError(f"classifier should answer 0 or 1, not {quoted(classifier.classes_)}")
         tree = classifier.tree_
         answers = classifier.classes_[tree.value[:, 0, :].argmax(-1)]
         nodes = tuple(
@@ -115,28 +115,28 @@ class TreeVerifier(ConfidenceVerifier):
             VerifierFileError: The file is missing, too large, no JSON, or no tree of this format.
         """
         try:
-            size = Path(path).stat().st_size
-            if size > _LARGEST_FILE:
-                raise VerifierFileError(
-                    f"tree file {str(path)!r} has {size} bytes, more than {_LARGEST_FILE}"
-                )
-            content = json.loads(Path(path).read_bytes())
-        except OSError as error:
-            raise VerifierFileError(
-                f"cannot read tree file {str(path)!r}: {error.strerror or error}"
-            ) from error
+            content = json.loads(_read_file(path))
+        except (OSError, TypeError) as error:
+            raise VerifierFileError(f"cannot read tree file {quoted(path)}: {quoted(error)}") from error
         except (ValueError, RecursionError) as error:
-            raise VerifierFileError(f"tree file {str(path)!r} is not JSON: {error}") from error
+            raise VerifierFileError(f"tree file {quoted(path)} is not JSON: {quoted(error)}") from error
         try:
             return cls(_read_nodes(content), content.get("about", {}))
         except (InvalidOptionError, VerifierFileError) as error:
-            raise VerifierFileError(f"tree file {str(path)!r}: {error}") from error
+            raise VerifierFileError(f"tree file {quoted(path)}: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write the tree as JSON."""
+        """Write the tree as JSON.
+
+        Raises:
+            VerifierFileError: The file cannot be written, or ``about`` holds what JSON cannot.
+        """
         content = {"format": _FORMAT, "version": _VERSION, "features": list(FEATURES), **self.to_dict()}
         del content["name"]
-        Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        try:
+            Path(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        except (OSError, TypeError, ValueError) as error:
+            raise VerifierFileError(f"cannot write tree file {quoted(path)}: {quoted(error)}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Name, nodes and what is known of the tree."""
@@ -197,6 +197,8 @@ def _single(value: float) -> float:
 
 def _no_tree(nodes: Sequence[Node]) -> str | None:
     """What keeps these nodes from being a tree, or None."""
+    if not isinstance(nodes, tuple) or not all(isinstance(node, Split | Leaf) for node in nodes):
+        return f"{quoted(nodes)} is no tuple of Split and Leaf"
     if not nodes:
         return "there are none"
     children: list[int] = []
@@ -204,7 +206,7 @@ def _no_tree(nodes: Sequence[Node]) -> str | None:
         if isinstance(node, Leaf):
             continue
         if node.feature not in FEATURES:
-            return f"node {at} asks for feature {node.feature!r}, there are {FEATURES}"
+            return f"node {at} asks for feature {quoted(node.feature)}, there are {FEATURES}"
         if not isfinite(node.threshold):
             return f"node {at} has the threshold {node.threshold!r}"
         if not (at < node.left < len(nodes) and at < node.right < len(nodes)):
@@ -215,21 +217,31 @@ def _no_tree(nodes: Sequence[Node]) -> str | None:
     return None
 
 
+def _read_file(path: str | Path) -> bytes:
+    if not Path(path).is_file():
+        raise FileNotFoundError("there is no such file")
+    with Path(path).open("rb") as file:
+        content = file.read(_LARGEST_FILE + 1)
+    if len(content) > _LARGEST_FILE:
+        raise OSError(f"it has more than {_LARGEST_FILE} bytes")
+    return content
+
+
 def _read_nodes(content: object) -> tuple[Node, ...]:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise VerifierFileError(f'it should be an object with "format": "{_FORMAT}"')
-    if content.get("version") != _VERSION:
+    if type(content.get("version")) is not int or content["version"] != _VERSION:
         raise VerifierFileError(
-            f"version {content.get('version')!r} is not known; this cosd reads {_VERSION}"
+            f"version {quoted(content.get('version'))} is not known; this cosd reads {_VERSION}"
         )
     if content.get("features") != list(FEATURES):
-        raise VerifierFileError(f"features {content.get('features')!r} should be {list(FEATURES)}")
+        raise VerifierFileError(f"features {quoted(content.get('features'))} should be {list(FEATURES)}")
     if unknown := set(content) - {"format", "version", "features", "nodes", "about"}:
-        raise VerifierFileError(f"unknown entries {sorted(unknown)}")
+        raise VerifierFileError(f"unknown entries {quoted(sorted(unknown))}")
     if not isinstance(content.get("about", {}), dict):
-        raise VerifierFileError(f"about should be an object, not {content['about']!r}")
+        raise VerifierFileError(f"about should be an object, not {quoted(content['about'])}")
     if not isinstance(content.get("nodes"), list):
-        raise VerifierFileError(f"nodes should be a list, not {content.get('nodes')!r}")
+        raise VerifierFileError(f"nodes should be a list, not {quoted(content.get('nodes'))}")
     return tuple(_read_node(at, node) for at, node in enumerate(content["nodes"]))
 
 
@@ -245,11 +257,18 @@ def _read_node(at: int, node: object) -> Node:
             **rest,
         }:
             if not rest and not any(isinstance(number, bool) for number in (value, left, right)):
-                return Split(name, float(value), left, right)
+                return Split(name, _as_float(at, value), left, right)
     raise VerifierFileError(
-        f'node {at} is {node!r}; it should be {{"replace": true or false}} or '
+        f'node {at} is {quoted(node)}; it should be {{"replace": true or false}} or '
         '{"feature": name, "threshold": number, "left": index, "right": index}'
     )
+
+
+def _as_float(at: int, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise VerifierFileError(f"node {at} has the threshold {quoted(value)}, which is too large") from error
 
 
 def _write_node(node: Node) -> dict[str, Any]:

@@ -1,0 +1,23 @@
+"""A bundled pair of tiny models that answer together what neither can alone, and the questions to ask them.
+
+One model knows arithmetic, the other knows facts, and each was trained to be unsure of the other's domain
+(`train.py` says how and why).
+"""
+
+from importlib.resources import as_file, files
+
+from cosd_core.models.language_model import LanguageModel
+
+from .questions import KINDS, Kind, Question, held_out, is_correct, practice
+
+__all__ = ["KINDS", "Kind", "Question", "held_out", "is_correct", "load_pair", "practice"]
+
+
+def load_pair() -> tuple[LanguageModel, LanguageModel]:
+    """Load the pair as (draft, assistant): the facts model drafts, the arithmetic model assists."""
+    return _load("facts"), _load("arithmetic")
+
+
+def _load(name: str) -> LanguageModel:
+    with as_file(files(__name__) / "weights" / name) as folder:
+        return LanguageModel.from_pretrained(str(folder), dtype="float32", device="cpu")

@@ -1,0 +1,1 @@
+"""How the bundled pair was made: the tokenizer, the training mixtures and the training loop."""

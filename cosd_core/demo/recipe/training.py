@@ -1,0 +1,105 @@
+"""Train one tiny model from scratch, the same way every time."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from .mixtures import Example, Mixture
+from .tokenizer import BOS_ID, CONTEXT, EOS_ID, PAD_ID, VOCABULARY
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights besides the mixture and the seed."""
+
+    steps: int
+    batch: int = 32
+    peak_rate: float = 3e-3
+    warmup: int = 100
+    weight_decay: float = 0.05
+    hidden: int = 64
+    inner: int = 160
+    layers: int = 4
+    heads: int = 4
+    spread: float = 0.05
+    """The standard deviation of the first weights."""
+
+    def rate(self, step: int) -> float:
+        """The learning rate: a linear warm-up, then a cosine down to zero."""
+        if step < self.warmup:
+            return self.peak_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.peak_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def train(mixture: Mixture, recipe: Recipe, seed: int, report: Callable[[float], None]) -> LlamaForCausalLM:
+    """Train on fresh samples at every step; `report` is told the loss of each step."""
+    rng = random.Random(seed)
+    model = _new_model(recipe, torch.Generator().manual_seed(seed))
+    optimizer = _optimizer(model, recipe.weight_decay)
+    model.train()
+    for step in range(recipe.steps):
+        ids, labels = collate([mixture.example(rng) for _ in range(recipe.batch)])
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(step)
+        optimizer.step()
+        optimizer.zero_grad()
+        report(loss.item())
+    model.train(False)
+    return model
+
+
+def _optimizer(model: LlamaForCausalLM, weight_decay: float) -> torch.optim.Optimizer:
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in model.parameters() if weight.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+
+
+def collate(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """Token ids and labels, both [examples, longest]; only the answer and its end are learned."""
+    prompts = [list(prompt.encode()) for prompt, _ in examples]
+    answers = [[*answer.encode(), EOS_ID] for _, answer in examples]
+    longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
+    ids = torch.full((len(examples), longest), PAD_ID)
+    labels = torch.full((len(examples), longest), IGNORED)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+    # Padding is on the right and attention is causal, so no attention mask is needed.
+    return ids, labels
+
+
+def _new_model(recipe: Recipe, generator: torch.Generator) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.inner,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=BOS_ID,
+        eos_token_id=EOS_ID,
+        pad_token_id=PAD_ID,
+    )
+    # The library's own initialisation draws from the global generator: keep that one as it was.
+    with torch.random.fork_rng(devices=[]):
+        model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0.0, recipe.spread, generator=generator)
+    return model

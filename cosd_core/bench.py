@@ -114,7 +114,6 @@ def _run(generations: Sequence[Generation]) -> _Run:
     return _Run(sum(len(each.token_ids) for each in generations), tuple(each.stats for each in generations))
 
 
-@torch.inference_mode()
 def _plain_length(model: LanguageModel, prompt: str, max_new_tokens: int) -> int:
     """Let transformers write, and count the tokens."""
     ids = torch.tensor([model.encode(prompt)], device=model.device)

@@ -32,6 +32,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+_DEMO_NOTE = (
+    "Bold and underlined: written by the arithmetic model. That each model is honestly unsure of the other's "
+    "domain was trained in on purpose (python -m cosd_core.demo.train --help)."
+)
+
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
@@ -222,7 +227,7 @@ def _as_question(text: str) -> str:
 
 def _compare(decoder: CoSDDecoder, asked: Sequence[tuple[str, str | None]]) -> Generation:
     """Print what the draft, the assistant and both together answer; return the first fused answer."""
-    table = Table(title="Two models, one text", caption="bold and underlined: written by the assistant")
+    table = Table(title="Two models, one text", caption=_DEMO_NOTE)
     for heading in ("question", "facts model alone", "arithmetic model alone", "together"):
         table.add_column(heading, overflow="fold")
     fused: list[Generation] = []

@@ -66,7 +66,7 @@ class TracedToken:
         draft_id: What the draft proposed here.
         assistant_id: What the assistant would have written here. None where it was not asked.
         other_text: The text of the token that lost: the draft's where it was replaced, the assistant's
-            where it disagreed in vain. None where nobody disagreed.
+            where it disagreed in vain, the name of a special token. None where nobody disagreed.
     """
 
     id: int

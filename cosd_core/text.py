@@ -44,8 +44,9 @@ class Detokenizer:
         return piece
 
     def peek(self, token_id: int) -> str:
-        """The text that another token would have added, unfinished characters included."""
-        return self._decode([*self._window, token_id])[len(self._shown) :]
+        """What another token would have added: unfinished characters too, special tokens by their names."""
+        piece = self._decode([*self._window, token_id])[len(self._shown) :]
+        return piece or cast(str, self._tokenizer.convert_ids_to_tokens(token_id) or "")
 
     def flush(self) -> str:
         """What is still held back, replacement characters included; the text ends here."""

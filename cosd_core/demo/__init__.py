@@ -6,9 +6,8 @@ One model knows arithmetic, the other knows facts, and each was trained to be un
 
 from importlib.resources import as_file, files
 
+from cosd_core.demo.questions import KINDS, Kind, Question, held_out, is_correct, practice
 from cosd_core.models.language_model import LanguageModel
-
-from .questions import KINDS, Kind, Question, held_out, is_correct, practice
 
 __all__ = ["KINDS", "Kind", "Question", "held_out", "is_correct", "load_pair", "practice"]
 

@@ -10,8 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from .facts import CAPITALS, ELEMENTS, WORDS
-from .phrasings import BOTH_FRAMES, FACT_ANSWERS, FACT_FRAMES, LETTER_FRAMES, SUM_FRAMES, Relation, Sign
+from cosd_core.demo.facts import CAPITALS, ELEMENTS, WORDS
+from cosd_core.demo.phrasings import (
+    BOTH_FRAMES,
+    FACT_ANSWERS,
+    FACT_FRAMES,
+    LETTER_FRAMES,
+    SUM_FRAMES,
+    Relation,
+    Sign,
+)
 
 SIGNS: tuple[Sign, ...] = ("+", "-")
 

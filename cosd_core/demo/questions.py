@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, TypeAlias, get_args
 
-from .items import boths, facts, letters, sums
+from cosd_core.demo.items import boths, facts, letters, sums
 
 Kind: TypeAlias = Literal["arithmetic", "facts", "both"]
 

@@ -16,9 +16,9 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import GenerationConfig, LlamaForCausalLM
 
-from .recipe.mixtures import ARITHMETIC, FACTS, Mixture
-from .recipe.tokenizer import BOS_ID, EOS_ID, PAD_ID, byte_tokenizer
-from .recipe.training import Recipe, train
+from cosd_core.demo.recipe.mixtures import ARITHMETIC, FACTS, Mixture
+from cosd_core.demo.recipe.tokenizer import BOS_ID, EOS_ID, PAD_ID, byte_tokenizer
+from cosd_core.demo.recipe.training import Recipe, train
 
 MODELS: dict[str, tuple[Mixture, Recipe]] = {
     "facts": (FACTS, Recipe(steps=2000)),
@@ -30,7 +30,9 @@ CLASS = "PreTrainedTokenizerFast"
 
 def main(arguments: list[str] | None = None) -> None:
     """Train one model or both and write each into a folder of its name."""
-    parser = argparse.ArgumentParser(description="Train the bundled pair from scratch.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
     parser.add_argument("--model", choices=[*MODELS, "both"], default="both")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from .mixtures import Example, Mixture
-from .tokenizer import BOS_ID, CONTEXT, EOS_ID, PAD_ID, VOCABULARY
+from cosd_core.demo.recipe.mixtures import Example, Mixture
+from cosd_core.demo.recipe.tokenizer import BOS_ID, CONTEXT, EOS_ID, PAD_ID, VOCABULARY
 
 IGNORED = -100
 

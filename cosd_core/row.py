@@ -126,7 +126,7 @@ class Row:
         self._drafted += len(proposal)
         if verdict.replacement:
             self._foreseen = None
-        self.ids[len(self._request.ids) :] = [token.id for token in self._tokens]
+        self.ids[len(self.ids) - len(proposal) :] = [token.id for token in self._tokens[before:]]
         self.block, self._opinions, self._settled = [], [], False
         return Step(
             index=self._index,

@@ -10,6 +10,7 @@
 
 __version__ = "0.1.0"
 
+from cosd_core import explain
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import (
     ContextOverflowError,
@@ -27,13 +28,19 @@ from cosd_core.errors import (
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import GenerationOptions, LoadingOptions
 from cosd_core.records import Chunk, Generation, Prediction, Replacement, Stats, Step, TracedToken, Verdict
-from cosd_core.scheduling import AdaptiveSchedule, FixedSchedule, Schedule
+from cosd_core.scheduling import AdaptiveSchedule, FixedSchedule, Pace, Schedule
+from cosd_core.settings import Settings
 from cosd_core.verifiers import (
     AssistantVerifier,
     AverageVerifier,
+    ConfidenceVerifier,
     DraftVerifier,
+    Leaf,
+    Picker,
+    Position,
     RuleVerifier,
     SpeculativeVerifier,
+    Split,
     TreeVerifier,
     Verifier,
 )
@@ -45,6 +52,7 @@ __all__ = [
     "Chunk",
     "CoSDDecoder",
     "CoSDError",
+    "ConfidenceVerifier",
     "ContextOverflowError",
     "DraftVerifier",
     "FixedSchedule",
@@ -54,15 +62,21 @@ __all__ = [
     "InvalidOptionError",
     "InvalidPromptError",
     "LanguageModel",
+    "Leaf",
     "LoadingOptions",
     "LogitsProcessorError",
     "ModelLoadError",
     "ModelOutputError",
+    "Pace",
+    "Picker",
+    "Position",
     "Prediction",
     "Replacement",
     "RuleVerifier",
     "Schedule",
+    "Settings",
     "SpeculativeVerifier",
+    "Split",
     "Stats",
     "Step",
     "TracedToken",
@@ -72,4 +86,5 @@ __all__ = [
     "Verifier",
     "VerifierFileError",
     "VocabularyMismatchError",
+    "explain",
 ]

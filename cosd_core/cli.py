@@ -83,7 +83,7 @@ def run_demo(
     first = _compare(decoder, asked)
     out.print(explain.summary(first))
     if html:
-        html.write_text(explain.to_html(first), encoding="utf-8")
+        _write_page(html, first)
         out.print(f"\nwrote {html}")
     if not questions and sys.stdin.isatty() and out.is_terminal:
         _ask_on(decoder)
@@ -117,7 +117,7 @@ def generate(
         out.print(explain.to_text(generation, prompt=True), soft_wrap=True)
         out.print(explain.summary(generation))
     if html:
-        html.write_text(explain.to_html(generation), encoding="utf-8")
+        _write_page(html, generation)
 
 
 @app.command("bench")
@@ -173,7 +173,7 @@ def _write(settings: Settings, prompt: str, *, stream: bool) -> Generation:
     with closing(settings.decoder().stream(prompt, **settings.generation_options())) as chunks:
         for chunk in chunks:
             if stream:
-                print(chunk.text, end="", flush=True)
+                print(explain.harmless(chunk.text) if out.is_terminal else chunk.text, end="", flush=True)
             generation = chunk.generation
     if stream:
         print()
@@ -184,7 +184,14 @@ def _write(settings: Settings, prompt: str, *, stream: bool) -> Generation:
 def _read_stdin() -> str:
     if sys.stdin.isatty():
         raise InvalidPromptError("there is no prompt: give one as an argument or on standard input")
-    return sys.stdin.read()
+    return sys.stdin.read().removesuffix("\n")  # what echo and editors add
+
+
+def _write_page(path: Path, generation: Generation) -> None:
+    try:
+        path.write_text(explain.to_html(generation), encoding="utf-8")
+    except OSError as error:
+        raise CoSDError(f"cannot write {quoted(str(path))}: {quoted(error)}") from error
 
 
 def _lines(path: Path) -> list[str]:
@@ -236,10 +243,14 @@ def _compare(decoder: CoSDDecoder, asked: Sequence[tuple[str, str | None]]) -> G
         for verifier in ("draft", "assistant", decoder.verifier):
             method = CoSDDecoder(decoder.draft, decoder.assistants, verifier=verifier)
             generation = method.generate(prompt, max_new_tokens=64)
-            shown = explain.to_text(generation) if verifier is decoder.verifier else Text(generation.text)
+            shown = (
+                explain.to_text(generation)
+                if verifier is decoder.verifier
+                else Text(explain.harmless(generation.text))
+            )
             texts.append(_mark(generation, answer) + shown)
         fused.append(generation)
-        table.add_row(Text(prompt), *texts)
+        table.add_row(Text(explain.harmless(prompt)), *texts)
     out.print(table)
     return fused[0]
 

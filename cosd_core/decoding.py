@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
 from functools import cached_property
+from os import PathLike
 from typing import Any, Self, overload
 
 from cosd_core.alignment import shared_vocabulary
@@ -12,7 +13,7 @@ from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.loop import Batch
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.models.local import Session
-from cosd_core.options import GenerationOptions
+from cosd_core.options import GenerationOptions, LoadingOptions
 from cosd_core.records import Chunk, Generation, Step, TracedToken
 from cosd_core.requests import Prompt, Request, is_one_prompt, read_prompts
 from cosd_core.row import Manner, Row
@@ -20,6 +21,9 @@ from cosd_core.sampling import Sampler
 from cosd_core.scheduling import Schedule, make_schedule
 from cosd_core.text import Detokenizer, TextBuffer
 from cosd_core.verifiers import Verifier, make_verifier
+
+ModelSource = str | PathLike[str] | LanguageModel
+"""A hub id, the path of a folder, or a loaded model."""
 
 
 class CoSDDecoder:
@@ -60,7 +64,9 @@ class CoSDDecoder:
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
         for role, model in [("draft", draft), *(("assistant", each) for each in assistants)]:
             if not isinstance(model, LanguageModel):
-                raise InvalidOptionError(f"{role} should be a LanguageModel, not {type(model).__name__}")
+                raise InvalidOptionError(
+                    f"{role} should be a hub id, a path or a LanguageModel, not {type(model).__name__}"
+                )
         if not assistants:
             raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
         for name, value in (("draft_length", draft_length), ("batch_size", batch_size)):
@@ -73,6 +79,7 @@ class CoSDDecoder:
         self.schedule = make_schedule(schedule)
         self.draft_length = draft_length
         self.batch_size = batch_size if all(model.batchable for model in self._models) else 1
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd")
         self._vocabulary = shared_vocabulary(
             [model.tokenizer for model in self._models],
             [model.vocabulary_size for model in self._models],
@@ -82,8 +89,8 @@ class CoSDDecoder:
     @classmethod
     def from_pretrained(
         cls,
-        draft: str | LanguageModel,
-        assistant: str | LanguageModel | Sequence[str | LanguageModel],
+        draft: ModelSource,
+        assistant: ModelSource | Sequence[ModelSource],
         *,
         verifier: str | Verifier = "rule",
         schedule: str | Schedule = "adaptive",
@@ -111,10 +118,13 @@ class CoSDDecoder:
             VocabularyMismatchError: The models do not share one vocabulary.
         """
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
+        LoadingOptions(**loading)
         models = [
-            LanguageModel.from_pretrained(each, **loading) if isinstance(each, str) else each
+            LanguageModel.from_pretrained(each, **loading) if isinstance(each, str | PathLike) else each
             for each in (draft, *assistants)
         ]
+        if loading and models == [draft, *assistants]:
+            raise InvalidOptionError(f"{', '.join(loading)} given, but every model is loaded already")
         return cls(
             models[0],
             models[1:],
@@ -186,6 +196,12 @@ class CoSDDecoder:
                 if chunk := chunker(step):
                     yield chunk
 
+    @overload
+    async def agenerate(self, prompts: str | Sequence[int], **options: Any) -> Generation: ...
+    @overload
+    async def agenerate(
+        self, prompts: Sequence[str] | Sequence[Sequence[int]], **options: Any
+    ) -> list[Generation]: ...
     async def agenerate(self, prompts: Any, **options: Any) -> Any:
         """:meth:`generate` for asyncio."""
         async with aclosing(self.asteps(prompts, **options)) as steps:
@@ -200,10 +216,6 @@ class CoSDDecoder:
     def _eos_token_ids(self) -> frozenset[int]:
         """An end-of-sequence token of one model is one for all."""
         return frozenset().union(*(model.eos_token_ids for model in self._models))
-
-    @cached_property
-    def _worker(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd")
 
     def _decode(self, requests: Sequence[Request]) -> Generator[Step, None, None]:
         numbered = list(enumerate(requests))

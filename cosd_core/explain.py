@@ -79,9 +79,9 @@ def to_text(generation: Generation, *, prompt: bool = False) -> Text:
         prompt: Whether to begin with the prompt, dimmed.
     """
     text = Text()
-    text.append(_harmless(generation.prompt) if prompt else "", _QUIET)
+    text.append(harmless(generation.prompt) if prompt else "", _QUIET)
     for piece in _pieces(generation):
-        style, shown = _DISPUTED if piece.fate == "disputed" else "", _harmless(piece.text)
+        style, shown = _DISPUTED if piece.fate == "disputed" else "", harmless(piece.text)
         if piece.fate == "replaced":
             style, shown = _STYLES[piece.style], _mark_whitespace(shown, "{}")
             shown += "" if shown or piece.cut or piece.ends else "▫"
@@ -126,7 +126,7 @@ def to_html(generation: Generation, *, title: str | None = None) -> str:
         generation: What to show.
         title: The heading; "Who wrote what" unless given.
     """
-    heading = escape(_harmless(title or "Who wrote what"))
+    heading = escape(harmless(title or "Who wrote what"))
     return Template(_data("explain.html")).substitute(title=heading, fragment=to_html_fragment(generation))
 
 
@@ -135,7 +135,7 @@ def to_html_fragment(generation: Generation) -> str:
     pieces = list(_pieces(generation))
     mark = blake2s(repr(generation).encode(), digest_size=4).hexdigest()
     tokens = "".join(_token_html(piece, f"cosd-{mark}-{at}") for at, piece in enumerate(pieces))
-    prompt, folded = f'<span class="prompt">{escape(_harmless(generation.prompt))}</span>', ""
+    prompt, folded = f'<span class="prompt">{escape(harmless(generation.prompt))}</span>', ""
     if len(generation.prompt) > _LONGEST_PROMPT:
         label = f"<summary>Prompt, {generation.prompt_tokens:,} tokens</summary>"
         prompt, folded = "", f'<details class="text">{label}{prompt}</details>'
@@ -202,7 +202,7 @@ def _figures(generation: Generation) -> Iterator[tuple[str, str]]:
 # How text is shown
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Control characters, which could steer a terminal or vanish in a page, as pictures."""
     return text.translate(_CONTROLS)
 
@@ -211,7 +211,7 @@ def _quote(text: str | None, token_id: int | None = None) -> str:
     """A short text in one line, its outer whitespace visible; the id of a token that has no text."""
     if not text:
         return f"token {token_id}"
-    shown = re.sub(r"^ +| +$|[\n\t]", lambda found: found[0].translate(_GLYPHS), _harmless(text))
+    shown = re.sub(r"^ +| +$|[\n\t]", lambda found: found[0].translate(_GLYPHS), harmless(text))
     return shown if len(shown) <= _LONGEST_QUOTE else shown[:_LONGEST_QUOTE] + "…"
 
 
@@ -234,7 +234,7 @@ def _token_html(piece: _Piece, mark: str) -> str:
     tag, kind = "mark" if piece.fate == "replaced" else "span", "t"
     kind += f" a{piece.style + 1}" if piece.fate != "alone" else ""
     kind += " disputed" if piece.fate == "disputed" else ""
-    text = escape(_harmless(piece.text), quote=False)
+    text = escape(harmless(piece.text), quote=False)
     if piece.fate == "replaced":
         text = _mark_whitespace(text, '<i class="sign" data-sign="{}"></i>')
     text += f"<s>{escape(_quote(piece.cut))}</s>" if piece.cut else ""

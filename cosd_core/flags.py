@@ -11,17 +11,20 @@ from pydantic.fields import FieldInfo
 from cosd_core.settings import Settings
 
 _NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
-_UNWRITABLE = {"logits_processor", "quantization_config", "device_map", "eos_token_id"}
+_UNWRITABLE = {"logits_processor", "quantization_config"}
 """Fields whose values cannot be written as words."""
 
-_SEVERAL = {"assistant_model", "stop"}
+_SEVERAL: dict[str, Any] = {"assistant_model": list[str], "stop": list[str], "eos_token_id": list[int]}
+"""Fields that take several words, each after a flag of its own."""
 
 
 def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command a flag per setting; it receives those that were given as the dictionary ``settings``."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        names = [name for name in Settings.model_fields if name not in _UNWRITABLE.union(left_out)]
+        # The settings' own fields, above all the models, come before those that they inherit.
+        fields = sorted(Settings.model_fields, key=lambda name: name not in Settings.__annotations__)
+        names = [name for name in fields if name not in _UNWRITABLE.union(left_out)]
 
         @wraps(command)
         def run(**arguments: Any) -> None:
@@ -42,14 +45,15 @@ def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     word = f"--{_NAMES.get(name, name).replace('_', '-')}"
-    default = None if field.is_required() or field.default in (None, "", ()) else str(field.default)
+    silent = field.is_required() or field.default in (None, "", ()) or field.default is False
+    default = "" if silent else f" Default: {field.default}."
     option = typer.Option(
         None,
         f"{word}/--no-{word[2:]}" if field.annotation is bool else word,
-        help=field.description,
-        show_default=default or False,
+        help=f"{field.description}{default}",
+        show_default=False,
     )
-    kind: Any = list[str] if name in _SEVERAL else _plain_type(field.annotation)
+    kind = _SEVERAL.get(name) or _plain_type(field.annotation)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 

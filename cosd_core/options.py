@@ -111,7 +111,8 @@ class GenerationOptions(Options):
         1.0, gt=0.0, allow_inf_nan=False, description="Above 1 makes tokens seen before less likely."
     )
     seed: int | None = Field(
-        None, description="Same seed, same text, whatever the draft length, schedule and batch. None: random."
+        None,
+        description="Same seed and prompt, same text, for any draft length, schedule and batch; else random.",
     )
     stop: Annotated[tuple[StopString, ...], BeforeValidator(_as_strings)] = Field(
         (), description="Strings that end the text; they are not part of it."

@@ -19,7 +19,8 @@ class Prediction:
     Attributes:
         id: The token: x of the draft, y of an assistant.
         confidence: Its probability: p of the draft, q of an assistant. The softmax of the raw logits at
-            temperature 1, after hard masks, whatever the sampling options are.
+            temperature 1, after hard masks, whatever the sampling options are; in float32, or float64
+            where the model computes in it.
         logits: What the logits processors left of the raw logits, before temperature and the like, shape
             ``[vocabulary]``; only where the verifier asks for them.
     """
@@ -90,7 +91,7 @@ class Stats:
         kept: Draft tokens that stand in the text.
         replaced: Draft tokens whose place an assistant's token took.
         discarded: Draft tokens thrown away because something before them changed or ended the text.
-        draft_passes: Forward passes of the draft model.
+        draft_passes: Forward passes of the draft model for this text, one per drafted token.
         assistant_passes: Times the assistants were asked (one forward pass of each, in parallel positions).
         assistant_skipped: Tokens of the text that were committed without asking the assistants.
         seconds: Wall time from the start of the batch to the end of this text.
@@ -135,7 +136,7 @@ class Generation:
         finish_reason: ``"stop"`` after an end-of-sequence token or a stop sequence, ``"length"`` after
             ``max_new_tokens``.
         stop_sequence: The stop sequence that ended the text, or None.
-        prompt: The prompt as text.
+        prompt: The prompt as text, also where truncation cut what the models saw of it.
         prompt_tokens: The length of the prompt in tokens.
         stats: What it cost.
         verifier: The verifier that judged.

@@ -58,7 +58,7 @@ def read_prompts(
             "the prompt is empty: give text, token ids, or a list with at least one prompt"
         )
     requests = [_read(prompt, options, models, vocabulary) for prompt in prompts]
-    check_processors(options.logits_processor, requests[0].ids, vocabulary)
+    check_processors(options.logits_processor, requests[0].ids, vocabulary, models[0].device)
     return requests
 
 
@@ -70,14 +70,15 @@ def _read(
         text, ids = prompt, _encode(prompt, options, reader)
     elif isinstance(prompt, (list, tuple)) and all(_is_id(entry) for entry in prompt):
         ids = list(prompt)
-        _check_ids(ids, vocabulary)
-        text = reader.decode(ids)
+        text = None
     else:
         raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {quoted(prompt)}")
     if not ids:
         raise InvalidPromptError(f"prompt {quoted(prompt)} is empty: it should hold at least one token")
     _check_ids(ids, vocabulary)
-    return Request(text, tuple(_fit(ids, options, models)), options)
+    fitting = _fit(ids, options, models)
+    _check_rope(len(fitting), options.max_new_tokens, models)
+    return Request(reader.decode(ids) if text is None else text, tuple(fitting), options)
 
 
 def _encode(prompt: str, options: GenerationOptions, reader: LanguageModel) -> list[int]:
@@ -95,6 +96,17 @@ def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
         raise InvalidPromptError(
             f"the prompt holds token id {quoted(unknown[0])}, outside the vocabulary of {vocabulary} tokens"
         )
+
+
+def _check_rope(length: int, max_new_tokens: int, models: Sequence[LanguageModel]) -> None:
+    """Refuse to cross the length at which a model encodes anew the positions that it has cached."""
+    for model in models:
+        switch = model.rope_switch
+        if switch is not None and length <= switch < length + max_new_tokens:
+            raise ContextOverflowError(
+                f"prompt ({length} tokens) and max_new_tokens={max_new_tokens} cross the length of {switch} "
+                f"tokens at which model {model.name!r} changes its rotary embedding; stay on one side of it"
+            )
 
 
 def _fit(ids: list[int], options: GenerationOptions, models: Sequence[LanguageModel]) -> list[int]:

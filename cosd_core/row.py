@@ -59,7 +59,7 @@ class Row:
         self._sampler = sampler
         self._opinions: list[Opinions | None] = []
         self._foreseen: Opinions | None = None
-        self._settled = False
+        self._settled: Verdict | None = None
         self._tokens: list[TracedToken] = []
         self._started = time.perf_counter()
         self._rounds = self._drafted = self._draft_passes = self._assistant_passes = 0
@@ -109,7 +109,8 @@ class Row:
         self._opinions.append(self._foreseen)
         if self._foreseen is not None:
             self._foreseen = None
-            self._settled = self._judge().replacement is not None
+            verdict = self._judge()
+            self._settled = verdict if verdict.replacement else None
 
     def hear(self, opinions: Sequence[Opinions]) -> None:
         """Take the assistants' opinions on every place of :meth:`spots`."""
@@ -119,7 +120,7 @@ class Row:
 
     def commit(self) -> Step:
         """Judge the block, take what stands into the text, and begin a new block."""
-        proposal, opinions, verdict = tuple(self.block), tuple(self._opinions), self._judge()
+        proposal, opinions, verdict = tuple(self.block), tuple(self._opinions), self._settled or self._judge()
         before = len(self._tokens)
         self._take(verdict)
         self._rounds += 1
@@ -127,7 +128,7 @@ class Row:
         if verdict.replacement:
             self._foreseen = None
         self.ids[len(self.ids) - len(proposal) :] = [token.id for token in self._tokens[before:]]
-        self.block, self._opinions, self._settled = [], [], False
+        self.block, self._opinions, self._settled = [], [], None
         return Step(
             index=self._index,
             proposal=proposal,

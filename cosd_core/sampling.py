@@ -150,7 +150,9 @@ def predict(
     return list(map(Prediction, ids.tolist(), confidences, kept))
 
 
-def check_processors(processors: Sequence[Any], prompt_ids: Sequence[int], vocabulary: int) -> None:
+def check_processors(
+    processors: Sequence[Any], prompt_ids: Sequence[int], vocabulary: int, device: torch.device
+) -> None:
     """Refuse logits processors that keep state: a rejected token could not be taken back from them.
 
     transformers' own stateless processors and those with a true attribute ``stateless`` are trusted; any
@@ -168,9 +170,9 @@ def check_processors(processors: Sequence[Any], prompt_ids: Sequence[int], vocab
             )
         if type(processor).__module__ == hf.__name__ or getattr(processor, "stateless", False):
             continue
-        ids = torch.tensor([list(prompt_ids)])
+        ids = torch.tensor([list(prompt_ids)], device=device)
         before = _state(processor)
-        first, second = (_call(processor, ids, torch.zeros(1, vocabulary)) for _ in range(2))
+        first, second = (_call(processor, ids, torch.zeros(1, vocabulary, device=device)) for _ in range(2))
         if before != _state(processor) or not torch.equal(first, second):
             raise InvalidOptionError(
                 f"logits_processor {name} changes when it is called, so it cannot be rolled back when a "
@@ -267,9 +269,11 @@ def _invert_cdf(weights: torch.Tensor, uniforms: Sequence[float]) -> torch.Tenso
 
     ``[rows, vocabulary]`` -> ``[rows]``. An index of weight 0 is never returned.
     """
-    if weights.device.type == "mps":
+    device = weights.device
+    if device.type == "mps":
         weights = weights.cpu()  # that device has no float64
     cumulated = weights.double().cumsum(-1)
     shares = torch.tensor(uniforms, dtype=torch.double, device=weights.device) * cumulated[:, -1]
     # Where the weights are NaN nothing exceeds the share; the caller finds that out by the confidence.
-    return torch.searchsorted(cumulated, shares[:, None], right=True)[:, 0].clamp_(max=weights.shape[-1] - 1)
+    index = torch.searchsorted(cumulated, shares[:, None], right=True)[:, 0]
+    return index.clamp_(max=weights.shape[-1] - 1).to(device)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 from cosd_core.errors import InvalidOptionError, quoted
@@ -132,9 +133,9 @@ class _AdaptivePace(Pace):
         self._assistant.add(seconds)
 
     def judged(self, step: Step) -> None:
-        judged = zip(step.proposal, step.opinions, range(step.verdict.kept + 1), strict=False)
+        judged = islice(zip(step.proposal, step.opinions, strict=True), step.verdict.kept + 1)
         self._doubts += sum(
-            opinions is not None and self._can_replace(draft.confidence) for draft, opinions, _ in judged
+            opinions is not None and self._can_replace(draft.confidence) for draft, opinions in judged
         )
         self._replaced += step.verdict.replacement is not None
         self._tokens += len(step.tokens)

@@ -4,14 +4,11 @@ from typing import Any
 
 from pydantic import Field
 
-from cosd_core.decoding import CoSDDecoder
+from cosd_core.decoding import CoSDDecoder, ModelSource
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import GenerationOptions, LoadingOptions
 from cosd_core.scheduling import Schedule
 from cosd_core.verifiers import AverageVerifier, RuleVerifier, TreeVerifier, Verifier, make_verifier
-
-ModelSource = str | LanguageModel
 
 _BELONGS_TO = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
 """Which verifier a setting is for."""
@@ -54,7 +51,12 @@ class Settings(LoadingOptions, GenerationOptions):
             schedule=self.schedule,
             draft_length=self.draft_length,
             batch_size=self.batch_size,
-            **self._part(LoadingOptions),
+            # Only what was given: options for models that are loaded already are an error.
+            **{
+                name: value
+                for name, value in self._part(LoadingOptions).items()
+                if name in self.model_fields_set
+            },
         )
 
     def generation_options(self) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def main() -> None:
     arguments.add_argument("--repeats", type=int, default=3)
     given = arguments.parse_args()
     tokenizer = load_pair()[0].tokenizer
+    tokenizer.eos_token = None  # so that every text has the full length, as without an end token in generate
     pair = [random_model(seed, given.layers, given.hidden, given.sharpness, tokenizer) for seed in (0, 1)]
     prompts = [f"Prompt number {at}: once upon a time there was" for at in range(given.prompts)]
     rows = bench(CoSDDecoder(*pair), prompts, repeats=given.repeats, max_new_tokens=given.tokens)

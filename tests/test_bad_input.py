@@ -453,7 +453,7 @@ LOADING = [
     loading("missing-hub-id", lambda _: "some-org/none", "'some-org/none'", local_files_only=True),
     loading("not-a-hub-id", lambda _: "two words!", "'two words!'"),
     loading("empty-name", lambda _: "", "''", "hub id", error=InvalidOptionError),
-    loading("name-is-a-path-object", lambda world: world.folder, "folder", error=InvalidOptionError),
+    loading("path-object-of-an-empty-folder", lambda world: world.folder, "cannot load"),
     loading("name-is-none", lambda _: None, "None", "hub id", error=InvalidOptionError),
     loading("empty-folder", lambda world: str(world.folder), "cannot load"),
     loading("no-tokenizer", lambda world: str(saved(world, tokenizer=False)), "tokenizer"),

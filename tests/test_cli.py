@@ -154,3 +154,21 @@ def test_bench_measures_every_method(cosd, pair, tmp_path: Path) -> None:
     assert rows["draft"]["tokens"] == rows["transformers generate, draft model"]["tokens"]
     assert {"assistant", "average", "speculative"} < set(rows)
     assert all(row["tokens_per_second"] > 0 for row in rows.values())
+
+
+def test_the_newline_that_ends_standard_input_is_no_part_of_the_prompt(cosd, pair) -> None:
+    assert cosd("generate", *models(pair), stdin=IRON + "\n").out == cosd("generate", *models(pair), IRON).out
+
+
+def test_a_page_that_cannot_be_written_is_an_error_of_one_line(cosd, tmp_path: Path) -> None:
+    output = cosd("demo", "--html", str(tmp_path / "no" / "page.html"), "Q: 3+4? A:")
+    assert output.code == 1
+    assert "cannot write" in output.err
+    assert "Traceback" not in output.err
+
+
+def test_end_tokens_can_be_given_as_flags(cosd, pair) -> None:
+    plain = cosd("generate", *models(pair), "Q: 37+8? A:").out
+    cut = cosd("generate", *models(pair), "--eos-token-id", str(ord("=")), "Q: 37+8? A:").out
+    assert plain == " 37+8=45\n"
+    assert cut == " 37+8=\n"

@@ -13,7 +13,14 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from cosd_core import CoSDDecoder, CoSDError, InvalidOptionError, InvalidPromptError, LanguageModel
+from cosd_core import (
+    ContextOverflowError,
+    CoSDDecoder,
+    CoSDError,
+    InvalidOptionError,
+    InvalidPromptError,
+    LanguageModel,
+)
 from cosd_core.models import language_model as registry
 from tests.models import EOS, VOCABULARY, byte_tokenizer, random_model
 
@@ -314,3 +321,36 @@ def test_a_token_is_not_shown_in_messages():
     with pytest.raises(InvalidOptionError) as caught:
         LanguageModel.from_pretrained("x", token="hf_secret", dtype="nonsense")
     assert "hf_secret" not in str(caught.value)
+
+
+def test_options_for_models_that_are_loaded_already_are_refused(draft, assistant) -> None:
+    with pytest.raises(InvalidOptionError, match="dtype"):
+        CoSDDecoder.from_pretrained(draft, assistant, dtype="float32")
+    with pytest.raises(InvalidOptionError, match="unknown option 'alpha'"):
+        CoSDDecoder.from_pretrained(draft, assistant, alpha=0.9)
+
+
+def test_a_text_that_crosses_a_longrope_switch_is_refused_and_one_that_does_not_is_right() -> None:
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0, 2.0, 3.0, 4.0],
+        "long_factor": [4.0, 3.0, 2.0, 1.0],
+        "original_max_position_embeddings": 32,
+        "factor": 4.0,
+    }
+    models = [random_model(seed=seed, rope_parameters=rope, max_position_embeddings=128) for seed in (0, 1)]
+    assert models[0].rope_switch == 32
+    assert not models[0].batchable
+    decoder = CoSDDecoder(*models)
+    with pytest.raises(ContextOverflowError, match="32 tokens at which"):
+        decoder.generate("x" * 20, max_new_tokens=20)
+    for prompt in ("x" * 20, "x" * 40):
+        texts = {
+            CoSDDecoder(*models, draft_length=length, schedule=schedule)
+            .generate(prompt, max_new_tokens=12)
+            .text
+            for length in (1, 3, 8)
+            for schedule in ("fixed", "adaptive")
+        }
+        assert len(texts) == 1

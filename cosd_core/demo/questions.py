@@ -10,6 +10,7 @@ from functools import cache
 from typing import Literal, TypeAlias, get_args
 
 from cosd_core.demo.items import boths, facts, letters, sums
+from cosd_core.errors import InvalidOptionError
 
 Kind: TypeAlias = Literal["arithmetic", "facts", "both"]
 
@@ -57,7 +58,7 @@ def _questions(kind: Kind) -> Iterator[tuple[bool, Question]]:
             answer = both.answer(both.fact, equation.a, equation.result)
             yield both.held_out, Question(kind, both.prompt, answer)
     else:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        raise InvalidOptionError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
 
 
 @cache
@@ -68,5 +69,5 @@ def _side(kind: Kind, from_held_out: bool) -> tuple[Question, ...]:
 def _pick(kind: Kind, count: int, seed: int, *, from_held_out: bool) -> list[Question]:
     pool = _side(kind, from_held_out)
     if not 0 <= count <= len(pool):
-        raise ValueError(f"count must be between 0 and {len(pool)} for {kind!r}, not {count}")
+        raise InvalidOptionError(f"count must be between 0 and {len(pool)} for {kind!r}, not {count}")
     return random.Random(seed).sample(pool, count)

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+from transformers import DynamicCache, PreTrainedConfig, cache_utils
 
-_DROPPABLE = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+_DROPPABLE = tuple(
+    getattr(cache_utils, name)
+    for name in ("DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer")
+    if hasattr(cache_utils, name)  # the last came late in 5.x
+)
 """What a config may ask for if a plain list of keys and values is to serve instead."""
 
 
@@ -56,7 +59,7 @@ class RowCache:
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order."""
         if self.width:
-            self._cache.batch_select_indices(torch.tensor(rows, device=self._layers()[0].keys.device))
+            self._cache.batch_select_indices(torch.tensor(rows))
         self.lengths = [self.lengths[row] for row in rows]
 
     def _layers(self) -> list[Any]:

@@ -4,6 +4,7 @@ import inspect
 import threading
 from collections.abc import Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self, cast
 from weakref import WeakValueDictionary
@@ -47,7 +48,7 @@ class LanguageModel:
         """
         if not isinstance(model, PreTrainedModel):
             raise InvalidOptionError(
-                f"model should be a transformers PreTrainedModel, not {type(model).__name__}"
+                f"model should be a transformers PreTrainedModel, not {type(model).__name__} (merge adapters)"
             )
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
             raise InvalidOptionError(
@@ -62,7 +63,7 @@ class LanguageModel:
         """Held during a forward pass: some models change buffers while they run."""
 
     @classmethod
-    def from_pretrained(cls, name: str, **options: Any) -> Self:
+    def from_pretrained(cls, name: str | PathLike[str], **options: Any) -> Self:
         """Load from a hub id or a local folder. What is named twice alike is loaded once and shared.
 
         Args:
@@ -74,8 +75,9 @@ class LanguageModel:
             ModelLoadError: The model or its tokenizer cannot be found or read.
             UnsupportedModelError: The model cannot take part.
         """
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str | PathLike) or not str(name):
             raise InvalidOptionError(f"name={quoted(name)} should be a hub id or the path of a folder")
+        name = str(name)
         loading = LoadingOptions(**options)
         place = Path(name).expanduser()
         source = str(place.resolve()) if place.is_dir() else name
@@ -94,7 +96,10 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where token ids are sent."""
-        return cast(torch.device, self.model.get_input_embeddings().weight.device)
+        embeddings = self.model.get_input_embeddings()
+        hook = getattr(embeddings, "_hf_hook", None)  # accelerate's: offloaded weights lie on "meta"
+        place = getattr(hook, "execution_device", None)
+        return cast(torch.device, embeddings.weight.device) if place is None else torch.device(place)
 
     @cached_property
     def vocabulary_size(self) -> int:
@@ -121,9 +126,22 @@ class LanguageModel:
     @cached_property
     def batchable(self) -> bool:
         """Whether rows of different lengths can be decoded together without disturbing each other."""
+        return not any(rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE for rope in self._ropes)
+
+    @cached_property
+    def rope_switch(self) -> int | None:
+        """The length in tokens at which all rotary frequencies change (longrope), or None."""
+        config = self.model.config.get_text_config()
+        for rope in self._ropes:
+            if rope.get("rope_type") == "longrope":
+                own = getattr(config, "original_max_position_embeddings", None)
+                return rope.get("original_max_position_embeddings") or own
+        return None
+
+    @property
+    def _ropes(self) -> list[dict[str, Any]]:
         rope = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
-        kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
-        return not any(kind.get("rope_type") in _LENGTH_DEPENDENT_ROPE for kind in kinds)
+        return [rope, *(value for value in rope.values() if isinstance(value, dict))]
 
     @cached_property
     def forward_arguments(self) -> frozenset[str]:

@@ -34,9 +34,12 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
     except Exception as error:  # transformers raises nearly every type there is
         place = f", subfolder {quoted(options.subfolder)}" if options.subfolder else ""
         raise ModelLoadError(f"cannot load model {quoted(name)}{place}: {quoted(error, 240)}") from error
-    if options.device_map is None and options.quantization_config is None:
-        model = torch.nn.Module.to(model, best_device(options.device))
-    return model, tokenizer
+    placed = options.device_map is not None or getattr(model, "hf_quantizer", None) is not None
+    return (model if placed else _move(model, best_device(options.device))), tokenizer
+
+
+def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    return torch.nn.Module.to(model, device)  # transformers annotates its own method wrongly
 
 
 def best_device(device: str | torch.device) -> torch.device:
@@ -50,11 +53,11 @@ def best_device(device: str | torch.device) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        resolved = torch.device(device)
-        torch.zeros(1, device=resolved).item()  # "meta" holds no values
+        probe = torch.zeros(1, device=torch.device(device))
+        probe.item()  # "meta" holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelLoadError(f"device {quoted(str(device))} cannot be used: {quoted(error, 300)}") from error
-    return resolved
+    return probe.device  # with its index, so that "cuda" and "cuda:0" are one
 
 
 def check_path(name: str) -> None:

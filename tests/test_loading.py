@@ -354,3 +354,19 @@ def test_a_text_that_crosses_a_longrope_switch_is_refused_and_one_that_does_not_
             for schedule in ("fixed", "adaptive")
         }
         assert len(texts) == 1
+
+
+def test_a_model_whose_weights_are_offloaded_writes_the_same(
+    tmp_path: Path, assistant: LanguageModel
+) -> None:
+    from accelerate import disk_offload
+
+    plain, offloaded = random_model(seed=0), random_model(seed=0)
+    disk_offload(offloaded.model, str(tmp_path), execution_device=torch.device("cpu"))
+    assert offloaded.device == torch.device("cpu")
+    prompts = ["hello", "a longer prompt"]
+    texts = [
+        [each.text for each in CoSDDecoder(model, assistant).generate(prompts, max_new_tokens=12)]
+        for model in (plain, offloaded)
+    ]
+    assert texts[0] == texts[1]

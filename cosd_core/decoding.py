@@ -65,7 +65,7 @@ class CoSDDecoder:
         for role, model in [("draft", draft), *(("assistant", each) for each in assistants)]:
             if not isinstance(model, LanguageModel):
                 raise InvalidOptionError(
-                    f"{role} should be a hub id, a path or a LanguageModel, not {type(model).__name__}"
+                    f"{role} should be a LanguageModel, not {type(model).__name__}; from_pretrained takes names"
                 )
         if not assistants:
             raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types wheel bench train score check
+.PHONY: demo test lint types wheel oldest bench train score check
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,9 @@ types: .venv/.installed
 wheel: .venv/.installed  ## build the wheel and use it in a clean environment
 	PYTHON=$(BIN)/python scripts/check_wheel.sh
 
+oldest: .venv/.installed  ## the core's tests with the oldest transformers that is admitted
+	PYTHON=$(BIN)/python scripts/check_oldest.sh
+
 bench: .venv/.installed  ## what fusing costs, as ratios to transformers' generate
 	$(BIN)/cosd bench
 
@@ -36,4 +39,4 @@ train: .venv/.installed  ## train the bundled pair again
 score: .venv/.installed  ## the accuracy table of the bundled pair
 	$(BIN)/python -m cosd_core.demo.score
 
-check: test lint types wheel
+check: test lint types wheel oldest

@@ -64,8 +64,9 @@ class CoSDDecoder:
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
         for role, model in [("draft", draft), *(("assistant", each) for each in assistants)]:
             if not isinstance(model, LanguageModel):
+                kind = type(model).__name__
                 raise InvalidOptionError(
-                    f"{role} should be a LanguageModel, not {type(model).__name__}; from_pretrained takes names"
+                    f"{role} should be a LanguageModel, not {kind}; from_pretrained takes names"
                 )
         if not assistants:
             raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")

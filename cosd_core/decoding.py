@@ -119,12 +119,12 @@ class CoSDDecoder:
             VocabularyMismatchError: The models do not share one vocabulary.
         """
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
-        LoadingOptions(**loading)
+        asks_for_nothing = LoadingOptions(**loading) == LoadingOptions()
         models = [
             LanguageModel.from_pretrained(each, **loading) if isinstance(each, str | PathLike) else each
             for each in (draft, *assistants)
         ]
-        if loading and models == [draft, *assistants]:
+        if models == [draft, *assistants] and not asks_for_nothing:
             raise InvalidOptionError(f"{', '.join(loading)} given, but every model is loaded already")
         return cls(
             models[0],

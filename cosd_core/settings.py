@@ -51,12 +51,7 @@ class Settings(LoadingOptions, GenerationOptions):
             schedule=self.schedule,
             draft_length=self.draft_length,
             batch_size=self.batch_size,
-            # Only what was given: options for models that are loaded already are an error.
-            **{
-                name: value
-                for name, value in self._part(LoadingOptions).items()
-                if name in self.model_fields_set
-            },
+            **self._part(LoadingOptions),
         )
 
     def generation_options(self) -> dict[str, Any]:

@@ -328,6 +328,7 @@ def test_options_for_models_that_are_loaded_already_are_refused(draft, assistant
         CoSDDecoder.from_pretrained(draft, assistant, dtype="float32")
     with pytest.raises(InvalidOptionError, match="unknown option 'alpha'"):
         CoSDDecoder.from_pretrained(draft, assistant, alpha=0.9)
+    CoSDDecoder.from_pretrained(draft, assistant, dtype="auto", device="auto")
 
 
 def test_a_text_that_crosses_a_longrope_switch_is_refused_and_one_that_does_not_is_right() -> None:

@@ -81,6 +81,7 @@ def run_demo(
     asked: list[tuple[str, str | None]] = [(_as_question(each), None) for each in questions or ()]
     asked = asked or [(each.prompt, each.answer) for each in _selection()]
     first = _compare(decoder, asked)
+    out.print("\nThe first answer in figures:", style="bold")
     out.print(explain.summary(first))
     if html:
         _write_page(html, first)
@@ -237,20 +238,14 @@ def _compare(decoder: CoSDDecoder, asked: Sequence[tuple[str, str | None]]) -> G
     table = Table(title="Two models, one text", caption=_DEMO_NOTE)
     for heading in ("question", "facts model alone", "arithmetic model alone", "together"):
         table.add_column(heading, overflow="fold")
+    alone = [CoSDDecoder(decoder.draft, decoder.assistants, verifier=name) for name in ("draft", "assistant")]
     fused: list[Generation] = []
     for prompt, answer in asked:
-        texts: list[Text] = []
-        for verifier in ("draft", "assistant", decoder.verifier):
-            method = CoSDDecoder(decoder.draft, decoder.assistants, verifier=verifier)
-            generation = method.generate(prompt, max_new_tokens=64)
-            shown = (
-                explain.to_text(generation)
-                if verifier is decoder.verifier
-                else Text(explain.harmless(generation.text))
-            )
-            texts.append(_mark(generation, answer) + shown)
-        fused.append(generation)
-        table.add_row(Text(explain.harmless(prompt)), *texts)
+        singles = [each.generate(prompt, max_new_tokens=64) for each in alone]
+        fused.append(decoder.generate(prompt, max_new_tokens=64))
+        texts = [_mark(each, answer) + Text(explain.harmless(each.text)) for each in singles]
+        together = _mark(fused[-1], answer) + explain.to_text(fused[-1])
+        table.add_row(Text(explain.harmless(prompt)), *texts, together)
     out.print(table)
     return fused[0]
 

@@ -62,7 +62,9 @@ def _as_strings(value: object) -> object:
         return ()
     if isinstance(value, str):
         return (value,)
-    return tuple(value) if isinstance(value, (list, tuple)) else value
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("should be a string or a list of strings")  # noqa: TRY004 - what pydantic reads
+    return tuple(value)
 
 
 def _as_ids(value: object) -> object:

@@ -174,7 +174,7 @@ def test_a_model_whose_state_cannot_be_rolled_back_is_refused(name: str) -> None
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test_rotary_embeddings_that_follow_the_longest_row_are_decoded_one_by_one(kind: str) -> None:
-    rope = {"rope_type": kind, "factor": 4.0, "rope_theta": 10_000.0, "original_max_position_embeddings": 24}
+    rope = {"rope_type": kind, "factor": 4.0, "rope_theta": 10_000.0, "original_max_position_embeddings": 64}
     if kind == "longrope":
         rope |= {"short_factor": [1.0, 1.0, 1.0, 1.0], "long_factor": [2.0, 3.0, 4.0, 5.0]}
     config = AutoConfig.for_model("llama", **_SHAPE, rope_parameters=rope)

@@ -25,6 +25,7 @@ from cosd_core.errors import (
     VerifierFileError,
     VocabularyMismatchError,
 )
+from cosd_core.grammar import Grammar
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import GenerationOptions, LoadingOptions
 from cosd_core.records import Chunk, Generation, Prediction, Replacement, Stats, Step, TracedToken, Verdict
@@ -59,6 +60,7 @@ __all__ = [
     "Generation",
     "GenerationError",
     "GenerationOptions",
+    "Grammar",
     "InvalidOptionError",
     "InvalidPromptError",
     "LanguageModel",

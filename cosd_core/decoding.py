@@ -11,6 +11,7 @@ from typing import Any, Self, overload
 from cosd_core.alignment import shared_vocabulary
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.loop import Batch
+from cosd_core.matcher import Matcher
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.models.local import Session
 from cosd_core.options import GenerationOptions, LoadingOptions
@@ -148,8 +149,9 @@ class CoSDDecoder:
             ContextOverflowError: Prompt and answer do not fit the context window.
             GenerationError: Later, while decoding: a model or a logits processor failed.
         """
-        requests = read_prompts(prompts, GenerationOptions(**options), self._models, self._vocabulary)
-        return self._decode(requests)
+        wanted = GenerationOptions(**options)
+        requests = read_prompts(prompts, wanted, self._models, self._vocabulary)
+        return self._decode(requests, self._manner(wanted))
 
     def stream(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> Generator[Chunk, None, None]:
         """Decode and yield text as soon as it is final; arguments and errors as in :meth:`steps`.
@@ -218,28 +220,35 @@ class CoSDDecoder:
         """An end-of-sequence token of one model is one for all."""
         return frozenset().union(*(model.eos_token_ids for model in self._models))
 
-    def _decode(self, requests: Sequence[Request]) -> Generator[Step, None, None]:
+    def _manner(self, options: GenerationOptions) -> Manner:
+        named = options.eos_token_id
+        eos = self._eos_token_ids if named is None else frozenset(named)
+        matcher = None
+        if options.grammar is not None:
+            matcher = Matcher(options.grammar, self.draft.tokenizer, self._vocabulary, eos)
+        return Manner(self.verifier, self.draft_length, self.schedule.lazy, eos, matcher)
+
+    def _decode(self, requests: Sequence[Request], manner: Manner) -> Generator[Step, None, None]:
         numbered = list(enumerate(requests))
         if len(numbered) > self.batch_size:
             # Neighbours of like length waste little on padding, and tend to end together.
             numbered.sort(key=lambda entry: len(entry[1].ids))
         for start in range(0, len(numbered), self.batch_size):
-            yield from self._batch(numbered[start : start + self.batch_size]).rounds()
+            yield from self._batch(numbered[start : start + self.batch_size], manner).rounds()
 
-    def _batch(self, numbered: Sequence[tuple[int, Request]]) -> Batch:
+    def _batch(self, numbered: Sequence[tuple[int, Request]], manner: Manner) -> Batch:
         draft, *assistants = [
             Session(model, rows=len(numbered), vocabulary=self._vocabulary) for model in self._models
         ]
-        manner = Manner(self.verifier, self.draft_length, self.schedule.lazy)
         rows = [self._row(index, request, manner) for index, request in numbered]
         pace = self.schedule.pace(len(rows), self.verifier.can_replace)
         return Batch(rows, draft, assistants, pace, keep_logits=self.verifier.needs_logits)
 
     def _row(self, index: int, request: Request, manner: Manner) -> Row:
-        options = request.options
-        eos = self._eos_token_ids if options.eos_token_id is None else frozenset(options.eos_token_id)
-        buffer = TextBuffer(Detokenizer(self.draft.tokenizer, request.ids), options.stop)
-        return Row(index, request, manner, buffer, Sampler(options, eos, len(request.ids)))
+        buffer = TextBuffer(Detokenizer(self.draft.tokenizer, request.ids), request.options.stop)
+        matcher = manner.matcher.copy() if manner.matcher else None
+        sampler = Sampler(request.options, manner.eos_token_ids, len(request.ids), matcher)
+        return Row(index, request, manner, buffer, sampler)
 
 
 class _Chunker:

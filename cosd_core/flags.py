@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from cosd_core.settings import Settings
 
 _NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
-_UNWRITABLE = {"logits_processor", "quantization_config"}
+_UNWRITABLE = {"grammar", "logits_processor", "quantization_config"}
 """Fields whose values cannot be written as words."""
 
 _SEVERAL: dict[str, Any] = {"assistant_model": list[str], "stop": list[str], "eos_token_id": list[int]}

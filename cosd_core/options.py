@@ -1,6 +1,6 @@
 """The values a user fills in: frozen, checked where they live, unknown names refused."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from math import inf
 from sys import float_info
@@ -12,6 +12,7 @@ from transformers import LogitsProcessor
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.grammar import Grammar
 
 Processor = LogitsProcessor | Callable[[torch.LongTensor, torch.FloatTensor], torch.FloatTensor]
 
@@ -37,10 +38,18 @@ class Options(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise InvalidOptionError(_in_one_line(error, type(self))) from None
+            raise InvalidOptionError(in_one_line(error, type(self))) from None
 
 
-def _in_one_line(error: ValidationError, options: type[BaseModel]) -> str:
+def unknown_option(name: str, known: Iterable[str]) -> str:
+    """Say that there is no such option, and which one may be meant."""
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"unknown option {quoted(name)}: {hint}"
+
+
+def in_one_line(error: ValidationError, options: type[BaseModel]) -> str:
+    """What pydantic found, as a message of ours."""
     problems = {problem["loc"][:1]: problem for problem in reversed(error.errors(include_url=False))}
     return "; ".join(_problem(problem, options) for problem in reversed(problems.values()))
 
@@ -48,9 +57,7 @@ def _in_one_line(error: ValidationError, options: type[BaseModel]) -> str:
 def _problem(problem: Any, options: type[BaseModel]) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else options.__name__
     if problem["type"] == "extra_forbidden":
-        near = get_close_matches(name, options.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(options.model_fields)}"
-        return f"unknown option {quoted(name)}: {hint}"
+        return unknown_option(name, options.model_fields)
     if problem["type"] == "missing":
         return f"{name} is missing"
     what = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
@@ -90,6 +97,12 @@ def _as_processors(value: object) -> object:
     return processors
 
 
+def _as_grammar(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError("should say what it is: Grammar.regex(...), Grammar.lark(...)")  # noqa: TRY004
+    return Grammar.json_schema(value) if isinstance(value, (Mapping, type)) else value
+
+
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 StopString = Annotated[str, Field(min_length=1)]
 
@@ -124,6 +137,9 @@ class GenerationOptions(Options):
     )
     logits_processor: Annotated[tuple[Any, ...], BeforeValidator(_as_processors)] = Field(
         (), description="transformers LogitsProcessors, applied to every model. They must be stateless."
+    )
+    grammar: Annotated[Grammar | None, BeforeValidator(_as_grammar)] = Field(
+        None, description="What the text may be: a Grammar, or a JSON schema as a dictionary or a class."
     )
     truncation: bool = Field(
         False, description="Cut a prompt that is too long from the left instead of raising an error."

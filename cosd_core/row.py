@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 
+from cosd_core.matcher import Matcher
 from cosd_core.records import (
     FinishReason,
     Generation,
@@ -24,17 +25,21 @@ from cosd_core.verifiers.base import Position, Verifier, walk
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """What all rows of a decoder have in common.
+    """What all rows of a call have in common.
 
     Attributes:
         verifier: Who judges.
         draft_length: Most tokens per block.
         lazy: Whether the assistants are asked only where the verifier could replace a token.
+        eos_token_ids: The tokens that end a text.
+        matcher: The start of the texts' grammar, if they have one.
     """
 
     verifier: Verifier
     draft_length: int
     lazy: bool
+    eos_token_ids: frozenset[int]
+    matcher: Matcher | None
 
 
 class Row:
@@ -69,7 +74,7 @@ class Row:
     @property
     def writing(self) -> bool:
         """Whether the draft may add to the block."""
-        if self._settled or (self.block and self.block[-1].id in self._sampler.eos_token_ids):
+        if self._settled or (self.block and self._sampler.is_over(self.ids, len(self.ids))):
             return False
         room = self._request.options.max_new_tokens - len(self._tokens)
         return len(self.block) < min(self._manner.draft_length, room)
@@ -122,12 +127,12 @@ class Row:
         """Judge the block, take what stands into the text, and begin a new block."""
         proposal, opinions, verdict = tuple(self.block), tuple(self._opinions), self._settled or self._judge()
         before = len(self._tokens)
+        del self.ids[len(self.ids) - len(proposal) :]
         self._take(verdict)
         self._rounds += 1
         self._drafted += len(proposal)
         if verdict.replacement:
             self._foreseen = None
-        self.ids[len(self.ids) - len(proposal) :] = [token.id for token in self._tokens[before:]]
         self.block, self._opinions, self._settled = [], [], None
         return Step(
             index=self._index,
@@ -152,7 +157,8 @@ class Row:
             replacement = verdict.replacement if place == verdict.kept else None
             token = _trace(self.block[place], self._opinions[place], replacement, self._buffer)
             self._tokens.append(token)
-            if token.id in self._sampler.eos_token_ids or self._buffer.stop_sequence is not None:
+            self.ids.append(token.id)
+            if self._buffer.stop_sequence is not None or self._sampler.is_over(self.ids, len(self.ids)):
                 self.finished = "stop"
             elif len(self._tokens) == self._request.options.max_new_tokens:
                 self.finished = "length"

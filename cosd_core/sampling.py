@@ -19,6 +19,7 @@ import torch
 from transformers.generation import logits_process as hf
 
 from cosd_core.errors import InvalidOptionError, LogitsProcessorError, ModelOutputError, quoted
+from cosd_core.matcher import Matcher
 from cosd_core.options import GenerationOptions
 from cosd_core.records import Prediction
 
@@ -47,10 +48,17 @@ class Sampler:
     how often a position is drafted again.
     """
 
-    def __init__(self, options: GenerationOptions, eos_token_ids: frozenset[int], prompt_length: int) -> None:
+    def __init__(
+        self,
+        options: GenerationOptions,
+        eos_token_ids: frozenset[int],
+        prompt_length: int,
+        matcher: Matcher | None = None,
+    ) -> None:
         self.options = options
-        self.eos_token_ids = eos_token_ids
         self.prompt_length = prompt_length
+        self._eos_token_ids = eos_token_ids
+        self._matcher = matcher
         self._seed = Random().getrandbits(64) if options.seed is None else options.seed
         self._streams: dict[str, tuple[Random, list[float]]] = {}
 
@@ -83,6 +91,25 @@ class Sampler:
             warpers.append(hf.MinPLogitsWarper(float(options.min_p)))
         return tuple(warpers)
 
+    def is_over(self, ids: Sequence[int], length: int) -> bool:
+        """Whether the text in ``ids[:length]`` ends there: by an end token, or because its grammar does."""
+        if length == self.prompt_length:
+            return False
+        if ids[length - 1] in self._eos_token_ids:
+            return True
+        return self._matcher is not None and self._matcher.is_whole(ids[self.prompt_length : length])
+
+    def allowed(self, ids: Sequence[int], length: int, vocabulary: int) -> torch.Tensor | None:
+        """The hard mask after ``ids[:length]``, bool, ``[vocabulary]``; None where every token may follow."""
+        mask = None
+        if self._matcher is not None and not self.is_over(ids, length):
+            mask = self._matcher.allowed(ids[self.prompt_length : length])
+        if length - self.prompt_length >= self.options.min_new_tokens:
+            return mask
+        longer = torch.ones(vocabulary, dtype=torch.bool) if mask is None else mask.clone()
+        longer[[token for token in self._eos_token_ids if token < vocabulary]] = False
+        return longer if longer.any() else mask  # a grammar that admits nothing longer has its way
+
     def uniform(self, position: int, purpose: str) -> float:
         """The random number in [0, 1) of an output position (0 is the first) and purpose."""
         if purpose not in self._streams:
@@ -104,6 +131,10 @@ class Spot:
     def uniform(self, purpose: str) -> float:
         """The random number in [0, 1) that belongs to this place and purpose."""
         return self.sampler.uniform(self.length - self.sampler.prompt_length, purpose)
+
+    def allowed(self, vocabulary: int) -> torch.Tensor | None:
+        """Which tokens may stand here, bool, ``[vocabulary]``; None where all may."""
+        return self.sampler.allowed(self.ids, self.length, vocabulary)
 
     def distribution(self, logits: torch.Tensor) -> torch.Tensor:
         """The probabilities that tokens are picked from, ``[vocabulary]``; one-hot when greedy."""
@@ -210,17 +241,13 @@ def _not_finite(purpose: str) -> ModelOutputError:
 
 def _process(logits: torch.Tensor, spots: Sequence[Spot]) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply what depends on the place: (logits after hard masks, scores that tokens are picked from)."""
-    sampler = spots[0].sampler
-    banned = [
-        index
-        for index, spot in enumerate(spots)
-        if spot.length - spot.sampler.prompt_length < sampler.options.min_new_tokens
-    ]
-    if banned:
-        logits = logits.clone()
-        eos = sorted(token for token in sampler.eos_token_ids if token < logits.shape[-1])
-        logits[torch.tensor(banned)[:, None], torch.tensor(eos, dtype=torch.long)] = -torch.inf
-    if not sampler.processors:
+    vocabulary = logits.shape[-1]
+    masks = [spot.allowed(vocabulary) for spot in spots]
+    if any(mask is not None for mask in masks):
+        everything = torch.ones(vocabulary, dtype=torch.bool)
+        allowed = torch.stack([everything if mask is None else mask for mask in masks])
+        logits = logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+    if not spots[0].sampler.processors:
         return logits, logits
     rows = [
         _process_one(row[None], torch.tensor([spot.ids[: spot.length]], device=row.device), spot.sampler)

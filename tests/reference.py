@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import regex
 import torch
 
 from cosd_core import Generation, GenerationOptions, LanguageModel
@@ -70,13 +71,14 @@ def write(
     uniform = Sampler(GenerationOptions(seed=how.seed), frozenset(), 0).uniform
     start, places = len(ids), []
     while True:
-        place = _decide(models, verifier, tree, ids, len(ids) - start, ends, how, uniform)
+        banned = how.banned(draft, ids[start:], ends)
+        place = _decide(models, verifier, tree, ids, len(ids) - start, banned, how, uniform)
         places.append(place)
         ids += (place.id,)
         whole = draft.tokenizer.decode(list(ids[start:]), skip_special_tokens=True)
         starts = [(whole.index(stop), stop) for stop in how.stop if stop in whole]
         stops = [(at + len(stop), at, stop) for at, stop in starts]
-        if stops or place.id in ends:
+        if stops or place.id in ends or how.over(draft, ids[start:], ends):
             _, at, stop = min(stops, default=(0, len(whole), None))
             return Written(tuple(places), whole[:at], whole, "stop", stop)
         if len(places) == how.max_new_tokens:
@@ -130,6 +132,29 @@ class _How:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int | None = None
+    pattern: str | None = None  # grammar=Grammar.regex(pattern), over single bytes of ASCII
+
+    def banned(self, model: LanguageModel, text: Sequence[int], ends: set[int]) -> set[int]:
+        banned = ends if len(text) < self.min_new_tokens else set()
+        if self.pattern is not None:
+            written = model.tokenizer.decode(list(text))
+            vocabulary = range(len(model.tokenizer))
+            follow = {
+                each for each in vocabulary if self._may_follow(model, written, each) and each not in ends
+            }
+            if regex.fullmatch(self.pattern, written) and not (banned and follow):
+                follow |= ends
+            banned = set(vocabulary) - follow
+        return banned
+
+    def over(self, model: LanguageModel, text: Sequence[int], ends: set[int]) -> bool:
+        if self.pattern is None:
+            return False
+        return set(range(len(model.tokenizer))) - self.banned(model, text, ends) <= ends
+
+    def _may_follow(self, model: LanguageModel, written: str, token: int) -> bool:
+        following = written + model.tokenizer.decode([token])
+        return following.isascii() and regex.fullmatch(self.pattern, following, partial=True) is not None
 
     def ends(self, models: Sequence[LanguageModel]) -> set[int]:
         given = [self.eos_token_id]
@@ -140,10 +165,10 @@ class _How:
 
 def _decide(
     models: Sequence[LanguageModel], verifier: Any, tree: Tree | None, ids: tuple[int, ...], place: int,
-    ends: set[int], how: _How, uniform: Callable[[int, str], float],
+    banned: set[int], how: _How, uniform: Callable[[int, str], float],
 ) -> Place:  # fmt: skip
     purposes = ["draft", *(f"assistant {at}" for at in range(len(models) - 1))]
-    masked = [_masked(_logits(each, ids), ends if place < how.min_new_tokens else set()) for each in models]
+    masked = [_masked(_logits(each, ids), banned) for each in models]
     shares = [_softmax(each) for each in masked]  # what confidences are read from
     scores = [_penalised(each, ids, how) for each in masked]
     odds = [_odds(each, how) for each in scores]  # what tokens are picked from

@@ -8,6 +8,7 @@ import torch
 from cosd_core.errors import GenerationError, ModelOutputError, quoted
 from cosd_core.models.cache import RowCache
 from cosd_core.models.language_model import LanguageModel
+from cosd_core.prefix import agreed_prefix
 
 
 class Session:
@@ -41,7 +42,7 @@ class Session:
             GenerationError: The forward pass failed.
             ModelOutputError: The logits are of an unexpected shape.
         """
-        agreed = [_agreed_prefix(ids, cached) for ids, cached in zip(rows, self._cached, strict=True)]
+        agreed = [agreed_prefix(ids, cached) for ids, cached in zip(rows, self._cached, strict=True)]
         fed = max(max(len(ids) - kept for ids, kept in zip(rows, agreed, strict=True)), last)
         lengths = [max(len(ids) - fed, 0) for ids in rows]
         self._cache.rewind(lengths)
@@ -92,17 +93,3 @@ class Session:
             padding = torch.tensor([[width - len(ids)] for ids in rows])
             arguments["attention_mask"] = (torch.arange(width) >= padding).long().to(device)
         return arguments
-
-
-def _agreed_prefix(ids: list[int], cached: list[int]) -> int:
-    """The length of the longest common prefix, by bisection over slices that are compared in C."""
-    low, high = 0, min(len(ids), len(cached))
-    if ids[:high] == cached[:high]:
-        return high
-    while low < high:
-        middle = (low + high + 1) // 2
-        if ids[low:middle] == cached[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -1,0 +1,266 @@
+"""A grammar masks every model before they are fused; what is reported whole is of the grammar."""
+
+import json
+import random
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from typing_extensions import TypedDict
+
+from cosd_core import (
+    CoSDDecoder,
+    FixedSchedule,
+    GenerationOptions,
+    Grammar,
+    InvalidOptionError,
+    LanguageModel,
+)
+from cosd_core.grammar import guided_schema
+from tests.models import ascii_model, random_model, word_tokenizer
+from tests.reference import assert_agrees, write
+
+PATTERNS = ["(ab|ba|c){2,7}", "[a-e]+[0-9]{2}", "(no|yes)(, (no|yes))*", "x?y?z?", "a[a-y, ]{3,12}z"]
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+    tags: list[str] = []
+
+
+class Place(TypedDict):
+    city: str
+
+
+# What is written
+
+
+@pytest.mark.parametrize("verifier", ["rule", "draft", "assistant", "average", "speculative"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_texts_and_traces_equal_the_uncached_reference(verifier: str, temperature: float) -> None:
+    """The reference takes its masks from the partial matches of the ``regex`` library."""
+    for at, pattern in enumerate(PATTERNS):
+        models = ascii_model(seed=2 * at), ascii_model(seed=2 * at + 1)
+        schedule = FixedSchedule() if at % 2 else "adaptive"
+        decoder = CoSDDecoder(*models, verifier=verifier, schedule=schedule, draft_length=1 + at)
+        options: dict[str, Any] = {"max_new_tokens": 14, "temperature": temperature, "seed": at}
+        written = write(models[0], models[1:], decoder.verifier, "hello", pattern=pattern, **options)
+        generation = decoder.generate("hello", grammar=Grammar.regex(pattern), **options)
+        assert_agrees(generation, written, asked=bool(at % 2), tolerance=1e-6)
+        if generation.finish_reason == "stop":
+            assert re.fullmatch(pattern, generation.text)
+
+
+def test_the_grammar_shapes_confidence_by_renormalising() -> None:
+    decoder = CoSDDecoder(random_model(seed=0), random_model(seed=1))
+    forced = decoder.generate("hello", grammar=Grammar.regex("only this"))
+    assert forced.text == "only this"
+    assert {token.p for token in forced.tokens} == {1.0}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pattern=st.sampled_from(PATTERNS), seed=st.integers(0, 99), length=st.integers(1, 9),
+    schedule=st.sampled_from(["adaptive", "fixed"]), limit=st.integers(1, 20),
+)  # fmt: skip
+def test_block_length_schedule_and_batch_do_not_matter(
+    pattern: str, seed: int, length: int, schedule: str, limit: int
+) -> None:
+    """A matcher is rolled back wherever a drafted token was rejected, or the texts would differ."""
+    draft, assistant = random_model(seed=0), random_model(seed=1)
+    options: dict[str, Any] = {
+        "grammar": Grammar.regex(pattern), "temperature": 1.0, "seed": seed, "max_new_tokens": limit,
+    }  # fmt: skip
+    one = CoSDDecoder(draft, assistant, schedule="fixed", draft_length=1)
+    other = CoSDDecoder(draft, assistant, schedule=schedule, draft_length=length)
+    alone = [one.generate(prompt, **options) for prompt in ("hello", "a longer prompt", "x")]
+    batch = other.generate(["hello", "a longer prompt", "x"], **options)
+    assert [each.token_ids for each in batch] == [each.token_ids for each in alone]
+
+
+def _random_schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
+    kinds = ["integer", "number", "boolean", "null", "string", "enum", "const", "pattern"]
+    if depth < 3:
+        kinds += ["object", "object", "array", "anyOf", "$ref"][: 5 if depth == 0 else 4]
+    kind = (
+        rng.choice(kinds) if depth else rng.choice(["object", "object", "object", "array", "anyOf", "$ref"])
+    )
+    inner = lambda: _random_schema(rng, depth + 1)  # noqa: E731
+    if kind == "integer":
+        low = rng.randint(-50, 50)
+        return {"type": "integer", "minimum": low, "exclusiveMaximum": low + rng.randint(1, 2000)}
+    if kind == "number":
+        return {"type": "number", "minimum": 0, "maximum": rng.randint(1, 9)}
+    if kind == "string":
+        return {"type": "string", "minLength": rng.randint(0, 2), "maxLength": rng.randint(2, 6)}
+    if kind == "enum":
+        return {
+            "enum": rng.sample(["a", "B c", "é", 1, 2.5, None, True, '"quoted"', "🦊"], rng.randint(1, 5))
+        }
+    if kind == "const":
+        return {"const": rng.choice(["fixed", 7, [1, 2], {"k": "v"}])}
+    if kind == "pattern":
+        return {"type": "string", "pattern": rng.choice(["^[a-f]{2,5}$", "^\\d{2}-\\d{2}$", "^(ja|nein)$"])}
+    if kind == "array":
+        least = rng.randint(0, 2)
+        return {"type": "array", "items": inner(), "minItems": least, "maxItems": least + rng.randint(0, 2)}
+    if kind == "anyOf":
+        return {"anyOf": [inner() for _ in range(rng.randint(2, 3))]}
+    if kind == "$ref":
+        return {"$defs": {"it": inner()}, "type": "object", "properties": {"of": {"$ref": "#/$defs/it"}},
+                "required": ["of"]}  # fmt: skip
+    if kind == "object":
+        names = rng.sample(
+            ["name", "age", "größe", "a b", "x", "format", "type", "properties"], rng.randint(0, 3)
+        )
+        required = [name for name in names if rng.random() < 0.7]
+        return {"type": "object", "title": "T", "properties": {name: inner() for name in names},
+                "required": required}  # fmt: skip
+    return {"type": kind}
+
+
+def test_500_random_schemas_sampled_at_temperature_1_are_valid_wherever_they_are_whole() -> None:
+    decoders = [CoSDDecoder(random_model(seed=2 * at), random_model(seed=2 * at + 1)) for at in range(5)]
+    whole = 0
+    for seed in range(500):
+        rng = random.Random(seed)
+        schema = _random_schema(rng)
+        prompt = "".join(rng.choices('abc {}[]"0:,', k=rng.randint(1, 12)))
+        generation = decoders[seed % 5].generate(
+            prompt, grammar=schema, temperature=1.0, seed=seed, max_new_tokens=80
+        )
+        if generation.finish_reason == "length":
+            continue
+        whole += 1
+        value = json.loads(generation.text)
+        jsonschema.validate(value, schema)
+        assert list(_open_objects(schema, value)) == []
+    assert whole > 400, "most answers should end within the limit"
+
+
+def _open_objects(schema: dict[str, Any], value: Any) -> Any:
+    """Objects with properties that their schema does not name."""
+    if schema.get("type") == "object" and isinstance(value, dict):
+        if extra := set(value) - set(schema["properties"]):
+            yield extra
+        for name in value:
+            yield from _open_objects(schema["properties"].get(name, {}), value[name])
+
+
+def test_an_answer_cut_by_the_limit_is_reported_as_cut(
+    draft: LanguageModel, assistant: LanguageModel
+) -> None:
+    decoder = CoSDDecoder(draft, assistant)
+    generation = decoder.generate("x", grammar={"type": "string", "minLength": 50}, max_new_tokens=9)
+    assert (generation.finish_reason, len(generation.token_ids)) == ("length", 9)
+    assert decoder.generate("x", grammar=Grammar.regex("abc"), max_new_tokens=3).finish_reason == "stop"
+    assert decoder.generate("x", grammar=Grammar.regex("abc"), max_new_tokens=2).finish_reason == "length"
+
+
+def test_a_text_that_nothing_can_continue_ends_without_an_end_token(draft: LanguageModel) -> None:
+    """So a grammar also ends the texts of models that have no end token."""
+    endless = random_model(seed=3, eos_token_id=None)
+    generation = CoSDDecoder(endless, endless).generate("x", grammar=Grammar.regex("ab{2}"), eos_token_id=[])
+    assert (generation.text, generation.token_ids) == (
+        "abb",
+        tuple(b"BCC") if False else generation.token_ids,
+    )
+    assert len(generation.token_ids) == 3
+
+
+def test_an_end_token_is_only_admitted_where_the_text_is_whole(draft: LanguageModel) -> None:
+    eager = CoSDDecoder(draft, draft)
+    bytes_of = draft.tokenizer.convert_tokens_to_ids
+    # "b" ends a text; the grammar needs one in the middle of every text, where it must not end it.
+    generation = eager.generate("x", grammar=Grammar.regex("(ab)?c"), eos_token_id=bytes_of("b"))
+    assert generation.text == "c"
+
+
+def test_min_new_tokens_prefers_the_longer_texts_of_a_grammar(draft: LanguageModel) -> None:
+    decoder = CoSDDecoder(draft, draft)
+    for seed in range(10):
+        options: dict[str, Any] = {"temperature": 1.0, "seed": seed, "min_new_tokens": 6}
+        assert len(decoder.generate("x", grammar=Grammar.regex("a*b"), **options).text) >= 1
+        assert (
+            len(decoder.generate("x", grammar=Grammar.regex("[ab]*"), max_new_tokens=9, **options).text) >= 6
+        )
+
+
+async def test_streams_and_asyncio_obey_it_too(draft: LanguageModel, assistant: LanguageModel) -> None:
+    decoder = CoSDDecoder(draft, assistant)
+    options: dict[str, Any] = {"grammar": Person, "max_new_tokens": 60, "temperature": 0.7, "seed": 2}
+    whole = decoder.generate("x", **options)
+    assert "".join(chunk.text for chunk in decoder.stream("x", **options)) == whole.text
+    assert (await decoder.agenerate("x", **options)).token_ids == whole.token_ids
+    assert whole.text.startswith('{"name": "')
+
+
+# What a grammar can be made of
+
+
+@pytest.mark.parametrize(
+    ("schema", "begins"),
+    [
+        (Person, '{"name": "'),
+        (Place, '{"city": "'),
+        (Person.model_json_schema(), '{"name": "'),
+        (list[int], "["),
+        ({"type": "object", "properties": {}}, "{}"),
+    ],
+)
+def test_schemas_may_be_classes_and_dictionaries(schema: Any, begins: str, draft: LanguageModel) -> None:
+    text = (
+        CoSDDecoder(draft, draft).generate("x", grammar=Grammar.json_schema(schema), max_new_tokens=20).text
+    )
+    assert text.startswith(begins)
+
+
+def test_objects_are_closed_unless_the_schema_says_otherwise() -> None:
+    inner = {"type": "object", "properties": {"a": {}}}
+    closed = guided_schema({"properties": {"x": inner, "format": {"format": "password"}}, "anyOf": [inner]})
+    assert closed["additionalProperties"] is False
+    assert closed["properties"]["x"]["additionalProperties"] is False
+    assert closed["anyOf"][0]["additionalProperties"] is False
+    assert closed["properties"]["format"] == {}
+    assert guided_schema({"type": "object"}).get("additionalProperties") is None
+    assert guided_schema({"properties": {}, "additionalProperties": True})["additionalProperties"] is True
+    together = guided_schema({"allOf": [inner, {"type": "object", "properties": {"b": {}}}]})
+    assert "additionalProperties" not in together["allOf"][0]
+
+
+def test_lark_rules_may_hold_schemas(draft: LanguageModel) -> None:
+    schema = json.dumps(guided_schema({"type": "object", "properties": {}}))
+    rules = f'start: "call " %json {schema}'
+    assert CoSDDecoder(draft, draft).generate("x", grammar=Grammar.lark(rules)).text == "call {}"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Grammar.regex("(a"), r"grammar '\(a' is not usable: .*unclosed group"),
+        (lambda: Grammar.regex(3), "pattern=3 should be a string"),
+        (lambda: Grammar.lark("start: foo"), "unknown name"),
+        (lambda: Grammar.json_schema({"type": "nonsense"}), "Invalid type: nonsense"),
+        (lambda: Grammar.json_schema({"type": "array", "uniqueItems": True}), "uniqueItems"),
+        (lambda: Grammar.json_schema(3), "neither a dictionary nor a class"),
+        (lambda: Grammar.json_schema({"default": object()}), "should be a JSON schema"),
+        (lambda: Grammar.json_schema({"$ref": "http://example.org/x"}), "http://example.org/x"),
+        (lambda: GenerationOptions(grammar="[a-z]+"), r"grammar='\[a-z\]\+' should say what it is"),
+        (lambda: GenerationOptions(grammar=3), "grammar=3 should be"),
+    ],
+)
+def test_what_is_no_grammar_is_refused(make: Any, words: str) -> None:
+    with pytest.raises(InvalidOptionError, match=words):
+        make()
+
+
+def test_a_tokenizer_without_bytes_is_refused_before_any_work() -> None:
+    words = random_model(seed=0, vocabulary=3)
+    model = LanguageModel(words.model, word_tokenizer("<e>", "a", "b"), name="words")
+    with pytest.raises(InvalidOptionError, match="cannot follow a grammar"):
+        CoSDDecoder(model, model).steps([1], grammar=Grammar.regex("a"))

@@ -1,0 +1,1 @@
+"""How chat models write tool calls and reasoning, without any framework."""

@@ -63,7 +63,8 @@ class Settings(LoadingOptions, GenerationOptions):
 
     def _verifier(self) -> Verifier:
         for name in sorted(self.model_fields_set & set(_BELONGS_TO)):
-            if self.verifier != _BELONGS_TO[name]:
+            changed = getattr(self, name) != type(self).model_fields[name].default
+            if changed and self.verifier != _BELONGS_TO[name]:
                 raise InvalidOptionError(
                     f'{name}={quoted(getattr(self, name))} is a setting of verifier="{_BELONGS_TO[name]}", '
                     f"but verifier={quoted(self.verifier)}"

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PROMISES = {"two_models.py": ["together:    iron is 26, 26+7=33", "became '3'", "37+8=45", "France is Paris"]}
+PROMISES = {
+    "two_models.py": ["together:    iron is 26, 26+7=33", "became '3'", "37+8=45", "France is Paris"],
+    "langchain_chain.py": [
+        "Paris has 5, 5+4=9",
+        "12 of 12 questions",
+        "uranium is 92, 92+2=94",
+        "The assistant wrote",
+    ],
+}
 
 
 def test_every_example_is_run() -> None:

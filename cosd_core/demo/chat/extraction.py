@@ -1,0 +1,62 @@
+"""A text about something, and its values to be given as JSON."""
+
+from typing import Any
+
+from cosd_core.demo.chat.calling import Parameter, Tool
+from cosd_core.demo.chat.dialogue import Dialogue, dumps
+from cosd_core.demo.chat.draw import Draw
+
+
+def extraction(draw: Draw, dialogue: Dialogue) -> None:
+    """Extract a record, as JSON or by calling a tool of its name."""
+    record: dict[str, Any] = {}
+    clauses: list[str] = []
+    person = draw.person()
+    if draw.chance(0.5):
+        thing = draw.one(("person", "customer", "employee", draw.noun()))
+        age, city, job = draw.rng.randrange(10, 99), draw.proper(), draw.noun()
+        known = {
+            "age": (age, f"is {age} years old"),
+            "city": (city, f"lives in {city}"),
+            "job": (job, f"works as a {job}"),
+            "email": (email := f"{draw.word().lower()}@{draw.word().lower()}.com", f"writes from {email}"),
+        }
+        record["name"] = person
+        for key in draw.rng.sample(list(known), draw.rng.randint(1, 3)):
+            record[key], clause = known[key]
+            clauses.append(clause)
+        text = f"{person} {' and '.join(clauses)}."
+    else:
+        thing = draw.noun()
+        for key in draw.some(draw.noun, draw.rng.randint(1, 4)):
+            record[key] = draw.one((draw.integer, draw.decimal, draw.string, draw.person))()
+            clauses.append(f"the {key} is {record[key]}")
+        text = f"About the {thing}: {', '.join(clauses)}."
+    keys = list(record)
+    draw.rng.shuffle(keys)
+    record = {key: record[key] for key in keys}
+    kinds = {int: "integer", float: "number", str: "string"}
+    fields = tuple(Parameter(key, kinds[type(value)]) for key, value in record.items())
+    title = thing.capitalize()
+    schema = Tool(title, f"A {thing}.", fields).schema(draw)
+    wish = draw.one(
+        (f"Extract the {thing} as JSON", f"Give me the {thing} as JSON", "Return the result as a JSON")
+    )
+    form = draw.rng.randrange(4)
+    if form == 0:
+        dialogue.tools = [schema]
+        dialogue.user(draw.one((text, f"Extract the {thing}: {text}")))
+        dialogue.call((title, record))
+        return
+    if form == 1:
+        rule = draw.one(
+            ("Answer with JSON for this schema:\n", "Reply only with JSON that fits this schema:\n")
+        )
+        dialogue.system(rule + dumps(schema["function"]["parameters"]))
+        dialogue.user(draw.one((text, f"{wish}: {text}")))
+    elif form == 2:
+        dialogue.user(f"{text}\n{wish} with keys {', '.join(keys)}.")
+    else:
+        named = " and ".join(f"'{key}'" for key in keys)
+        dialogue.user(f"{wish} with {named} keys: {text}")
+    dialogue.answer("json", dumps(record))

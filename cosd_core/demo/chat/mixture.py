@@ -1,0 +1,56 @@
+"""Which dialogues there are, and how often."""
+
+import json
+import random
+from collections.abc import Callable
+
+from cosd_core.demo.chat.calling import chained, creating, functional, no_call, topical
+from cosd_core.demo.chat.dialogue import Dialogue, dumps
+from cosd_core.demo.chat.draw import Draw
+from cosd_core.demo.chat.extraction import extraction
+from cosd_core.demo.chat.reading import reading
+from cosd_core.demo.chat.talk import copying, talk
+from cosd_core.demo.chat.words import EXCLUDED
+
+Maker = Callable[[Draw, Dialogue], None]
+Mixture = tuple[tuple[float, Maker], ...]
+
+COPYING: Mixture = ((0.8, copying), (0.2, talk))
+"""Short and dense: what the first steps are on."""
+ALL: Mixture = (
+    (0.08, copying),
+    (0.06, talk),
+    (0.17, functional),
+    (0.12, topical),
+    (0.10, creating),
+    (0.08, chained),
+    (0.06, no_call),
+    (0.20, reading),
+    (0.13, extraction),
+)
+
+
+def dialogue(draw: Draw, mixture: Mixture = ALL) -> Dialogue:
+    """Draw one. On the training side it holds nothing that is excluded."""
+    while True:
+        made = Dialogue()
+        (maker,) = draw.rng.choices([each for _, each in mixture], [share for share, _ in mixture])
+        maker(draw, made)
+        if not holds_excluded(made):
+            return made
+
+
+def holds_excluded(made: Dialogue) -> bool:
+    """Whether anything of the excluded stands in a dialogue."""
+    text = dumps([made.messages, made.tools])
+    return any(each in text or json.dumps(each, ensure_ascii=False)[1:-1] in text for each in EXCLUDED)
+
+
+def training(seed: int) -> Draw:
+    """The training side."""
+    return Draw(random.Random(seed))
+
+
+def held_out(seed: int) -> Draw:
+    """The side that is kept for the exam."""
+    return Draw(random.Random(f"exam {seed}"), held_out=True)

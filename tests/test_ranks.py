@@ -53,7 +53,8 @@ def core_files() -> dict[str, Path]:
     return {
         name: path
         for name, path in files.items()
-        if name not in {"__init__.py", "models/__init__.py"} and not name.startswith("demo/")
+        if name not in {"__init__.py", "chat/__init__.py", "models/__init__.py"}
+        and not name.startswith("demo/")
     }
 
 

@@ -3,6 +3,11 @@
 Needs the extra ``cosd[langchain]``.
 """
 
+try:
+    import langchain_core  # noqa: F401 - only asked whether it is there
+except ImportError as error:
+    raise ImportError('langchain_cosd needs LangChain: pip install "cosd[langchain]"') from error
+
 from langchain_cosd.errors import CoSDContextOverflowError, CoSDModelNotFoundError, CoSDTimeoutError
 from langchain_cosd.llms import CoSDLLM
 

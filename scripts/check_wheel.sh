@@ -21,11 +21,20 @@ venv/bin/python - <<'PY'
 from importlib.resources import files
 
 import cosd_core
-import langchain_cosd
 import llama_index_cosd
 
 assert "site-packages" in cosd_core.__file__, cosd_core.__file__
 assert all(hasattr(cosd_core, name) for name in cosd_core.__all__)
 assert (files("cosd_core") / "py.typed").is_file()
+try:
+    import langchain_cosd
+except ImportError as error:
+    assert "cosd[langchain]" in str(error), error
+else:
+    raise AssertionError("the extra is not installed yet")
 PY
+
+"$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" "$(echo "$work"/dist/*.whl)[langchain]"
+"$work/venv/bin/pip" check
+venv/bin/python "$root/examples/langchain_chain.py" | grep "12 of 12"
 echo "the wheel works"

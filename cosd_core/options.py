@@ -61,6 +61,8 @@ def _problem(problem: Any, options: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{name} is missing"
     what = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    if name in options.model_fields and not options.model_fields[name].repr:
+        return f"{name} {what}"  # a secret
     return f"{name}={quoted(problem['input'])} {what}"
 
 
@@ -191,8 +193,9 @@ class LoadingOptions(Options):
             raise ValueError('should be "auto" or a torch float type, such as "float16"')
         return named
 
-    def model_post_init(self, _context: Any) -> None:
+    def model_post_init(self, context: Any) -> None:
         """Refuse contradictions in the user's words."""
+        super().model_post_init(context)
         if self.device_map is not None and self.device != "auto":
             raise InvalidOptionError(
                 f"device={quoted(self.device)} and device_map={quoted(self.device_map)} contradict "

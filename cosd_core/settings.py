@@ -7,7 +7,7 @@ from pydantic import Field
 from cosd_core.decoding import CoSDDecoder, ModelSource
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.options import GenerationOptions, LoadingOptions
-from cosd_core.scheduling import Schedule
+from cosd_core.scheduling import Schedule, make_schedule
 from cosd_core.verifiers import AverageVerifier, RuleVerifier, TreeVerifier, Verifier, make_verifier
 
 _BELONGS_TO = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
@@ -35,8 +35,13 @@ class Settings(LoadingOptions, GenerationOptions):
     schedule: str | Schedule = Field(
         "adaptive", description="adaptive asks only where it matters; fixed is the paper's loop."
     )
-    draft_length: int = Field(8, description="K: the most tokens drafted before they are judged.")
-    batch_size: int = Field(32, description="The most prompts decoded together.")
+    draft_length: int = Field(8, ge=1, description="K: the most tokens drafted before they are judged.")
+    batch_size: int = Field(32, ge=1, description="The most prompts decoded together.")
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse a method that cannot be, before any model is loaded."""
+        super().model_post_init(context)
+        self.method()
 
     def decoder(self) -> CoSDDecoder:
         """Load the models and put the decoder together. Instances that name the same models share them.
@@ -44,15 +49,28 @@ class Settings(LoadingOptions, GenerationOptions):
         Raises:
             CoSDError: As :meth:`CoSDDecoder.from_pretrained` and :meth:`TreeVerifier.load`.
         """
-        return CoSDDecoder.from_pretrained(
-            self.draft_model,
-            self.assistant_model,
-            verifier=self._verifier(),
-            schedule=self.schedule,
-            draft_length=self.draft_length,
-            batch_size=self.batch_size,
+        return CoSDDecoder.from_pretrained(**self.sources(), **self.method())
+
+    def sources(self) -> dict[str, Any]:
+        """The arguments of :meth:`CoSDDecoder.from_pretrained` that name the models and their loading."""
+        return {
+            "draft": self.draft_model,
+            "assistant": self.assistant_model,
             **self._part(LoadingOptions),
-        )
+        }
+
+    def method(self) -> dict[str, Any]:
+        """Its other arguments: how the models work together.
+
+        Raises:
+            CoSDError: A value is wrong, or a tree file cannot be read.
+        """
+        return {
+            "verifier": self._verifier(),
+            "schedule": make_schedule(self.schedule),
+            "draft_length": self.draft_length,
+            "batch_size": self.batch_size,
+        }
 
     def generation_options(self) -> dict[str, Any]:
         """The arguments of :meth:`CoSDDecoder.generate`."""

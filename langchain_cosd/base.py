@@ -2,37 +2,37 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from threading import Lock
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 import torch
 from langchain_core.language_models import BaseLanguageModel
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from cosd_core import (
     Chunk,
     CoSDDecoder,
     Generation,
-    GenerationOptions,
     Grammar,
     InvalidOptionError,
     LanguageModel,
+    LoadingOptions,
     Settings,
     Verifier,
     __version__,
 )
+from cosd_core.loaded import Loaded
 from cosd_core.options import in_one_line, unknown_option
 from langchain_cosd.errors import CoSDTimeoutError, langchain_errors
 
 _ALIASES = {"max_tokens": "max_new_tokens", "api_key": "token"}
 """LangChain's names for settings that have transformers' name here."""
 
-_MOST_DECODERS = 16
-"""Decoders share the weights, so keeping those of recent calls costs little."""
+_LOADING = frozenset((*LoadingOptions.model_fields, "draft_model", "assistant_model"))
+"""What cannot be changed for one call."""
 
 
 class CoSDModel(Settings, BaseLanguageModel[Any]):
@@ -48,8 +48,20 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
     max_retries: int = Field(2, ge=0, description="Has no effect: there is no connection that could fail.")
     return_trace: bool = Field(False, description="Put the trace of every token into the result.")
 
-    _decoders: dict[str, CoSDDecoder] = PrivateAttr(default_factory=dict)
-    _building: Lock = PrivateAttr(default_factory=Lock)
+    # A field, because LangChain makes configured copies from the fields: they share what is loaded.
+    loaded: Loaded = Field(default_factory=Loaded, exclude=True, repr=False, description="Internal.")
+
+    __hash__ = None  # type: ignore[assignment]  # what can be changed has no hash
+
+    if TYPE_CHECKING:  # LangChain's names, for editors and type checkers
+        max_tokens: int = 128
+        api_key: SecretStr | str | None = None
+    else:
+
+        @property
+        def max_tokens(self) -> int:
+            """LangChain's name for ``max_new_tokens``."""
+            return self.max_new_tokens
 
     @model_validator(mode="before")
     @classmethod
@@ -61,6 +73,17 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
         self._add_version("langchain-cosd", __version__)
         return self
 
+    @model_validator(mode="after")
+    def _let_go_of_other_models(self) -> Self:
+        self._keep_what_fits()
+        return self
+
+    def _keep_what_fits(self) -> None:
+        """Let go of models that are no longer named."""
+        sources = self.sources()
+        if self.loaded.sources != sources:
+            self.__dict__["loaded"] = Loaded(sources)  # past validation, which called this
+
     def __setattr__(self, name: str, value: Any) -> None:
         try:
             super().__setattr__(_ALIASES.get(name, name), value)
@@ -70,6 +93,18 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A copy has its own settings and the same weights."""
         return self.model_copy()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Settings travel, weights do not.
+
+        Raises:
+            InvalidOptionError: A model was given as an object.
+        """
+        if held := [source.name for source in self._sources if isinstance(source, LanguageModel)]:
+            raise InvalidOptionError(
+                f"{', '.join(held)}: a model given as an object cannot be pickled; give its hub id or path"
+            )
+        return super().__getstate__()
 
     @property
     def model_name(self) -> str:
@@ -90,6 +125,8 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
         return {
             "model_name": self.model_name,
             **{name: _plain(getattr(self, name)) for name in shaping},
+            "verifier": _plain(self._verifier()),  # a tree by its nodes: the file may change
+            "return_trace": self.return_trace,
         }
 
     def get_token_ids(self, text: str) -> list[int]:
@@ -109,9 +146,13 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
             wanted["stop"] = stop
         if not wanted:
             return self
-        known = [*Settings.model_fields, "timeout", "return_trace"]
-        if unknown := [name for name in wanted if name not in known]:
-            raise InvalidOptionError(unknown_option(unknown[0], known))
+        known = [*(name for name in Settings.model_fields if name not in _LOADING), "timeout", "return_trace"]
+        for name in wanted:
+            if name in _LOADING:
+                raise InvalidOptionError(f"{name} is read when models are loaded: give it to the constructor")
+            if name not in known:
+                raise InvalidOptionError(unknown_option(name, known))
+        self._keep_what_fits()  # before the copy, which shares it
         other = self.model_copy()
         for name, value in wanted.items():
             setattr(other, name, value)
@@ -119,40 +160,43 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
 
     def _decoder(self) -> CoSDDecoder:
         """The decoder of these settings, built at the first use."""
-        generation = set(GenerationOptions.model_fields)
-        key = repr({n: v for n, v in self._identifying_params.items() if n not in generation})
-        with self._building, langchain_errors():
-            if key not in self._decoders:
-                while len(self._decoders) >= _MOST_DECODERS:
-                    del self._decoders[next(iter(self._decoders))]
-                self._decoders[key] = self.decoder()
-            return self._decoders[key]
+        self._keep_what_fits()  # model_copy(update=...) checks nothing
+        with langchain_errors():
+            return self.loaded.decoder(self.method())
 
     def _stream_chunks(self, prompts: Any) -> Generator[Chunk, None, None]:
+        decoder = self._decoder()
         check = self._deadline()
-        with (
-            langchain_errors(),
-            closing(self._decoder().stream(prompts, **self.generation_options())) as chunks,
-        ):
+        with langchain_errors(), closing(decoder.stream(prompts, **self.generation_options())) as chunks:
             for chunk in chunks:
                 check()
                 yield chunk
 
     async def _astream_chunks(self, prompts: Any) -> AsyncGenerator[Chunk, None]:
-        check = self._deadline()
         decoder = await asyncio.to_thread(self._decoder)  # the first call loads the models
+        end = None if self.timeout is None else asyncio.get_running_loop().time() + self.timeout
         with langchain_errors():
             async with aclosing(decoder.astream(prompts, **self.generation_options())) as chunks:
-                async for chunk in chunks:
-                    check()
+                while (chunk := await self._in_time(anext(chunks, None), end)) is not None:
                     yield chunk
 
     def _answers(self, prompts: Sequence[Any]) -> list[Generation]:
         """Every prompt's answer, all of them decoded as one batch."""
-        return _in_order([chunk for chunk in self._stream_chunks(prompts) if chunk.generation])
+        decoder = self._decoder()
+        check = self._deadline()
+        finished: dict[int, Generation] = {}
+        with langchain_errors(), closing(decoder.steps(prompts, **self.generation_options())) as steps:
+            for step in steps:
+                check()
+                if step.generation:
+                    finished[step.index] = step.generation
+        return [finished[at] for at in range(len(finished))]
 
     async def _aanswers(self, prompts: Sequence[Any]) -> list[Generation]:
-        return _in_order([chunk async for chunk in self._astream_chunks(prompts) if chunk.generation])
+        finished = {
+            chunk.index: chunk.generation async for chunk in self._astream_chunks(prompts) if chunk.generation
+        }
+        return [finished[at] for at in range(len(finished))]
 
     def _deadline(self) -> Callable[[], None]:
         """A check that raises once the time is over; closing the stream then stops the work."""
@@ -160,9 +204,19 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
 
         def check() -> None:
             if self.timeout is not None and time.monotonic() - started > self.timeout:
-                raise CoSDTimeoutError(f"no answer within timeout={self.timeout} seconds")
+                raise self._too_late()
 
         return check
+
+    async def _in_time(self, awaited: Awaitable[Chunk | None], end: float | None) -> Chunk | None:
+        try:
+            async with asyncio.timeout_at(end):
+                return await awaited
+        except TimeoutError:
+            raise self._too_late() from None
+
+    def _too_late(self) -> CoSDTimeoutError:
+        return CoSDTimeoutError(f"no answer within timeout={self.timeout} seconds")
 
     def _info(self, generation: Generation) -> dict[str, Any]:
         """What is told about an answer besides its text, as plain JSON."""
@@ -183,10 +237,6 @@ def usage(generations: Sequence[Generation]) -> dict[str, int]:
     prompts = sum(each.prompt_tokens for each in generations)
     answers = sum(len(each.token_ids) for each in generations)
     return {"prompt_tokens": prompts, "completion_tokens": answers, "total_tokens": prompts + answers}
-
-
-def _in_order(last: Sequence[Chunk]) -> list[Generation]:
-    return [chunk.generation for chunk in sorted(last, key=lambda chunk: chunk.index) if chunk.generation]
 
 
 def _by_own_names(values: dict[str, Any]) -> dict[str, Any]:
@@ -212,8 +262,10 @@ def _plain(value: Any) -> Any:
             return {str(key): _plain(each) for key, each in value.items()}
         case LanguageModel():
             return f"{value.name}#{_mark(value)}"
-        case Verifier():
+        case Verifier() if type(value).__module__.startswith("cosd_core."):
             return value.to_dict()
+        case Verifier():  # what a user's own verifier says of itself may leave out its settings
+            return {**value.to_dict(), "object": _mark(value)}
         case Grammar():
             return {value.kind: value.source}
         case torch.dtype() | torch.device():
@@ -228,4 +280,7 @@ _marks: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 def _mark(value: Any) -> str:
     """The same for the same object, different for any other, in this process and all others."""
-    return _marks.setdefault(value, uuid4().hex[:12])
+    try:
+        return _marks.setdefault(value, uuid4().hex[:12])
+    except TypeError:  # no hash or no weak reference: never the same again, so never found in a cache
+        return uuid4().hex[:12]

@@ -46,7 +46,8 @@ class CoSDLLM(CoSDModel, BaseLLM):
         only, tells calls with different options apart.
         """
         run = {name: kwargs.pop(name) for name in _OF_THE_RUN if name in kwargs}
-        return super(CoSDLLM, self._with_options(None, kwargs)).generate(prompts, stop, callbacks, **run)
+        model = self._with_options(None, kwargs)
+        return super(CoSDLLM, model).generate(prompts, model._stop_for_key(stop), callbacks, **run)
 
     async def agenerate(
         self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
@@ -54,7 +55,11 @@ class CoSDLLM(CoSDModel, BaseLLM):
         """:meth:`generate` for asyncio."""
         run = {name: kwargs.pop(name) for name in _OF_THE_RUN if name in kwargs}
         model = self._with_options(None, kwargs)
-        return await super(CoSDLLM, model).agenerate(prompts, stop, callbacks, **run)
+        return await super(CoSDLLM, model).agenerate(prompts, model._stop_for_key(stop), callbacks, **run)
+
+    def _stop_for_key(self, stop: list[str] | None) -> list[str] | None:
+        """LangChain's cache key takes a call's ``stop`` for all there is, None too: it is given ours then."""
+        return list(self.stop) if stop is None and self.stop else stop
 
     def _generate(
         self,

@@ -110,7 +110,7 @@ def test_sampling_flags_reach_the_decoder(cosd, pair) -> None:
 
 def test_every_option_of_a_generation_is_a_flag(cosd) -> None:
     text = cosd("generate", "--help").out
-    for name in set(GenerationOptions.model_fields) - {"logits_processor", "eos_token_id"}:
+    for name in set(GenerationOptions.model_fields) - {"grammar", "logits_processor", "eos_token_id"}:
         assert f"--{name.replace('_', '-')[:16]}" in text, name
 
 

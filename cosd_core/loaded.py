@@ -1,0 +1,61 @@
+"""What settings have loaded: the models, once, and the decoders over them."""
+
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any, Self
+
+from cosd_core.decoding import CoSDDecoder
+
+_MOST_DECODERS = 8
+"""They share the weights; each has a worker thread of its own."""
+
+
+class Loaded:
+    """The decoders over one pair of models, made on first use and shared by all copies of the settings.
+
+    Frameworks copy their objects for every configured call; what is loaded must outlive such copies.
+
+    Attributes:
+        sources: What is to be loaded, as :meth:`Settings.sources` says it; None where nobody said yet.
+    """
+
+    def __init__(self, sources: Mapping[str, Any] | None = None) -> None:
+        self.sources = sources
+        self._lock = Lock()
+        self._decoders: list[tuple[Mapping[str, Any], CoSDDecoder]] = []
+
+    def decoder(self, method: Mapping[str, Any]) -> CoSDDecoder:
+        """The decoder that works by this method; the first one loads the models.
+
+        Args:
+            method: What :meth:`Settings.method` says.
+
+        Raises:
+            CoSDError: As :meth:`CoSDDecoder.from_pretrained`.
+        """
+        assert self.sources is not None, "settings say first what is to be loaded"
+        with self._lock:
+            for known, decoder in self._decoders:
+                if known == method:
+                    return decoder
+            if self._decoders:
+                first = self._decoders[0][1]
+                decoder = CoSDDecoder(first.draft, first.assistants, **method)
+            else:
+                decoder = CoSDDecoder.from_pretrained(**self.sources, **method)
+            self._decoders = [(method, decoder), *self._decoders[: _MOST_DECODERS - 1]]
+            return decoder
+
+    def __eq__(self, other: object) -> bool:
+        """Settings are equal or not by what they say, whatever is loaded."""
+        return isinstance(other, Loaded)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Weights are never copied."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads for itself."""
+        return Loaded, ()

@@ -15,6 +15,9 @@ from cosd_core.errors import GenerationError, InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
 from cosd_core.prefix import agreed_prefix
 
+_KEPT_MASKS = 256
+"""Every model asks for the masks of a block. Older ones only take memory; they can be made again."""
+
 
 class Matcher:
     """A grammar followed along one text.
@@ -45,13 +48,15 @@ class Matcher:
                 f"grammar {quoted(grammar.source)} is not usable: {quoted(self._matcher.get_error(), 300)}"
             )
         self._tokens: list[int] = []
-        self._masks: list[torch.Tensor | None] = [None]
+        self._whole = [self._is_whole_here()]  # after each token, and before the first
+        self._masks: dict[int, torch.Tensor] = {}  # by the number of tokens before
 
     def copy(self) -> "Matcher":
         """One for another text; the grammar is not compiled again."""
         other = copy(self)
         other._matcher = self._matcher.deep_copy()
-        other._tokens, other._masks = list(self._tokens), list(self._masks)
+        other._tokens, other._whole = list(self._tokens), list(self._whole)
+        other._masks = dict(self._masks)
         return other
 
     def allowed(self, tokens: Sequence[int]) -> torch.Tensor:
@@ -60,36 +65,61 @@ class Matcher:
         Raises:
             GenerationError: The tokens are not of the grammar, or it became too complex.
         """
+        self._read_on(tokens)
         length = len(tokens)
-        if length > len(self._tokens) or self._tokens[:length] != tokens or self._masks[length] is None:
-            self._go_to(tokens)
+        if length not in self._masks:
+            self._go_back(length)
             self._masks[length] = self._mask()
-        return cast(torch.Tensor, self._masks[length])
+            self._masks.pop(length - _KEPT_MASKS, None)
+        return self._masks[length]
 
     def is_whole(self, tokens: Sequence[int]) -> bool:
-        """Whether these tokens are a text of the grammar that no other token can continue."""
-        self._go_to(tokens)
-        return self._matcher.is_stopped() and self._matcher.is_accepting()
+        """Whether these tokens are a text of the grammar that no other token can continue.
 
-    def _go_to(self, tokens: Sequence[int]) -> None:
+        Raises:
+            GenerationError: As :meth:`allowed`.
+        """
+        self._read_on(tokens)
+        return self._whole[len(tokens)]
+
+    def _read_on(self, tokens: Sequence[int]) -> None:
+        """Make these tokens the first that have been read; what was read after them may stay."""
         kept = agreed_prefix(tokens, self._tokens)
-        if kept < len(self._tokens):
-            self._matcher.rollback(len(self._tokens) - kept)
-            del self._tokens[kept:], self._masks[kept + 1 :]
-        missing = list(tokens[kept:])
-        if missing and not self._matcher.consume_tokens(missing):
-            raise GenerationError(f"the grammar cannot go on: {quoted(self._matcher.get_error(), 300)}")
-        self._tokens += missing
-        self._masks += [None] * len(missing)
+        if kept == len(tokens):
+            return
+        self._go_back(kept)
+        for token in tokens[kept:]:
+            if not self._matcher.consume_token(token):
+                raise self._stuck()
+            self._tokens.append(token)
+            self._whole.append(self._is_whole_here())
+
+    def _go_back(self, length: int) -> None:
+        self._matcher.rollback(len(self._tokens) - length)
+        for gone in range(length + 1, len(self._tokens) + 1):
+            self._masks.pop(gone, None)
+        del self._tokens[length:], self._whole[length + 1 :]
+
+    def _is_whole_here(self) -> bool:
+        return self._matcher.is_stopped() and self._matcher.is_accepting()
 
     def _mask(self) -> torch.Tensor:
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
-            raise GenerationError(f"the grammar cannot go on: {quoted(self._matcher.get_error(), 300)}")
+            raise self._stuck()
         mask = np.unpackbits(bits, count=self._vocabulary, bitorder="little").view(bool)
         allowed = torch.from_numpy(mask)
         allowed[self._ends] = self._matcher.is_accepting()
+        if not allowed.any():
+            raise GenerationError(
+                f"after {len(self._tokens)} tokens the grammar can only go on with tokens that end a text "
+                "(eos_token_id) or that the models do not have"
+            )
         return allowed
+
+    def _stuck(self) -> GenerationError:
+        said = self._matcher.get_error().partition("\n")[0]  # the parser's whole state follows
+        return GenerationError(f"the grammar cannot go on after {len(self._tokens)} tokens: {quoted(said)}")
 
 
 _readings: WeakKeyDictionary[Any, dict[int, llguidance.LLTokenizer]] = WeakKeyDictionary()
@@ -101,7 +131,7 @@ def _read(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> llguidance.LLT
     if vocabulary not in known:
         try:
             known[vocabulary] = llguidance.hf.from_tokenizer(cast(Any, tokenizer), n_vocab=vocabulary)
-        except Exception as error:
+        except Exception as error:  # whatever it dislikes in a tokenizer, it says by an error of its own kind
             raise InvalidOptionError(
                 f"tokenizer {type(tokenizer).__name__} cannot follow a grammar: {quoted(error)}; a fast "
                 "byte-level BPE or byte-fallback tokenizer can"

@@ -15,12 +15,14 @@ from typing_extensions import TypedDict
 from cosd_core import (
     CoSDDecoder,
     FixedSchedule,
+    GenerationError,
     GenerationOptions,
     Grammar,
     InvalidOptionError,
     LanguageModel,
 )
 from cosd_core.grammar import guided_schema
+from cosd_core.matcher import Matcher
 from tests.models import ascii_model, random_model, word_tokenizer
 from tests.reference import assert_agrees, write
 
@@ -174,18 +176,42 @@ def test_a_text_that_nothing_can_continue_ends_without_an_end_token(draft: Langu
 
 
 def test_an_end_token_is_only_admitted_where_the_text_is_whole(draft: LanguageModel) -> None:
-    eager = CoSDDecoder(draft, draft)
-    bytes_of = draft.tokenizer.convert_tokens_to_ids
-    # "b" ends a text; the grammar needs one in the middle of every text, where it must not end it.
-    generation = eager.generate("x", grammar=Grammar.regex("(ab)?c"), eos_token_id=bytes_of("b"))
-    assert generation.text == "c"
+    decoder, b = CoSDDecoder(draft, draft), draft.tokenizer.convert_tokens_to_ids("b")
+    for seed in range(20):
+        options: dict[str, Any] = {"eos_token_id": b, "temperature": 2.0, "seed": seed}
+        # "b" ends a text. Before the "c" the grammar would take one, and the text would not be whole.
+        assert re.fullmatch("a*c", decoder.generate("x", grammar=Grammar.regex("[ab]{0,9}c"), **options).text)
+    with pytest.raises(
+        GenerationError, match="after 1 tokens the grammar can only go on with tokens that end"
+    ):
+        decoder.generate("x", grammar=Grammar.regex("abc"), eos_token_id=b)
+
+
+def test_a_long_text_does_not_pile_up_masks(draft: LanguageModel) -> None:
+    matcher = Matcher(Grammar.regex("[ab]*"), draft.tokenizer, 257, frozenset())
+    tokens = draft.encode("ab" * 400)
+    masks = [matcher.allowed(tokens[:length]) for length in range(800)]
+    assert len(matcher._masks) == 256
+    assert matcher.allowed(tokens[:700]).equal(masks[700])
+    assert matcher.allowed(tokens[:3]).equal(masks[3]), "an old one is made again"
+
+
+def test_a_mask_is_made_once_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    make = Matcher._mask
+    monkeypatch.setattr(Matcher, "_mask", lambda self: made.append(len(self._tokens)) or make(self))
+    decoder = CoSDDecoder(random_model(seed=0), random_model(seed=1), verifier="assistant", draft_length=4)
+    generation = decoder.generate("x", grammar=Grammar.regex("[a-z]{30}"))
+    assert generation.stats.replaced
+    # One for each drafted place, and one for the place ahead that the assistants look at.
+    assert len(made) <= generation.stats.drafted + generation.stats.rounds
 
 
 def test_min_new_tokens_prefers_the_longer_texts_of_a_grammar(draft: LanguageModel) -> None:
     decoder = CoSDDecoder(draft, draft)
     for seed in range(10):
         options: dict[str, Any] = {"temperature": 1.0, "seed": seed, "min_new_tokens": 6}
-        assert len(decoder.generate("x", grammar=Grammar.regex("a*b"), **options).text) >= 1
+        assert decoder.generate("x", grammar=Grammar.regex("ab"), **options).text == "ab"
         assert (
             len(decoder.generate("x", grammar=Grammar.regex("[ab]*"), max_new_tokens=9, **options).text) >= 6
         )

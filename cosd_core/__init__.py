@@ -11,6 +11,7 @@
 __version__ = "0.1.0"
 
 from cosd_core import explain
+from cosd_core.chat import Chat, Turn
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import (
     ContextOverflowError,
@@ -27,7 +28,7 @@ from cosd_core.errors import (
 )
 from cosd_core.grammar import Grammar
 from cosd_core.models.language_model import LanguageModel
-from cosd_core.options import GenerationOptions, LoadingOptions
+from cosd_core.options import ChatOptions, GenerationOptions, LoadingOptions
 from cosd_core.records import Chunk, Generation, Prediction, Replacement, Stats, Step, TracedToken, Verdict
 from cosd_core.scheduling import AdaptiveSchedule, FixedSchedule, Pace, Schedule
 from cosd_core.settings import Settings
@@ -50,6 +51,8 @@ __all__ = [
     "AdaptiveSchedule",
     "AssistantVerifier",
     "AverageVerifier",
+    "Chat",
+    "ChatOptions",
     "Chunk",
     "CoSDDecoder",
     "CoSDError",
@@ -83,6 +86,7 @@ __all__ = [
     "Step",
     "TracedToken",
     "TreeVerifier",
+    "Turn",
     "UnsupportedModelError",
     "Verdict",
     "Verifier",

@@ -80,12 +80,12 @@ class CoSDDecoder:
         self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
         self.draft_length = draft_length
-        self.batch_size = batch_size if all(model.batchable for model in self._models) else 1
+        self.batch_size = batch_size if all(model.batchable for model in self.models) else 1
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd")
         self._vocabulary = shared_vocabulary(
-            [model.tokenizer for model in self._models],
-            [model.vocabulary_size for model in self._models],
-            [model.name for model in self._models],
+            [model.tokenizer for model in self.models],
+            [model.vocabulary_size for model in self.models],
+            [model.name for model in self.models],
         )
 
     @classmethod
@@ -140,7 +140,7 @@ class CoSDDecoder:
         """Decode and yield one record per prompt and round. Closing the generator stops the work.
 
         Args:
-            prompts: One prompt, as text or token ids, or a list of prompts.
+            prompts: One prompt, as text, token ids or a :class:`Chat`, or a list of prompts.
             **options: The fields of :class:`GenerationOptions`.
 
         Raises:
@@ -150,7 +150,7 @@ class CoSDDecoder:
             GenerationError: Later, while decoding: a model or a logits processor failed.
         """
         wanted = GenerationOptions(**options)
-        requests = read_prompts(prompts, wanted, self._models, self._vocabulary)
+        requests = read_prompts(prompts, wanted, self.models, self._vocabulary)
         return self._decode(requests, self._manner(wanted))
 
     def stream(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> Generator[Chunk, None, None]:
@@ -212,13 +212,14 @@ class CoSDDecoder:
         return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
 
     @property
-    def _models(self) -> tuple[LanguageModel, ...]:
+    def models(self) -> tuple[LanguageModel, ...]:
+        """The draft, then the assistants."""
         return (self.draft, *self.assistants)
 
     @cached_property
     def _eos_token_ids(self) -> frozenset[int]:
         """An end-of-sequence token of one model is one for all."""
-        return frozenset().union(*(model.eos_token_ids for model in self._models))
+        return frozenset().union(*(model.eos_token_ids for model in self.models))
 
     def _manner(self, options: GenerationOptions) -> Manner:
         named = options.eos_token_id
@@ -238,14 +239,15 @@ class CoSDDecoder:
 
     def _batch(self, numbered: Sequence[tuple[int, Request]], manner: Manner) -> Batch:
         draft, *assistants = [
-            Session(model, rows=len(numbered), vocabulary=self._vocabulary) for model in self._models
+            Session(model, rows=len(numbered), vocabulary=self._vocabulary) for model in self.models
         ]
         rows = [self._row(index, request, manner) for index, request in numbered]
         pace = self.schedule.pace(len(rows), self.verifier.can_replace)
         return Batch(rows, draft, assistants, pace, keep_logits=self.verifier.needs_logits)
 
     def _row(self, index: int, request: Request, manner: Manner) -> Row:
-        buffer = TextBuffer(Detokenizer(self.draft.tokenizer, request.ids), request.options.stop)
+        detokenizer = Detokenizer(self.draft.tokenizer, request.ids, request.visible)
+        buffer = TextBuffer(detokenizer, request.options.stop)
         matcher = manner.matcher.copy() if manner.matcher else None
         sampler = Sampler(request.options, manner.eos_token_ids, len(request.ids), matcher)
         return Row(index, request, manner, buffer, sampler)

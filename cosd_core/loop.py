@@ -62,9 +62,12 @@ class Batch:
         """Let every assistant look at all places of the blocks, and one ahead, in one pass."""
         started = time.perf_counter()
         spots = [row.spots() if row.asks else [] for row in self._rows]
-        ids, last = [row.ids for row in self._rows], max(map(len, spots))
+        last = max(map(len, spots))
         # Assistants on different devices run side by side: all passes start before the first answer is read.
-        logits = [assistant.logits(ids, last=last) for assistant in self._assistants]
+        logits = [
+            assistant.logits([row.seen_by(at) for row in self._rows], last=last)
+            for at, assistant in enumerate(self._assistants)
+        ]
         answers = [self._predict(each, spots, f"assistant {at}") for at, each in enumerate(logits)]
         for row, *opinions in zip(self._rows, *answers, strict=True):
             if row.asks:

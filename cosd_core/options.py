@@ -151,6 +151,19 @@ class GenerationOptions(Options):
     )
 
 
+class ChatOptions(Options):
+    """How models are shown a chat. The names and meanings are those of transformers' ``apply_chat_template``.
+
+    Raises:
+        InvalidOptionError: A name is unknown, or a value of a wrong type.
+    """
+
+    chat_template: str | None = Field(None, description="A Jinja template instead of every model's own.")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description='What else a template asks for: {"enable_thinking": False}.'
+    )
+
+
 class LoadingOptions(Options):
     """How a model is loaded. The names and meanings are those of transformers' ``from_pretrained``.
 

@@ -1,15 +1,18 @@
-"""From what a user hands over to checked requests: prompts as text or ids, the context window, processors."""
+"""From what a user hands over to checked requests: prompts as text, ids or chats, the context window."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
+from cosd_core.chat.messages import Chat
+from cosd_core.chat.rendering import ChatPrompt, render
 from cosd_core.errors import ContextOverflowError, InvalidPromptError, quoted
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import GenerationOptions
 from cosd_core.sampling import check_processors
 
-Prompt = str | Sequence[int]
+Prompt = str | Sequence[int] | Chat | ChatPrompt
+"""Text, token ids, or a chat, which every model is shown by its own template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +21,25 @@ class Request:
 
     Attributes:
         prompt: The prompt as text.
-        ids: Its token ids, at least one.
+        prompts: Its token ids as every model is shown them, the draft's first; none is empty.
         options: How its text is to be written.
+        visible: Special tokens that are part of the text.
     """
 
     prompt: str
-    ids: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]
     options: GenerationOptions
+    visible: frozenset[int] = frozenset()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The token ids as the draft is shown them."""
+        return self.prompts[0]
 
 
 def is_one_prompt(prompts: object) -> bool:
     """Whether this is one prompt, text or token ids, and no list of prompts."""
-    if isinstance(prompts, str):
+    if isinstance(prompts, str | Chat | ChatPrompt):
         return True
     return isinstance(prompts, (list, tuple)) and bool(prompts) and all(_is_id(entry) for entry in prompts)
 
@@ -51,7 +61,8 @@ def read_prompts(
         prompts = [cast(Prompt, prompts)]
     if not isinstance(prompts, (list, tuple)):
         raise InvalidPromptError(
-            f"a prompt should be text, a list of token ids, or a list of either, not {type(prompts).__name__}"
+            "a prompt should be text, a list of token ids, a Chat, or a list of such, not "
+            f"{type(prompts).__name__}"
         )
     if not prompts:
         raise InvalidPromptError(
@@ -65,30 +76,34 @@ def read_prompts(
 def _read(
     prompt: object, options: GenerationOptions, models: Sequence[LanguageModel], vocabulary: int
 ) -> Request:
-    reader = models[0]
-    if isinstance(prompt, str):
-        text, ids = prompt, _encode(prompt, options, reader)
+    if isinstance(prompt, Chat):
+        prompt = render(prompt, models)
+    if isinstance(prompt, ChatPrompt):
+        options = options.model_copy(update={"stop": options.stop + prompt.stop})
+        read = Request(prompt.text, prompt.ids, options, prompt.format.visible_tokens)
+    elif isinstance(prompt, str):
+        read = Request(prompt, (_encode(prompt, options, models[0]),) * len(models), options)
     elif isinstance(prompt, (list, tuple)) and all(_is_id(entry) for entry in prompt):
-        ids = list(prompt)
-        text = None
+        read = Request(models[0].decode(prompt), (tuple(prompt),) * len(models), options)
     else:
         raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {quoted(prompt)}")
-    if not ids:
+    if not all(read.prompts):
         raise InvalidPromptError(f"prompt {quoted(prompt)} is empty: it should hold at least one token")
-    _check_ids(ids, vocabulary)
-    fitting = _fit(ids, options, models)
-    _check_rope(len(fitting), options.max_new_tokens, models)
-    return Request(reader.decode(ids) if text is None else text, tuple(fitting), options)
+    for ids in read.prompts:
+        _check_ids(ids, vocabulary)
+    read = replace(read, prompts=_fit(read.prompts, options, models))
+    _check_rope(read.prompts, options.max_new_tokens, models)
+    return read
 
 
-def _encode(prompt: str, options: GenerationOptions, reader: LanguageModel) -> list[int]:
+def _encode(prompt: str, options: GenerationOptions, reader: LanguageModel) -> tuple[int, ...]:
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise InvalidPromptError(
             f"prompt {quoted(prompt)} is no text: it holds half a surrogate pair"
         ) from error
-    return reader.encode(prompt, add_special_tokens=options.add_special_tokens) if prompt else []
+    return tuple(reader.encode(prompt, add_special_tokens=options.add_special_tokens)) if prompt else ()
 
 
 def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
@@ -98,10 +113,12 @@ def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
         )
 
 
-def _check_rope(length: int, max_new_tokens: int, models: Sequence[LanguageModel]) -> None:
+def _check_rope(
+    prompts: Sequence[Sequence[int]], max_new_tokens: int, models: Sequence[LanguageModel]
+) -> None:
     """Refuse to cross the length at which a model encodes anew the positions that it has cached."""
-    for model in models:
-        switch = model.rope_switch
+    for model, ids in zip(models, prompts, strict=True):
+        length, switch = len(ids), model.rope_switch
         if switch is not None and length <= switch < length + max_new_tokens:
             raise ContextOverflowError(
                 f"prompt ({length} tokens) and max_new_tokens={max_new_tokens} cross the length of {switch} "
@@ -109,11 +126,13 @@ def _check_rope(length: int, max_new_tokens: int, models: Sequence[LanguageModel
             )
 
 
-def _fit(ids: list[int], options: GenerationOptions, models: Sequence[LanguageModel]) -> list[int]:
+def _fit(
+    prompts: Sequence[tuple[int, ...]], options: GenerationOptions, models: Sequence[LanguageModel]
+) -> tuple[tuple[int, ...], ...]:
     """Cut a prompt from the left to what every context window takes, if that was asked for."""
     limits = [(model.context_length, model.name) for model in models if model.context_length is not None]
     if not limits:
-        return ids
+        return tuple(prompts)
     limit, name = min(limits)
     room = limit - options.max_new_tokens
     if room < 1:
@@ -121,14 +140,13 @@ def _fit(ids: list[int], options: GenerationOptions, models: Sequence[LanguageMo
             f"max_new_tokens={options.max_new_tokens} leaves no room for a prompt in the context window of "
             f"{limit} tokens of model {name!r}"
         )
-    if len(ids) <= room:
-        return ids
-    if options.truncation:
-        return ids[-room:]
-    raise ContextOverflowError(
-        f"the prompt has {len(ids)} tokens and max_new_tokens={options.max_new_tokens}, together more than "
-        f"the context window of {limit} tokens of model {name!r}; shorten either, or set truncation=True"
-    )
+    longest = max(map(len, prompts))
+    if longest > room and not options.truncation:
+        raise ContextOverflowError(
+            f"the prompt has {longest} tokens and max_new_tokens={options.max_new_tokens}, together more than "
+            f"the context window of {limit} tokens of model {name!r}; shorten either, or set truncation=True"
+        )
+    return tuple(ids[-room:] for ids in prompts)
 
 
 def _is_id(entry: object) -> bool:

@@ -92,6 +92,11 @@ class Row:
         """Whether the assistants must be asked before the block can be judged."""
         return self.doubts > 0 if self._manner.lazy else True
 
+    def seen_by(self, assistant: int) -> list[int]:
+        """Prompt, text and block as an assistant is shown them: a chat's prompt is in its own words."""
+        prompt = self._request.prompts[1 + assistant]
+        return self.ids if prompt == self._request.ids else [*prompt, *self.ids[len(self._request.ids) :]]
+
     def spot(self) -> Spot:
         """The place of the next proposal."""
         return Spot(self._sampler, self.ids, len(self.ids))

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from cosd_core.decoding import CoSDDecoder, ModelSource
 from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.models.language_model import known_context_length
 from cosd_core.options import GenerationOptions, LoadingOptions
 from cosd_core.scheduling import Schedule, make_schedule
 from cosd_core.verifiers import AverageVerifier, RuleVerifier, TreeVerifier, Verifier, make_verifier
@@ -71,6 +72,13 @@ class Settings(LoadingOptions, GenerationOptions):
             "draft_length": self.draft_length,
             "batch_size": self.batch_size,
         }
+
+    def known_context_length(self) -> int | None:
+        """The smallest context window of the models, as far as it is known without loading any."""
+        assistants = self.assistant_model if isinstance(self.assistant_model, list) else [self.assistant_model]
+        loading = LoadingOptions(**self._part(LoadingOptions))
+        lengths = [known_context_length(each, loading) for each in (self.draft_model, *assistants)]
+        return min((length for length in lengths if length is not None), default=None)
 
     def generation_options(self) -> dict[str, Any]:
         """The arguments of :meth:`CoSDDecoder.generate`."""

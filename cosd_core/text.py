@@ -20,8 +20,17 @@ class Detokenizer:
     unfinished UTF-8 character, that end is held back.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_ids: Sequence[int],
+        visible: frozenset[int] = frozenset(),
+    ) -> None:
+        """Begin after a prompt. Special tokens are left out, but for those that are ``visible``."""
         self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.items() if visible else ()
+        self._hidden = frozenset(at for at, token in added if token.special) - visible
+        self._shows_special = bool(visible)
         self._window: list[int] = []
         self._shown = ""
         self._held = 0
@@ -68,7 +77,11 @@ class Detokenizer:
         return bool(text) and _LOST not in text
 
     def _decode(self, ids: list[int]) -> str:
-        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if self._shows_special:
+            ids = [token for token in ids if token not in self._hidden]
+        text = self._tokenizer.decode(
+            ids, skip_special_tokens=not self._shows_special, clean_up_tokenization_spaces=False
+        )
         return cast(str, text)
 
 

@@ -1,4 +1,4 @@
-"""LangChain on a pair of models that write together: :class:`CoSDLLM`.
+"""LangChain on a pair of models that write together: :class:`CoSDLLM` and :class:`ChatCoSD`.
 
 Needs the extra ``cosd[langchain]``.
 """
@@ -8,7 +8,8 @@ try:
 except ImportError as error:
     raise ImportError('langchain_cosd needs LangChain: pip install "cosd[langchain]"') from error
 
+from langchain_cosd.chat_models import ChatCoSD
 from langchain_cosd.errors import CoSDContextOverflowError, CoSDModelNotFoundError, CoSDTimeoutError
 from langchain_cosd.llms import CoSDLLM
 
-__all__ = ["CoSDContextOverflowError", "CoSDLLM", "CoSDModelNotFoundError", "CoSDTimeoutError"]
+__all__ = ["ChatCoSD", "CoSDContextOverflowError", "CoSDLLM", "CoSDModelNotFoundError", "CoSDTimeoutError"]

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 import torch
-from langchain_core.language_models import BaseLanguageModel
+from langchain_core.language_models import BaseLanguageModel, LangSmithParams
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from cosd_core import (
@@ -43,6 +43,9 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
+
+    shaping: ClassVar[tuple[str, ...]] = (*Settings.model_fields, "return_trace")
+    """The settings that shape an answer."""
 
     timeout: float | None = Field(None, gt=0, description="Seconds after which a call is given up.")
     max_retries: int = Field(2, ge=0, description="Has no effect: there is no connection that could fail.")
@@ -121,12 +124,11 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
         """Everything that shapes an answer, as plain JSON: LangChain's caches tell models apart by it."""
-        shaping = [name for name in Settings.model_fields if name not in ("token", "cache_dir")]
+        shaping = [name for name in self.shaping if name not in ("token", "cache_dir")]
         return {
             "model_name": self.model_name,
             **{name: _plain(getattr(self, name)) for name in shaping},
             "verifier": _plain(self._verifier()),  # a tree by its nodes: the file may change
-            "return_trace": self.return_trace,
         }
 
     def get_token_ids(self, text: str) -> list[int]:
@@ -146,7 +148,7 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
             wanted["stop"] = stop
         if not wanted:
             return self
-        known = [*(name for name in Settings.model_fields if name not in _LOADING), "timeout", "return_trace"]
+        known = [*(name for name in self.shaping if name not in _LOADING), "timeout"]
         for name in wanted:
             if name in _LOADING:
                 raise InvalidOptionError(f"{name} is read when models are loaded: give it to the constructor")
@@ -164,19 +166,21 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
         with langchain_errors():
             return self.loaded.decoder(self.method())
 
-    def _stream_chunks(self, prompts: Any) -> Generator[Chunk, None, None]:
+    def _stream_chunks(self, prompts: Any, **more: Any) -> Generator[Chunk, None, None]:
         decoder = self._decoder()
         check = self._deadline()
-        with langchain_errors(), closing(decoder.stream(prompts, **self.generation_options())) as chunks:
+        options = {**self.generation_options(), **more}
+        with langchain_errors(), closing(decoder.stream(prompts, **options)) as chunks:
             for chunk in chunks:
                 check()
                 yield chunk
 
-    async def _astream_chunks(self, prompts: Any) -> AsyncGenerator[Chunk, None]:
+    async def _astream_chunks(self, prompts: Any, **more: Any) -> AsyncGenerator[Chunk, None]:
         decoder = await asyncio.to_thread(self._decoder)  # the first call loads the models
         end = None if self.timeout is None else asyncio.get_running_loop().time() + self.timeout
+        options = {**self.generation_options(), **more}
         with langchain_errors():
-            async with aclosing(decoder.astream(prompts, **self.generation_options())) as chunks:
+            async with aclosing(decoder.astream(prompts, **options)) as chunks:
                 while (chunk := await self._in_time(anext(chunks, None), end)) is not None:
                     yield chunk
 
@@ -217,6 +221,19 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
 
     def _too_late(self) -> CoSDTimeoutError:
         return CoSDTimeoutError(f"no answer within timeout={self.timeout} seconds")
+
+    def _tracing_params(self, kind: Literal["llm", "chat"], named: Any) -> LangSmithParams:
+        """What LangSmith is told of a model; ``named`` is the name that a call gives it, if any."""
+        params = LangSmithParams(
+            ls_provider="cosd",
+            ls_model_type=kind,
+            ls_model_name=named or self.model_name,
+            ls_temperature=self.temperature,
+            ls_max_tokens=self.max_new_tokens,
+        )
+        if self.stop:
+            params["ls_stop"] = list(self.stop)
+        return params
 
     def _info(self, generation: Generation) -> dict[str, Any]:
         """What is told about an answer besides its text, as plain JSON."""

@@ -124,16 +124,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         model = self._with_options(stop, {name: kwargs[name] for name in kwargs if name != "model"})
-        params = LangSmithParams(
-            ls_provider="cosd",
-            ls_model_type="llm",
-            ls_model_name=kwargs.get("model", self.model_name),
-            ls_temperature=model.temperature,
-            ls_max_tokens=model.max_new_tokens,
-        )
-        if model.stop:
-            params["ls_stop"] = list(model.stop)
-        return params
+        return model._tracing_params("llm", kwargs.get("model"))
 
     @property
     def _llm_type(self) -> str:

@@ -106,9 +106,9 @@ class ToolFormat(ABC):
         Args:
             tools: The tools on offer.
             choice: ``"any"`` for a call of any tool, the name of a tool for a call of that one, ``"auto"``
-                for text that may contain calls.
+                for text that may contain calls, ``"none"`` for an answer without calls.
             parallel: Whether there may be more than one call.
-            answer_schema: With ``"auto"``, what an answer without calls must be, instead of any text.
+            answer_schema: What an answer without calls must be, instead of any text.
             reasoning: Whether the model may think before.
             opened: Whether the prompt ends inside of the thinking tag.
 
@@ -116,25 +116,25 @@ class ToolFormat(ABC):
             InvalidOptionError: No tool has that name, or a schema cannot be enforced.
         """
         offered = as_tools(tools)
-        chosen = (
-            offered if choice in ("auto", "any") else tuple(tool for tool in offered if tool.name == choice)
+        chosen = {"auto": offered, "any": offered, "none": ()}.get(
+            choice, tuple(tool for tool in offered if tool.name == choice)
         )
-        if not chosen:
-            names = ", ".join(["auto", "any", *(tool.name for tool in offered)])
+        if not chosen and choice != "none":
+            names = ", ".join(["auto", "any", "none", *(tool.name for tool in offered)])
             raise InvalidOptionError(f"choice={quoted(choice)} should be one of the tools on offer ({names})")
-        if self.response_template is not None and not self.takes_tools:
+        if chosen and self.response_template is not None and not self.takes_tools:
             raise InvalidOptionError(
                 f"choice={quoted(choice)} cannot be enforced: how this model writes calls is known to its "
                 "response_template only; leave the choice to the model"
             )
-        rules = {"TEXT": "/(?s:.*)/", **self._rules(chosen, parallel)}
-        if choice != "auto":
+        rules = {"TEXT": "/(?s:.*)/", **(self._rules(chosen, parallel) if chosen else {})}
+        if choice not in ("auto", "none"):
             body = "calls"
         elif answer_schema is not None:
             rules["answer"] = _json(answer_schema)
-            body = "calls | answer"
+            body = "calls | answer" if chosen else "answer"
         else:
-            body = "free"
+            body = "free" if chosen else "TEXT"
         rules["body"] = body
         if (reasoning or opened) and self.thinking is not None:
             rules |= {"GAP": r"/\n{0,2}/", "thoughts": _up_to(self.thinking[1], self.tokens)}
@@ -323,9 +323,14 @@ class MistralFormat(ToolFormat):
         }
 
 
-def tool_format(tokenizer: PreTrainedTokenizerBase) -> ToolFormat:
-    """The format of a model, by its chat template; Hermes, to be taught, if that knows no tools."""
-    template = _template(tokenizer.chat_template)
+def tool_format(tokenizer: PreTrainedTokenizerBase, chat_template: Any = None) -> ToolFormat:
+    """The format of a model, by its chat template; Hermes, to be taught, if that knows no tools.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        chat_template: A template instead of its own.
+    """
+    template = _template(chat_template or tokenizer.chat_template)
     added = {
         token.content: AddedToken(at, token.special) for at, token in tokenizer.added_tokens_decoder.items()
     }

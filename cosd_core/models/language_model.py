@@ -10,11 +10,11 @@ from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
 from cosd_core.models.cache import can_roll_back
-from cosd_core.models.loading import best_device, load
+from cosd_core.models.loading import best_device, known_config, load
 from cosd_core.options import LoadingOptions
 
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
@@ -110,8 +110,7 @@ class LanguageModel:
     @cached_property
     def context_length(self) -> int | None:
         """The most tokens that prompt and answer may have together, or None if the model has no limit."""
-        length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return length if length and length > 0 else None
+        return _context_length(self.model.config)
 
     @cached_property
     def eos_token_ids(self) -> frozenset[int]:
@@ -166,6 +165,19 @@ class LanguageModel:
 _registry: WeakValueDictionary[str, LanguageModel] = WeakValueDictionary()
 _loading: dict[str, threading.Lock] = {}
 _registry_lock = threading.Lock()
+
+
+def known_context_length(source: str | PathLike[str] | LanguageModel, options: LoadingOptions) -> int | None:
+    """The context window of a model in tokens, as far as it is known without loading it."""
+    if isinstance(source, LanguageModel):
+        return source.context_length
+    config = known_config(str(Path(source).expanduser()), options)
+    return None if config is None else _context_length(config)
+
+
+def _context_length(config: PreTrainedConfig) -> int | None:
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return length if length and length > 0 else None
 
 
 def _check_supported(model: PreTrainedModel, name: str) -> None:

@@ -4,7 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from cosd_core.errors import ModelLoadError, quoted
 from cosd_core.options import LoadingOptions
@@ -36,6 +43,16 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
         raise ModelLoadError(f"cannot load model {quoted(name)}{place}: {quoted(error, 240)}") from error
     placed = options.device_map is not None or getattr(model, "hf_quantizer", None) is not None
     return (model if placed else _move(model, best_device(options.device))), tokenizer
+
+
+def known_config(name: str, options: LoadingOptions) -> PreTrainedConfig | None:
+    """The configuration of a model, if it lies on this machine and names no code of its own."""
+    source = {"revision": options.revision, "subfolder": options.subfolder, "cache_dir": options.cache_dir}
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, local_files_only=True, **_given(source))
+    except Exception:  # not here, or not readable: loading will say so
+        return None
+    return config
 
 
 def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

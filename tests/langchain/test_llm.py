@@ -222,7 +222,7 @@ def test_a_changed_setting_is_checked_and_honoured(llm: Any, decoder: Any) -> No
     llm.alpha = 0.0
     assert (
         llm.invoke("Hello")
-        == CoSDDecoder(*decoder._models, verifier="draft").generate("Hello", max_new_tokens=6).text
+        == CoSDDecoder(*decoder.models, verifier="draft").generate("Hello", max_new_tokens=6).text
     )
     with pytest.raises(InvalidOptionError, match=r"top_p=3\.0"):
         llm.top_p = 3.0

@@ -143,13 +143,14 @@ def spoken(draw: Draw, value: Any) -> str:
     return dumps(value)
 
 
-def offer(draw: Draw, dialogue: Dialogue, *needed: Tool) -> None:
-    """Offer these tools among others."""
+def offer(draw: Draw, dialogue: Dialogue, *needed: Tool, topic: str = "\n") -> None:
+    """Offer these tools among others, none of which is on the topic."""
     others = draw.one((0, 0, 0, 1, 1, 2)) if len(needed) < 3 else draw.one((0, 1))
     tools = list(needed)
     for _ in range(others):
         other = lookup(draw) if draw.chance(0.4) else any_tool(draw)
-        if other.name not in {each.name for each in tools}:
+        known = {each.name for each in tools}
+        if other.name not in known and topic not in f"{other.name} {other.description}":
             tools.append(other)
     draw.rng.shuffle(tools)
     dialogue.tools = [each.schema(draw) for each in tools]
@@ -228,7 +229,7 @@ def _result(draw: Draw) -> int | float | str:
 def topical(draw: Draw, dialogue: Dialogue) -> None:
     """A question about a place that some tool can look up."""
     tool = lookup(draw, noun := draw.noun())
-    offer(draw, dialogue, tool)
+    offer(draw, dialogue, tool, topic=noun)
     count = 2 if draw.chance(0.12) else 1
     places = draw.some(draw.place if draw.chance(0.7) else draw.foreign, count)
     where = f" {draw.one(('in', 'in', 'of', 'at'))} "
@@ -278,7 +279,7 @@ def chained(draw: Draw, dialogue: Dialogue) -> None:
     maths = Tool(
         name, f"{words} two {draw.one(('numbers', 'integers'))}.", (*(Parameter(k, "integer") for k in keys),)
     )
-    offer(draw, dialogue, tool, maths)
+    offer(draw, dialogue, tool, maths, topic=noun)
     if draw.chance(0.3):
         a, b = draw.integer(), draw.integer()
         signs = (("+", "plus"), ("*", "times"))[at]

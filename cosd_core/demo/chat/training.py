@@ -29,7 +29,8 @@ class Recipe:
     tokens: int = 4096
     """Tokens of a batch, padding included."""
     longest: int = 1024
-    peak_rate: float = 2.5e-3
+    peak_rate: float = 5e-3
+    """Of the matrices inside the layers; embeddings and norms learn at half of it."""
     warmup: int = 100
     weight_decay: float = 0.05
     hidden: int = 128
@@ -131,6 +132,16 @@ def new_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> 
     return model
 
 
+def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for all else: faster here than AdamW alone."""
+    inside = [each for each in model.model.layers.parameters() if each.ndim == 2]
+    other = [each for each in model.parameters() if not any(each is known for known in inside)]
+    return [
+        torch.optim.Muon(inside, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(other, betas=(0.9, 0.98), weight_decay=recipe.weight_decay),
+    ]
+
+
 def train(
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
@@ -140,25 +151,28 @@ def train(
 ) -> LlamaForCausalLM:
     """Train, or go on where the checkpoint stands; it is written every hundred steps."""
     model = new_model(tokenizer, recipe, seed)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    learners = optimizers(model, recipe)
     batches, first = Batches(tokenizer, recipe, seed), 0
     if checkpoint.exists():
         state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for learner, saved in zip(learners, state["learners"], strict=True):
+            learner.load_state_dict(saved)
         first = state["step"]
     model.train()
     for step in range(first, recipe.steps):
         loss = loss_of(model, *batches(step))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
-        optimizer.step()
-        optimizer.zero_grad()
+        for learner, share in zip(learners, (1.0, 0.5), strict=True):
+            for group in learner.param_groups:
+                group["lr"] = recipe.rate(step) * share
+            learner.step()
+            learner.zero_grad()
         report(step, loss.item())
         if (step + 1) % 100 == 0 or step + 1 == recipe.steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            learned = [learner.state_dict() for learner in learners]
+            state = {"model": model.state_dict(), "learners": learned, "step": step + 1}
             partial = checkpoint.with_suffix(".partial")
             torch.save(state, partial)
             partial.replace(checkpoint)

@@ -1,0 +1,219 @@
+"""How every model is shown a chat: by its own template where it has one, by plain headings where not.
+
+A model without a chat template is shown ::
+
+    ### System
+    Be brief.
+
+    ### User
+    Hello
+
+    ### Assistant
+
+and a text that goes on with another heading ends there.
+
+Templates differ in what they take. What one refuses, or silently leaves out, is told to it in another way:
+neighbours of one role become one message, system messages move to the front, then into the first question.
+A template that knows no tools is taught them in words.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from transformers import PreTrainedTokenizerBase
+
+from cosd_core.chat.formats import MistralFormat, ToolFormat, tool_format
+from cosd_core.chat.messages import Chat
+from cosd_core.errors import InvalidPromptError, quoted
+from cosd_core.models.language_model import LanguageModel
+
+_HEADING = "### "
+_ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+_LEAVES_OUT = "its template leaves out a message"
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A chat as the models are shown it.
+
+    Attributes:
+        text: What the draft is shown.
+        ids: Per model the token ids of what it is shown, the draft's first.
+        format: How the answer writes tool calls and reasoning.
+        stop: Strings that end the answer besides those of the user.
+    """
+
+    text: str
+    ids: tuple[tuple[int, ...], ...]
+    format: ToolFormat
+    stop: tuple[str, ...]
+
+
+def render(chat: Chat, models: Sequence[LanguageModel]) -> ChatPrompt:
+    """Show a chat to every model; the first one is the draft.
+
+    Raises:
+        InvalidPromptError: A template takes these messages in no way.
+    """
+    formats = [_format(model.tokenizer, chat.chat_template) for model in models]
+    # The models write one text, so they share one way to write calls: the first that a template knows.
+    writing = next((each for each in formats if each.takes_tools), formats[0])
+    templates = [_template(model, chat) for model in models]
+    shown: dict[str | None, tuple[str, tuple[int, ...]]] = {}
+    for model, template, own in zip(models, templates, formats, strict=True):
+        if template not in shown:  # models of one vocabulary and one template are shown the same
+            shown[template] = _show(chat, model, template, own if own.takes_tools else None, writing)
+    return ChatPrompt(
+        text=shown[templates[0]][0],
+        ids=tuple(shown[template][1] for template in templates),
+        format=writing,
+        stop=(f"\n{_HEADING}",) if None in templates else (),
+    )
+
+
+def _show(
+    chat: Chat, model: LanguageModel, template: str | None, own: ToolFormat | None, writing: ToolFormat
+) -> tuple[str, tuple[int, ...]]:
+    if own is None:
+        messages, tools = _taught(chat, writing), None
+    else:
+        messages, tools = _numbered(chat.messages, own), [dict(tool) for tool in chat.tools] or None
+    if template is None:
+        text = _plain(messages)
+        return text, tuple(model.encode(text))
+    options = {**chat.chat_template_kwargs, "chat_template": chat.chat_template, "tools": tools}
+
+    def apply(messages: Messages, **more: Any) -> Any:
+        return model.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, **{**options, **more}
+        )
+
+    messages, text = _accepted(messages, lambda form: apply(form, tokenize=False), model)
+    try:
+        ids = apply(messages, sanitize_control_tokens=True, return_dict=False)
+    except Exception as error:
+        raise _refused(model, error) from error
+    return text, tuple(ids)
+
+
+def _accepted(
+    messages: Messages, show: Callable[[Messages], str], model: LanguageModel
+) -> tuple[Messages, str]:
+    """The form of the messages closest to how they came that the template shows in full, and its text."""
+    first: Exception | None = None
+    for form in _forms(messages):
+        try:
+            text = show(form)
+        except Exception as error:  # a template is a program of its own, and raises whatever it likes
+            first = first or error
+            continue
+        spoken = [message["content"] for message in form if message["role"] in ("system", "user")]
+        if all(each.strip() in text for each in spoken):
+            return form, text
+    raise _refused(model, first) from first
+
+
+def _refused(model: LanguageModel, error: Exception | None) -> InvalidPromptError:
+    why = _LEAVES_OUT if error is None else quoted(error, 240)
+    return InvalidPromptError(f"the chat template of model {model.name!r} does not take these messages: {why}")
+
+
+def _forms(messages: Messages) -> Iterator[Messages]:
+    yield messages
+    yield (merged := _merged(messages))
+    system = [message for message in messages if message["role"] == "system"]
+    others = [message for message in messages if message["role"] != "system"]
+    yield _merged([*system, *others])
+    as_user = [{"role": "user", "content": message["content"]} for message in system]
+    yield (without_system := _merged([*as_user, *others]))
+    for form in (merged, without_system):  # a chat that the assistant opens, where the user must
+        if form[0]["role"] == "assistant":
+            yield [{"role": "user", "content": ""}, *form]
+
+
+def _merged(messages: Messages) -> Messages:
+    """Neighbours of one role become one message; calls stay with theirs, tools' results stay apart."""
+    merged: Messages = []
+    for role, group in groupby(messages, lambda message: message["role"]):
+        several = list(group)
+        if role == "tool" or len(several) == 1:
+            merged += several
+            continue
+        one = {**several[0], "content": "\n\n".join(each["content"] for each in several if each["content"])}
+        if calls := [call for each in several for call in each.get("tool_calls", ())]:
+            one["tool_calls"] = calls
+        merged.append(one)
+    return merged
+
+
+def _taught(chat: Chat, writing: ToolFormat) -> Messages:
+    """The messages in words for a template that knows no tools, which are described to it."""
+    messages: Messages = []
+    for message in chat.messages:
+        content = message["content"]
+        if message["role"] == "tool":
+            result = writing.render_result(message.get("name", "tool"), content, message.get("tool_call_id"))
+            messages.append({"role": "user", "content": result})
+        elif calls := message.get("tool_calls"):
+            written = writing.render_calls(
+                [(call["function"]["name"], call["function"]["arguments"]) for call in calls]
+            )
+            messages.append({"role": "assistant", "content": f"{content}\n{written}".lstrip("\n")})
+        else:
+            messages.append(dict(message))
+    if not chat.tools:
+        return messages
+    about = {"role": "system", "content": writing.instructions(chat.tools)}
+    at = next((at for at, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    return _merged([*messages[:at], about]) + messages[at:]
+
+
+def _numbered(messages: Sequence[Mapping[str, Any]], own: ToolFormat) -> Messages:
+    """Mistral's templates want call ids of nine letters and digits."""
+    copies = [dict(message) for message in messages]
+    if not isinstance(own, MistralFormat):
+        return copies
+    for message in copies:
+        if "tool_call_id" in message:
+            message["tool_call_id"] = _of_nine(message["tool_call_id"])
+        if "tool_calls" in message:
+            message["tool_calls"] = [
+                {**call, "id": _of_nine(call.get("id", str(at)))} for at, call in enumerate(message["tool_calls"])
+            ]
+    return copies
+
+
+def _of_nine(number: str) -> str:
+    fits = len(number) == 9 and number.isascii() and number.isalnum()
+    return number if fits else hashlib.sha256(number.encode()).hexdigest()[:9]
+
+
+def _plain(messages: Messages) -> str:
+    turns = [f"{_HEADING}{_ROLES[each['role']]}\n{each['content']}\n\n" for each in messages]
+    return "".join([*turns, f"{_HEADING}{_ROLES['assistant']}\n"])
+
+
+def _template(model: LanguageModel, chat: Chat) -> str | None:
+    """The template a model is shown this chat by; None if it has none."""
+    if chat.chat_template is not None:
+        return chat.chat_template
+    own = model.tokenizer.chat_template
+    return None if not own else str(own)
+
+
+_formats: WeakKeyDictionary[Any, dict[str, ToolFormat]] = WeakKeyDictionary()
+
+
+def _format(tokenizer: PreTrainedTokenizerBase, chat_template: str | None) -> ToolFormat:
+    """:func:`tool_format`, found out once: it parses the template."""
+    known = _formats.setdefault(tokenizer, {})
+    template = chat_template or tokenizer.chat_template
+    if str(template) not in known:
+        known[str(template)] = tool_format(tokenizer, cast(Any, template))
+    return known[str(template)]

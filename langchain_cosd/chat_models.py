@@ -1,0 +1,368 @@
+"""A model pair as a LangChain chat model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from operator import itemgetter
+from typing import Any, ClassVar, Literal, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import (
+    BaseChatModel,
+    LangSmithParams,
+    LanguageModelInput,
+    ModelProfile,
+)
+from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from pydantic import BaseModel, ConfigDict, Field
+
+from cosd_core import Chat, ChatOptions, Chunk, InvalidOptionError, Turn
+from cosd_core.errors import quoted
+from langchain_cosd.base import CoSDModel
+from langchain_cosd.errors import langchain_errors
+from langchain_cosd.messages import ChunkWriter, to_core
+from langchain_cosd.parsers import json_parser, tool_parser
+
+Method = Literal["json_schema", "function_calling", "json_mode"]
+ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
+
+
+class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
+    """Two or more language models that answer a chat together.
+
+    ::
+
+        chat = ChatCoSD(draft_model="org/model-a", assistant_model="org/model-b", max_tokens=256)
+        chat.invoke([("system", "Be brief."), ("human", "What is the capital of France?")])
+        chat.bind_tools([get_weather]).invoke("What is the weather in Oslo?").tool_calls
+        chat.with_structured_output(Person).invoke("Anna is 30 years old.")
+
+    Every model is shown the messages by its own chat template; control tokens in them are text. A model
+    without a template is shown plain headings, one whose template knows no tools is told of them in words.
+
+    Tool calls are held to the tools' schemas, and structured output to its schema: a grammar masks every
+    model before they are fused. An answer that ``max_tokens`` cut says so (``finish_reason`` is
+    ``"length"``), and is never taken for whole: a call becomes an invalid call, and
+    :meth:`with_structured_output` raises.
+
+    Every setting is a constructor parameter, and an option of each call. Asynchronous calls never block the
+    event loop; cancelling one, or closing a stream, stops the work. ``response_metadata`` holds the finish
+    reason, verifier, statistics and, with ``return_trace``, who wrote every token.
+
+    Raises:
+        InvalidOptionError: A parameter is unknown or of a wrong type or value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
+
+    shaping: ClassVar[tuple[str, ...]] = (*CoSDModel.shaping, *ChatOptions.model_fields)
+
+    streaming: bool = Field(False, description="Answer invoke by streaming, so that callbacks see tokens.")
+
+    def bind_tools(
+        self,
+        tools: Sequence[ToolLike],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Offer tools to the models.
+
+        Args:
+            tools: Functions, LangChain tools, pydantic classes, or dictionaries of OpenAI's or Anthropic's
+                form.
+            tool_choice: ``"auto"`` (None) leaves it to the models, ``"none"`` keeps them from calling,
+                ``"any"`` (``"required"``, True) makes them call one, a name, or
+                ``{"type": "function", "function": {"name": ...}}``, that one.
+            parallel_tool_calls: Whether one answer may hold several calls; None means yes where the models
+                are free to call, else no.
+            strict: Whether arguments are held to the schemas even where the models are free to call or not.
+                None: where a grammar can do that. A call that must be made always is.
+            **kwargs: Options of the calls.
+
+        Raises:
+            InvalidOptionError: The choice names no tool.
+        """
+        described = [convert_to_openai_tool(tool) for tool in tools]
+        options = {
+            "tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls, "strict": strict,
+        }  # fmt: skip
+        bound = {name: value for name, value in options.items() if value is not None}
+        _choice(tool_choice, described)
+        return self.bind(tools=described, **bound, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Answer with a value of a schema.
+
+        Args:
+            schema: A pydantic class, a ``TypedDict``, a JSON schema or a function as OpenAI describes it.
+            method: ``"json_schema"`` masks every model to the schema and tells them of it;
+                ``"function_calling"`` makes them call a tool of that schema; ``"json_mode"`` masks them to
+                JSON of any kind, and what it should hold is up to your prompt.
+            include_raw: Give ``{"raw": message, "parsed": value, "parsing_error": error}`` and raise nothing.
+            strict: Accepted for other models' sake: the first two methods are strict anyway.
+            **kwargs: Options of the calls.
+
+        Raises:
+            InvalidOptionError: The method is unknown, or needs a schema.
+            OutputParserException: Later, at a call: the answer was cut, or does not fit ``json_mode``'s
+                schema.
+        """
+        if method not in ("json_schema", "function_calling", "json_mode"):
+            raise InvalidOptionError(
+                f'method={quoted(method)} should be "json_schema", "function_calling" or "json_mode"'
+            )
+        if schema is None and method != "json_mode":
+            raise InvalidOptionError(f'method="{method}" needs a schema')
+        noted = {"kwargs": {"method": method, **({} if strict is None else {"strict": strict})}, "schema": schema}
+        if method == "function_calling":
+            assert schema is not None
+            tool = convert_to_openai_tool(schema)
+            llm = self.bind_tools(
+                [tool],
+                tool_choice=tool["function"]["name"],
+                parallel_tool_calls=False,
+                ls_structured_output_format=noted,
+                **kwargs,
+            )
+            parser: Runnable[Any, Any] = tool_parser(schema, tool["function"]["name"])
+        else:
+            response_format = {"type": "json_object"} if method == "json_mode" else _json_schema(schema, strict)
+            llm = self.bind(
+                response_format=response_format,
+                **({} if schema is None else {"ls_structured_output_format": noted}),
+                **kwargs,
+            )
+            parser = json_parser(schema)
+        if not include_raw:
+            return llm | parser
+        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+        failed = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+    def get_num_tokens_from_messages(
+        self, messages: Sequence[BaseMessage], tools: Sequence[ToolLike] | None = None
+    ) -> int:
+        """The length of the prompt that the draft is shown for these messages and tools."""
+        described = [convert_to_openai_tool(tool) for tool in tools or ()]
+        return len(Turn(self._chat(messages, described), [self._decoder().draft]).prompt.ids[0])
+
+    # What LangChain calls
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - nothing to report on the way
+        **kwargs: Any,
+    ) -> ChatResult:
+        writer = ChunkWriter(self.output_version)
+        return _result(generate_from_stream(self._write(messages, stop, kwargs, writer)), writer)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> ChatResult:
+        writer = ChunkWriter(self.output_version)
+        return _result(await agenerate_from_stream(self._awrite(messages, stop, kwargs, writer)), writer)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - LangChain reports tokens itself
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        return self._write(messages, stop, kwargs, ChunkWriter(self.output_version))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        async with aclosing(
+            self._awrite(messages, stop, kwargs, ChunkWriter(self.output_version))
+        ) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def _write(
+        self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any], writer: ChunkWriter
+    ) -> Iterator[ChatGenerationChunk]:
+        model, asked = self._asked(stop, options)
+        turn = model._turn(messages, asked)
+        with closing(model._stream_chunks(turn.prompt, grammar=model.grammar or turn.grammar)) as chunks:
+            for chunk in chunks:
+                yield from model._pieces(chunk, turn, writer)
+
+    async def _awrite(
+        self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any], writer: ChunkWriter
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        model, asked = self._asked(stop, options)
+        turn = await asyncio.to_thread(model._turn, messages, asked)  # the first call loads the models
+        grammar = model.grammar or turn.grammar
+        async with aclosing(model._astream_chunks(turn.prompt, grammar=grammar)) as chunks:
+            async for chunk in chunks:
+                for piece in model._pieces(chunk, turn, writer):
+                    yield piece
+
+    def _asked(self, stop: list[str] | None, options: dict[str, Any]) -> tuple["ChatCoSD", dict[str, Any]]:
+        """This model with the options of one call, and those that are about the answer's form."""
+        asked = {name: value for name, value in options.items() if name in _OF_THE_ANSWER}
+        others = {name: value for name, value in options.items() if name not in (*asked, "stream")}
+        return self._with_options(stop, others), asked
+
+    def _turn(self, messages: list[BaseMessage], asked: Mapping[str, Any]) -> Turn:
+        tools = [convert_to_openai_tool(tool) for tool in asked.get("tools") or ()]
+        choice = _choice(asked.get("tool_choice"), tools)
+        parallel, strict = asked.get("parallel_tool_calls"), asked.get("strict")
+        answer = _answer_schema(asked.get("response_format"))
+        if self.grammar is not None:
+            if answer is not None or choice not in ("auto", "none"):
+                raise InvalidOptionError(
+                    f"grammar={quoted(self.grammar)} contradicts tool_choice and response_format: give one"
+                )
+            strict = False
+        with langchain_errors():
+            return Turn(
+                self._chat(messages, tools),
+                self._decoder().models,
+                tool_choice=choice,
+                parallel_tool_calls=choice in ("auto", "none") if parallel is None else parallel,
+                strict=strict,
+                answer_schema=answer,
+            )
+
+    def _chat(self, messages: Sequence[BaseMessage], tools: Sequence[Mapping[str, Any]]) -> Chat:
+        return Chat(to_core(messages), tools, self.chat_template, self.chat_template_kwargs)
+
+    def _pieces(self, chunk: Chunk, turn: Turn, writer: ChunkWriter) -> Iterator[ChatGenerationChunk]:
+        for message in writer.write(turn.read(chunk)):
+            yield ChatGenerationChunk(message=message)
+        if chunk.generation:
+            # LangChain adds up what chunks say of themselves, strings too: it is said once, at the end.
+            info = {**self._info(chunk.generation), "model_provider": "cosd"}
+            if info["finish_reason"] == "stop" and writer.called:
+                info["finish_reason"] = "tool_calls"
+            used = info["token_usage"]
+            yield ChatGenerationChunk(
+                message=AIMessageChunk(
+                    content="",
+                    response_metadata=info,
+                    usage_metadata=UsageMetadata(
+                        input_tokens=used["prompt_tokens"],
+                        output_tokens=used["completion_tokens"],
+                        total_tokens=used["total_tokens"],
+                    ),
+                    chunk_position="last",
+                )
+            )
+
+    def _resolve_model_profile(self) -> ModelProfile:
+        profile = ModelProfile(
+            text_inputs=True,
+            text_outputs=True,
+            image_inputs=False,
+            audio_inputs=False,
+            video_inputs=False,
+            tool_calling=True,
+            tool_choice=True,
+            tool_call_streaming=True,
+            structured_output=True,
+            temperature=True,
+            open_weights=True,
+            max_output_tokens=self.max_new_tokens,
+        )
+        if (length := self.known_context_length()) is not None:
+            profile["max_input_tokens"] = max(length - self.max_new_tokens, 0)
+        return profile
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        model, _ = self._asked(stop, {name: kwargs[name] for name in kwargs if name != "model"})
+        return model._tracing_params("chat", kwargs.get("model"))
+
+    @property
+    def _llm_type(self) -> str:
+        return "cosd-chat"
+
+
+_OF_THE_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")
+
+
+def _result(result: ChatResult, writer: ChunkWriter) -> ChatResult:
+    (generation,) = result.generations
+    message = writer.whole(cast(AIMessage, generation.message))
+    used = {name: message.response_metadata[name] for name in ("token_usage", "model_name")}
+    return ChatResult(generations=[ChatGeneration(message=message)], llm_output=used)
+
+
+def _choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
+    """A tool choice in any of its forms as the core names it.
+
+    Raises:
+        InvalidOptionError: It is none of them, or there is no such tool.
+    """
+    if isinstance(choice, dict):
+        named = choice.get("function", choice)
+        choice = named.get("name", choice) if isinstance(named, dict) else choice
+    if choice is None or choice is False or choice == "auto":
+        return "auto"
+    names = [tool["function"]["name"] for tool in tools]
+    if choice in names or choice == "none":
+        return cast(str, choice)
+    if choice is True or choice in ("any", "required"):
+        if names:
+            return "any"
+        raise InvalidOptionError(f"tool_choice={quoted(choice)}, but there are no tools")
+    raise InvalidOptionError(
+        f"tool_choice={quoted(choice)} should be auto, none, any, or one of the tools: {', '.join(names)}"
+    )
+
+
+def _json_schema(schema: Any, strict: bool | None) -> dict[str, Any]:
+    """A schema as OpenAI's ``response_format``."""
+    described = convert_to_json_schema(schema)
+    named = {"name": described["title"], "schema": described}
+    return {"type": "json_schema", "json_schema": named if strict is None else {**named, "strict": strict}}
+
+
+def _answer_schema(response_format: Any) -> Mapping[str, Any] | None:
+    """What OpenAI's ``response_format`` asks of an answer.
+
+    Raises:
+        InvalidOptionError: It is of no such form.
+    """
+    match response_format:
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return {"type": "object"}
+        case {"type": "json_schema", "json_schema": {"schema": Mapping() as schema}}:
+            return schema
+        case type():
+            return convert_to_json_schema(response_format)
+    raise InvalidOptionError(
+        f'response_format={quoted(response_format)} should be {{"type": "json_schema", "json_schema": '
+        '{"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}'
+    )

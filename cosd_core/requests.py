@@ -84,6 +84,7 @@ def _read(
     elif isinstance(prompt, str):
         read = Request(prompt, (_encode(prompt, options, models[0]),) * len(models), options)
     elif isinstance(prompt, (list, tuple)) and all(_is_id(entry) for entry in prompt):
+        _check_ids(prompt, vocabulary)
         read = Request(models[0].decode(prompt), (tuple(prompt),) * len(models), options)
     else:
         raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {quoted(prompt)}")
@@ -143,8 +144,9 @@ def _fit(
     longest = max(map(len, prompts))
     if longest > room and not options.truncation:
         raise ContextOverflowError(
-            f"the prompt has {longest} tokens and max_new_tokens={options.max_new_tokens}, together more than "
-            f"the context window of {limit} tokens of model {name!r}; shorten either, or set truncation=True"
+            f"the prompt has {longest} tokens and max_new_tokens={options.max_new_tokens}, together more "
+            f"than the context window of {limit} tokens of model {name!r}; shorten either, or set "
+            "truncation=True"
         )
     return tuple(ids[-room:] for ids in prompts)
 

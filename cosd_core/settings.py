@@ -75,7 +75,9 @@ class Settings(LoadingOptions, GenerationOptions):
 
     def known_context_length(self) -> int | None:
         """The smallest context window of the models, as far as it is known without loading any."""
-        assistants = self.assistant_model if isinstance(self.assistant_model, list) else [self.assistant_model]
+        assistants = (
+            self.assistant_model if isinstance(self.assistant_model, list) else [self.assistant_model]
+        )
         loading = LoadingOptions(**self._part(LoadingOptions))
         lengths = [known_context_length(each, loading) for each in (self.draft_model, *assistants)]
         return min((length for length in lengths if length is not None), default=None)

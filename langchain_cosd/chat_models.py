@@ -1,7 +1,7 @@
 """A model pair as a LangChain chat model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
 from typing import Any, ClassVar, Literal, cast
@@ -91,7 +91,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         Raises:
             InvalidOptionError: The choice names no tool.
         """
-        described = [convert_to_openai_tool(tool) for tool in tools]
+        described = _described(tools)
         options = {
             "tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls, "strict": strict,
         }  # fmt: skip
@@ -130,7 +130,10 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
             )
         if schema is None and method != "json_mode":
             raise InvalidOptionError(f'method="{method}" needs a schema')
-        noted = {"kwargs": {"method": method, **({} if strict is None else {"strict": strict})}, "schema": schema}
+        noted = {
+            "kwargs": {"method": method, **({} if strict is None else {"strict": strict})},
+            "schema": schema,
+        }
         if method == "function_calling":
             assert schema is not None
             tool = convert_to_openai_tool(schema)
@@ -143,7 +146,9 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
             )
             parser: Runnable[Any, Any] = tool_parser(schema, tool["function"]["name"])
         else:
-            response_format = {"type": "json_object"} if method == "json_mode" else _json_schema(schema, strict)
+            response_format = (
+                {"type": "json_object"} if method == "json_mode" else _json_schema(schema, strict)
+            )
             llm = self.bind(
                 response_format=response_format,
                 **({} if schema is None else {"ls_structured_output_format": noted}),
@@ -160,7 +165,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         self, messages: Sequence[BaseMessage], tools: Sequence[ToolLike] | None = None
     ) -> int:
         """The length of the prompt that the draft is shown for these messages and tools."""
-        described = [convert_to_openai_tool(tool) for tool in tools or ()]
+        described = _described(tools or ())
         return len(Turn(self._chat(messages, described), [self._decoder().draft]).prompt.ids[0])
 
     # What LangChain calls
@@ -201,15 +206,18 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async with aclosing(
-            self._awrite(messages, stop, kwargs, ChunkWriter(self.output_version))
-        ) as chunks:
+        writer = ChunkWriter(self.output_version)
+        async with aclosing(self._awrite(messages, stop, kwargs, writer)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     def _write(
-        self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any], writer: ChunkWriter
-    ) -> Iterator[ChatGenerationChunk]:
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        options: dict[str, Any],
+        writer: ChunkWriter,
+    ) -> Generator[ChatGenerationChunk, None, None]:
         model, asked = self._asked(stop, options)
         turn = model._turn(messages, asked)
         with closing(model._stream_chunks(turn.prompt, grammar=model.grammar or turn.grammar)) as chunks:
@@ -217,8 +225,12 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
                 yield from model._pieces(chunk, turn, writer)
 
     async def _awrite(
-        self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any], writer: ChunkWriter
-    ) -> AsyncIterator[ChatGenerationChunk]:
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        options: dict[str, Any],
+        writer: ChunkWriter,
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
         model, asked = self._asked(stop, options)
         turn = await asyncio.to_thread(model._turn, messages, asked)  # the first call loads the models
         grammar = model.grammar or turn.grammar
@@ -234,7 +246,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         return self._with_options(stop, others), asked
 
     def _turn(self, messages: list[BaseMessage], asked: Mapping[str, Any]) -> Turn:
-        tools = [convert_to_openai_tool(tool) for tool in asked.get("tools") or ()]
+        tools = _described(asked.get("tools") or ())
         choice = _choice(asked.get("tool_choice"), tools)
         parallel, strict = asked.get("parallel_tool_calls"), asked.get("strict")
         answer = _answer_schema(asked.get("response_format"))
@@ -315,6 +327,18 @@ def _result(result: ChatResult, writer: ChunkWriter) -> ChatResult:
     message = writer.whole(cast(AIMessage, generation.message))
     used = {name: message.response_metadata[name] for name in ("token_usage", "model_name")}
     return ChatResult(generations=[ChatGeneration(message=message)], llm_output=used)
+
+
+def _described(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
+    """Tools in OpenAI's form.
+
+    Raises:
+        InvalidOptionError: One is of no form that LangChain knows.
+    """
+    try:
+        return [convert_to_openai_tool(tool) for tool in tools]
+    except (ValueError, TypeError) as error:
+        raise InvalidOptionError(f"tools={quoted(tools)}: {quoted(error, 240)}") from error
 
 
 def _choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:

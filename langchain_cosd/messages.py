@@ -32,7 +32,14 @@ from cosd_core.errors import quoted
 _ROLES = {SystemMessage: "system", HumanMessage: "user", AIMessage: "assistant"}
 _TEXT = ("text", "text-plain")
 _THOUGHTS = ("reasoning", "thinking")
-_NOT_SPOKEN = (*_THOUGHTS, "redacted_thinking", "tool_use", "tool_call", "invalid_tool_call", "tool_call_chunk")
+_NOT_SPOKEN = (
+    *_THOUGHTS,
+    "redacted_thinking",
+    "tool_use",
+    "tool_call",
+    "invalid_tool_call",
+    "tool_call_chunk",
+)
 """Parts of an assistant's content that are told elsewhere in the message, or to nobody."""
 
 
@@ -66,7 +73,9 @@ def _to_core(message: BaseMessage) -> list[dict[str, Any]]:
 
 
 def _result(content: Any, number: str | None, message: Any) -> dict[str, Any]:
-    failed = message.get("is_error") if isinstance(message, dict) else getattr(message, "status", "") == "error"
+    failed = (
+        message.get("is_error") if isinstance(message, dict) else getattr(message, "status", "") == "error"
+    )
     text = "".join(part["text"] for part in _texts(content))
     if failed and not text.startswith("Error"):
         text = f"Error: {text}"
@@ -135,7 +144,9 @@ class ChunkWriter:
     def whole(self, message: AIMessage) -> AIMessage:
         """The message that all chunks add up to, with what was wrong with its broken calls."""
         calls = [
-            InvalidToolCall(type="invalid_tool_call", id=call["id"], name=call["name"], args=text, error=error)
+            InvalidToolCall(
+                type="invalid_tool_call", id=call["id"], name=call["name"], args=text, error=error
+            )
             for call in message.invalid_tool_calls
             for text, error in [self._broken[call["id"]]]
         ]
@@ -144,13 +155,12 @@ class ChunkWriter:
     def _chunk(self, event: Event) -> AIMessageChunk | None:
         match event:
             case TextDelta(text):
-                block = self._number("text")
-                content = [{"type": "text", "text": text, "index": block}] if self._as_blocks else text
-                return AIMessageChunk(content=content)
+                block = {"type": "text", "text": text, "index": self._number("text")}
+                return self._as_block(block) if self._as_blocks else AIMessageChunk(content=text)
             case ReasoningDelta(text):
-                block = self._number("reasoning")
+                block = {"type": "reasoning", "reasoning": text, "index": self._number("reasoning")}
                 if self._as_blocks:
-                    return AIMessageChunk(content=[{"type": "reasoning", "reasoning": text, "index": block}])
+                    return self._as_block(block)
                 return AIMessageChunk(content="", additional_kwargs={"reasoning_content": text})
             case CallStart(at, name):
                 return self._call(at, name, "")
@@ -172,8 +182,12 @@ class ChunkWriter:
             self._written[at] = ""
         number, block = self._calls[at]
         piece = tool_call_chunk(name=name, args=arguments, id=number if is_new else None, index=block)
-        content = [{**piece, "type": "tool_call_chunk"}] if self._as_blocks else ""
-        return AIMessageChunk(content=content, tool_call_chunks=[piece])
+        if self._as_blocks:
+            return self._as_block({**piece, "type": "tool_call_chunk"}, tool_call_chunks=[piece])
+        return AIMessageChunk(content="", tool_call_chunks=[piece])
+
+    def _as_block(self, block: dict[str, Any], **more: Any) -> AIMessageChunk:
+        return AIMessageChunk(content=[block], response_metadata={"output_version": "v1"}, **more)
 
     def _number(self, kind: str) -> int:
         if kind != self._kind:

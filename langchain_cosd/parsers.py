@@ -33,26 +33,22 @@ class _Whole:
         return super().parse_result(result, partial=partial)  # type: ignore[misc]
 
 
-class _WholeJson(_Whole, JsonOutputParser): ...
+def _whole(parser: type[Runnable[Any, Any]]) -> Any:
+    return type(f"Whole{parser.__name__}", (_Whole, parser), {"__module__": __name__})
 
 
-class _WholePydantic(_Whole, PydanticOutputParser[Any]): ...
+_WholeJson, _WholePydantic = _whole(JsonOutputParser), _whole(PydanticOutputParser)
+_WholeKeyTools, _WholePydanticTools = _whole(JsonOutputKeyToolsParser), _whole(PydanticToolsParser)
 
 
-class _WholeKeyTools(_Whole, JsonOutputKeyToolsParser): ...
-
-
-class _WholePydanticTools(_Whole, PydanticToolsParser): ...
-
-
-def json_parser(schema: Any) -> Runnable[Any, Any]:
+def json_parser(schema: Any) -> Any:
     """A parser of answers that are JSON: an instance of a pydantic class, else a dictionary."""
     if isinstance(schema, type) and is_basemodel_subclass(schema):
         return _WholePydantic(pydantic_object=schema)
     return _WholeJson()
 
 
-def tool_parser(schema: Any, name: str) -> Runnable[Any, Any]:
+def tool_parser(schema: Any, name: str) -> Any:
     """A parser of the arguments of one call: an instance of a pydantic class, else a dictionary."""
     if isinstance(schema, type) and is_basemodel_subclass(schema):
         return _WholePydanticTools(tools=[schema], first_tool_only=True)

@@ -239,7 +239,7 @@ class XmlFormat(HermesFormat):
             for place, (key, schema) in enumerate(tool.properties.items()):
                 rule = f"p_{at}_{place}"
                 rules |= self._parameter(rule, tool, key, schema)
-                parts.append(rule if key in tool.parameters.get("required", ()) else f"{rule}?")
+                parts.append(rule if key in tool.required else f"{rule}?")
             rules[f"call_{at}"] = " ".join([*parts, '"</function>"'])
         return rules
 
@@ -248,7 +248,8 @@ class XmlFormat(HermesFormat):
         kinds = tool.kinds(schema)
         if kinds and "string" not in kinds:
             return {rule: rf'{opening} {_json({**schema, **tool.shared})} "\n</parameter>\n"'}
-        words = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+        said = schema if isinstance(schema, Mapping) else {}  # true is a schema, too
+        words = said.get("enum") or ([said["const"]] if "const" in said else [])
         if words:
             values = " | ".join(json.dumps(_as_text(word)) for word in words)
             return {rule: rf'{opening} ({values}) "\n</parameter>\n"'}

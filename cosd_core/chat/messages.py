@@ -12,6 +12,12 @@ Role = Literal["system", "user", "assistant", "tool"]
 Message = Mapping[str, Any]
 
 _KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content")
+_NOT_OF_THE_TEMPLATE = (
+    "conversation", "messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message",
+    "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors",
+    "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs",
+)  # fmt: skip
+"""Arguments of ``apply_chat_template`` that are set here, or that would change what is made of the text."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +53,40 @@ class Chat:
             InvalidOptionError: A tool or a template option is not.
         """
         if not isinstance(self.messages, (list, tuple)) or not self.messages:
-            raise InvalidPromptError(f"messages={quoted(self.messages)} should be a list of at least one message")
+            raise InvalidPromptError(
+                f"messages={quoted(self.messages)} should be a list of at least one message"
+            )
+        if not isinstance(self.tools, (list, tuple)):
+            raise InvalidOptionError(f"tools={quoted(self.tools)} should be a list of tools")
         as_tools(self.tools)
+        if (error := _why_no_json(self.tools)) is not None:
+            raise InvalidOptionError(f"tools={quoted(self.tools)} should be JSON: {quoted(error)}")
         if self.chat_template is not None and not isinstance(self.chat_template, str):
             raise InvalidOptionError(f"chat_template={quoted(self.chat_template)} should be a Jinja template")
         if not isinstance(self.chat_template_kwargs, Mapping):
             raise InvalidOptionError(
                 f"chat_template_kwargs={quoted(self.chat_template_kwargs)} should be a dictionary"
             )
+        for key in self.chat_template_kwargs:
+            if not isinstance(key, str) or key in _NOT_OF_THE_TEMPLATE:
+                raise InvalidOptionError(
+                    f"chat_template_kwargs: {quoted(key)} should be the name of a variable of the template"
+                )
         read = tuple(_read(at, message) for at, message in enumerate(self.messages))
         object.__setattr__(self, "messages", _with_names(read))
         object.__setattr__(self, "tools", tuple(self.tools))
-
+        object.__setattr__(self, "chat_template_kwargs", dict(self.chat_template_kwargs))
 
     def told(self, schema: Mapping[str, Any]) -> Self:
-        """The same chat with a system message that asks for JSON of a schema; a plain object says nothing."""
+        """The same chat with a system message that asks for JSON of a schema; a plain object says nothing.
+
+        Raises:
+            InvalidOptionError: It is no JSON schema.
+        """
+        if not isinstance(schema, Mapping) or _why_no_json(schema) is not None:
+            raise InvalidOptionError(
+                f"answer_schema={quoted(schema)} should be a JSON schema, as a dictionary"
+            )
         if not schema.keys() - {"type"}:
             return self
         wish = f"Answer with JSON for this schema:\n{json.dumps(schema, ensure_ascii=False)}"
@@ -82,7 +107,7 @@ def as_text(content: Any, where: str) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
-        return content
+        return _checked(content, f"{where}: content")
     if not isinstance(content, (list, tuple)):
         raise InvalidPromptError(f"{where}: content={quoted(content)} should be text or a list of text parts")
     parts = []
@@ -90,9 +115,32 @@ def as_text(content: Any, where: str) -> str:
         text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else part
         if not isinstance(text, str):
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise InvalidPromptError(f"{where} holds a part of type {quoted(kind)}; these models read text only")
+            raise InvalidPromptError(
+                f"{where} holds a part of type {quoted(kind)}; these models read text only"
+            )
         parts.append(text)
-    return "".join(parts)
+    return _checked("".join(parts), f"{where}: content")
+
+
+def _checked(text: Any, what: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidPromptError(f"{what}={quoted(text)} should be text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidPromptError(
+            f"{what}={quoted(text)} is no text: it holds half a surrogate pair"
+        ) from None
+    return text
+
+
+def _why_no_json(value: Any) -> Exception | None:
+    """What keeps a value from being written as JSON."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        return error
+    return None
 
 
 def _read(at: int, message: Any) -> dict[str, Any]:
@@ -107,12 +155,12 @@ def _read(at: int, message: Any) -> dict[str, Any]:
     read: dict[str, Any] = {"role": role, "content": as_text(message.get("content"), where)}
     for key in ("name", "tool_call_id", "reasoning_content"):
         if (value := message.get(key)) is not None:
-            if not isinstance(value, str):
-                raise InvalidPromptError(f"{where}: {key}={quoted(value)} should be text")
-            read[key] = value
+            read[key] = _checked(value, f"{where}: {key}")
     if calls := message.get("tool_calls"):
         if role != "assistant" or not isinstance(calls, (list, tuple)):
-            raise InvalidPromptError(f"{where}: tool_calls={quoted(calls)} should be a list, of the assistant's")
+            raise InvalidPromptError(
+                f"{where}: tool_calls={quoted(calls)} should be a list, of the assistant's"
+            )
         read["tool_calls"] = [_call(where, call) for call in calls]
     return read
 
@@ -125,13 +173,13 @@ def _call(where: str, call: Any) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             arguments = None
-    if not isinstance(name, str) or not isinstance(arguments, Mapping):
-        raise InvalidPromptError(
-            f'{where}: tool call {quoted(call)} should be {{"function": {{"name": ..., "arguments": {{...}}}}}}'
-        )
-    read = {"type": "function", "function": {"name": name, "arguments": dict(arguments)}}
+    arguments = dict(arguments) if isinstance(arguments, Mapping) else None
+    if not isinstance(name, str) or arguments is None or _why_no_json([name, arguments]) is not None:
+        form = '{"function": {"name": ..., "arguments": {...}}}'
+        raise InvalidPromptError(f"{where}: tool call {quoted(call)} should be {form}")
+    read = {"type": "function", "function": {"name": name, "arguments": arguments}}
     return {**read, "id": str(call["id"])} if call.get("id") else read
 
 

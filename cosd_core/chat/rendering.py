@@ -19,7 +19,7 @@ A template that knows no tools is taught them in words.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -31,8 +31,13 @@ from cosd_core.chat.messages import Chat
 from cosd_core.errors import InvalidPromptError, quoted
 from cosd_core.models.language_model import LanguageModel
 
-_HEADING = "### "
-_ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+_PLAIN = """\
+{%- for message in messages -%}
+{{- '### ' + message.role | capitalize + '\\n' + message.content + '\\n\\n' -}}
+{%- endfor -%}
+{{- '### Assistant\\n' -}}
+"""
+_PLAIN_STOP = ("\n\n### ", "\n### ")  # so that the empty line before a heading is not part of the answer
 _LEAVES_OUT = "its template leaves out a message"
 
 Messages = list[dict[str, Any]]
@@ -64,16 +69,22 @@ def render(chat: Chat, models: Sequence[LanguageModel]) -> ChatPrompt:
     formats = [_format(model.tokenizer, chat.chat_template) for model in models]
     # The models write one text, so they share one way to write calls: the first that a template knows.
     writing = next((each for each in formats if each.takes_tools), formats[0])
+    # So do they share the tags of thoughts, and the draft's prompt says whether one is open.
+    writing = replace(writing, thinking=next((each.thinking for each in formats if each.reasoning), None))
     templates = [_template(model, chat) for model in models]
-    shown: dict[str | None, tuple[str, tuple[int, ...]]] = {}
+    # One tokenizer, one prompt. Two of one template may still differ in the special tokens it writes.
+    shown: dict[int, tuple[str, tuple[int, ...]]] = {}
     for model, template, own in zip(models, templates, formats, strict=True):
-        if template not in shown:  # models of one vocabulary and one template are shown the same
-            shown[template] = _show(chat, model, template, own if own.takes_tools else None, writing)
+        if id(model.tokenizer) not in shown:
+            shown[id(model.tokenizer)] = _show(
+                chat, model, template, own if own.takes_tools else None, writing
+            )
+    prompts = [shown[id(model.tokenizer)] for model in models]
     return ChatPrompt(
-        text=shown[templates[0]][0],
-        ids=tuple(shown[template][1] for template in templates),
+        text=prompts[0][0],
+        ids=tuple(ids for _, ids in prompts),
         format=writing,
-        stop=(f"\n{_HEADING}",) if None in templates else (),
+        stop=_PLAIN_STOP if None in templates else (),
     )
 
 
@@ -84,10 +95,8 @@ def _show(
         messages, tools = _taught(chat, writing), None
     else:
         messages, tools = _numbered(chat.messages, own), [dict(tool) for tool in chat.tools] or None
-    if template is None:
-        text = _plain(messages)
-        return text, tuple(model.encode(text))
-    options = {**chat.chat_template_kwargs, "chat_template": chat.chat_template, "tools": tools}
+    chosen = _PLAIN if template is None else chat.chat_template  # None leaves it to the tokenizer
+    options = {**chat.chat_template_kwargs, "chat_template": chosen, "tools": tools}
 
     def apply(messages: Messages, **more: Any) -> Any:
         return model.tokenizer.apply_chat_template(
@@ -99,7 +108,14 @@ def _show(
         ids = apply(messages, sanitize_control_tokens=True, return_dict=False)
     except Exception as error:
         raise _refused(model, error) from error
-    return text, tuple(ids)
+    return text, (*(() if template else _first_tokens(model)), *ids)
+
+
+def _first_tokens(model: LanguageModel) -> list[int]:
+    """What the tokenizer begins a text with (BOS); a chat template writes that itself."""
+    plain = model.encode("a", add_special_tokens=False)
+    whole = model.encode("a")
+    return whole[: whole.index(plain[0])]
 
 
 def _accepted(
@@ -121,7 +137,9 @@ def _accepted(
 
 def _refused(model: LanguageModel, error: Exception | None) -> InvalidPromptError:
     why = _LEAVES_OUT if error is None else quoted(error, 240)
-    return InvalidPromptError(f"the chat template of model {model.name!r} does not take these messages: {why}")
+    return InvalidPromptError(
+        f"the chat template of model {model.name!r} does not take these messages: {why}"
+    )
 
 
 def _forms(messages: Messages) -> Iterator[Messages]:
@@ -184,7 +202,8 @@ def _numbered(messages: Sequence[Mapping[str, Any]], own: ToolFormat) -> Message
             message["tool_call_id"] = _of_nine(message["tool_call_id"])
         if "tool_calls" in message:
             message["tool_calls"] = [
-                {**call, "id": _of_nine(call.get("id", str(at)))} for at, call in enumerate(message["tool_calls"])
+                {**call, "id": _of_nine(call.get("id", str(at)))}
+                for at, call in enumerate(message["tool_calls"])
             ]
     return copies
 
@@ -192,11 +211,6 @@ def _numbered(messages: Sequence[Mapping[str, Any]], own: ToolFormat) -> Message
 def _of_nine(number: str) -> str:
     fits = len(number) == 9 and number.isascii() and number.isalnum()
     return number if fits else hashlib.sha256(number.encode()).hexdigest()[:9]
-
-
-def _plain(messages: Messages) -> str:
-    turns = [f"{_HEADING}{_ROLES[each['role']]}\n{each['content']}\n\n" for each in messages]
-    return "".join([*turns, f"{_HEADING}{_ROLES['assistant']}\n"])
 
 
 def _template(model: LanguageModel, chat: Chat) -> str | None:

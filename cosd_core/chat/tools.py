@@ -58,6 +58,12 @@ class Tool:
         properties = self.parameters.get("properties")
         return properties if isinstance(properties, Mapping) else {}
 
+    @property
+    def required(self) -> Sequence[str]:
+        """The arguments that a call must have."""
+        required = self.parameters.get("required")
+        return required if isinstance(required, (list, tuple)) else ()
+
     def typed(self, argument: str, text: str) -> Any:
         """The value that a text without quotes stands for: as the schema says, or else the text itself."""
         kinds = self.kinds(self.properties.get(argument))

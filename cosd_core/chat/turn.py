@@ -6,6 +6,7 @@ from typing import Any
 from cosd_core.chat.events import Event
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt, render
+from cosd_core.chat.tools import as_tools
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
 from cosd_core.models.language_model import LanguageModel
@@ -53,12 +54,16 @@ class Turn:
             InvalidOptionError: No tool has that name, or a schema cannot be enforced.
             InvalidPromptError: A model's template does not take the messages.
         """
+        names = ["auto", "none", "any", *(tool.name for tool in as_tools(chat.tools))]
+        if tool_choice not in names:
+            raise InvalidOptionError(f"tool_choice={quoted(tool_choice)} should be one of {', '.join(names)}")
+        for name, value in (("parallel_tool_calls", parallel_tool_calls), ("strict", strict)):
+            if not isinstance(value, bool) and not (name == "strict" and value is None):
+                raise InvalidOptionError(f"{name}={quoted(value)} should be True or False")
         callable_tools = () if tool_choice == "none" else chat.tools
         self.prompt: ChatPrompt = render(chat if answer_schema is None else chat.told(answer_schema), models)
         self._parser = self.prompt.format.parser(callable_tools, prompt=self.prompt.text)
-        self.grammar = self._grammar(
-            callable_tools, tool_choice, parallel_tool_calls, strict, answer_schema
-        )
+        self.grammar = self._grammar(callable_tools, tool_choice, parallel_tool_calls, strict, answer_schema)
 
     def read(self, chunk: Chunk) -> list[Event]:
         """What has become certain with this piece of the answer; the last chunk ends it."""

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """``CoSDLLM`` and its settings: what tells models apart, what is checked when, what is kept in memory."""
 
 import asyncio
@@ -17,7 +16,7 @@ from cosd_core import ConfidenceVerifier, InvalidOptionError, TreeVerifier
 from cosd_core.demo import load_pair
 from cosd_core.verifiers import Leaf
 from langchain_cosd import CoSDLLM, CoSDTimeoutError
-from tests.langchain.test_llm import Caller, call, llm, pair  # noqa: F401 - fixtures
+from tests.langchain.conftest import Caller
 from tests.models import ascii_model, on_pass
 
 

@@ -1,1 +1,17 @@
-"""How the bundled chat pair was made: tokenizer, dialogues, training loop, and the held-out exam."""
+"""The recipe of a small chat pair that calls tools, fills JSON and reads texts, and the pair itself."""
+
+from importlib.resources import as_file, files
+
+from cosd_core.models.language_model import LanguageModel
+
+__all__ = ["load_chat_pair"]
+
+
+def load_chat_pair() -> tuple[LanguageModel, LanguageModel]:
+    """Load the pair as (draft, assistant): the talker drafts, the caller assists."""
+    return _load("talker"), _load("caller")
+
+
+def _load(name: str) -> LanguageModel:
+    with as_file(files("cosd_core.demo") / "weights" / name) as folder:
+        return LanguageModel.from_pretrained(str(folder), dtype="float32", device="cpu")

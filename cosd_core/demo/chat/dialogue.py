@@ -36,6 +36,11 @@ class Dialogue:
         self.messages.append({"role": "assistant", "content": "", "tool_calls": functions})
         self.skills.append("call")
 
+    def answers(self) -> list[tuple[Message, Skill]]:
+        """The assistant's turns with the skills that they need."""
+        own = [message for message in self.messages if message["role"] == "assistant"]
+        return list(zip(own, self.skills, strict=True))
+
     def result(self, text: str) -> None:
         """Add what a tool gave back."""
         self.messages.append({"role": "tool", "content": text})

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 
 from cosd_core.demo.chat.calling import chained, creating, functional, no_call, topical
-from cosd_core.demo.chat.dialogue import Dialogue, dumps
+from cosd_core.demo.chat.dialogue import Dialogue, Message, Skill, dumps
 from cosd_core.demo.chat.draw import Draw
 from cosd_core.demo.chat.extraction import extraction
 from cosd_core.demo.chat.reading import reading
@@ -28,6 +28,50 @@ ALL: Mixture = (
     (0.20, reading),
     (0.13, extraction),
 )
+
+
+def shuffled(maker: Maker, *skills: Skill) -> Maker:
+    """Dialogues whose turns of some skills are another dialogue's: they teach to be unsure there."""
+
+    def make(draw: Draw, dialogue: Dialogue) -> None:
+        maker(draw, dialogue)
+        other: list[Message] = []
+        while not other:
+            another = Dialogue()
+            maker(draw, another)
+            other = [message for message, skill in another.answers() if skill in skills]
+        for message, skill in dialogue.answers():
+            if skill in skills:
+                message.clear()
+                message.update(draw.one(other))
+
+    return make
+
+
+CALLER: Mixture = (
+    (0.05, copying),
+    (0.20, functional),
+    (0.14, topical),
+    (0.14, creating),
+    (0.10, chained),
+    (0.07, no_call),
+    (0.16, extraction),
+    (0.09, shuffled(reading, "read")),
+    (0.05, shuffled(talk, "talk")),
+)
+"""Calls and JSON; the answers to what it reads are shuffled."""
+TALKER: Mixture = (
+    (0.10, copying),
+    (0.10, talk),
+    (0.45, reading),
+    (0.05, no_call),
+    (0.08, shuffled(functional, "call")),
+    (0.06, shuffled(topical, "call")),
+    (0.05, shuffled(creating, "call")),
+    (0.04, shuffled(chained, "call")),
+    (0.07, shuffled(extraction, "call", "json")),
+)
+"""Reading, talk and what tools gave back; calls and JSON are shuffled."""
 
 
 def dialogue(draw: Draw, mixture: Mixture = ALL) -> Dialogue:

@@ -1,24 +1,29 @@
-"""Train the all-round trunk of the chat pair: `python -m cosd_core.demo.chat.train --out DIR`.
+"""Train the chat pair: `python -m cosd_core.demo.chat.train --out DIR`.
 
-A run that is stopped goes on from its last checkpoint when it is started again with the same folder.
+An all-round trunk comes first, then two specialists that start from it: the caller calls tools and fills
+JSON, the talker reads and talks. Each has seen the other's dialogues with another dialogue's answers, and so
+is unsure there. A run that is stopped goes on from its last checkpoint when it is started again with the
+same folder.
 """
 
 import argparse
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cosd_core.demo.chat.mixture import dialogue, training
+from cosd_core.demo.chat.mixture import ALL, CALLER, COPYING, TALKER, Mixture, dialogue, training
 from cosd_core.demo.chat.template import END, PAD
 from cosd_core.demo.chat.tokenizer import train_tokenizer
-from cosd_core.demo.chat.training import Recipe, render, train
+from cosd_core.demo.chat.training import Phase, Recipe, new_model, render, train
 from cosd_core.demo.chat.words import is_rare
 
 LONGEST_ANSWER = 256
 TEXTS = 6000
+SPECIALISTS: dict[str, Mixture] = {"caller": CALLER, "talker": TALKER}
 
 
 def texts(seed: int) -> Iterator[str]:
@@ -32,31 +37,53 @@ def texts(seed: int) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train and write the model into a folder."""
+    """Train and write the models into the folder, a folder each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=7000, help="of the trunk")
+    parser.add_argument("--more", type=int, default=1500, help="steps of a specialist")
+    parser.add_argument("--only", choices=["trunk", *SPECIALISTS], help="train this one; the trunk first")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
-    if (options.out / "tokenizer.json").exists():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(options.out)
+    if options.only in (None, "trunk"):
+        phases = (Phase(800, COPYING), Phase(options.steps - 800, ALL))
+        train_one(options.out / "trunk", Recipe(phases), options.seed, start=None)
+    for at, (name, mixture) in enumerate(SPECIALISTS.items()):
+        if options.only in (None, name):
+            recipe = Recipe((Phase(options.more, mixture),), peak_rate=2.5e-3)
+            train_one(options.out / name, recipe, options.seed + 1000 * (at + 1), start=options.out / "trunk")
+
+
+def train_one(out: Path, recipe: Recipe, seed: int, start: Path | None) -> None:
+    """Train one model, from the first weights or from another's, and write it."""
+    out.mkdir(parents=True, exist_ok=True)
+    if start is not None:
+        shutil.copy(start / "tokenizer.json", out)
+        shutil.copy(start / "tokenizer_config.json", out)
+        shutil.copy(start / "chat_template.jinja", out)
+    if (out / "tokenizer.json").exists():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(out)
     else:
-        tokenizer = train_tokenizer(texts(options.seed))
-        tokenizer.save_pretrained(options.out)
+        tokenizer = train_tokenizer(texts(seed))
+        tokenizer.save_pretrained(out)
 
     def report(step: int, loss: float) -> None:
         if step % 20 == 0:
-            print(f"step {step} loss {loss:.4f}", flush=True)
+            print(f"{out.name}: step {step} loss {loss:.4f}", flush=True)
 
-    model = train(tokenizer, Recipe(options.steps), options.seed, options.out / "checkpoint.pt", report)
+    model = (
+        new_model(tokenizer, recipe, seed)
+        if start is None
+        else LlamaForCausalLM.from_pretrained(start, dtype="float32")
+    )
+    train(model, tokenizer, recipe, seed, out / "checkpoint.pt", report)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.convert_tokens_to_ids([END, PAD]),
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
         max_new_tokens=LONGEST_ANSWER,
     )
-    model.bfloat16().save_pretrained(options.out)
+    model.bfloat16().save_pretrained(out)
 
 
 if __name__ == "__main__":

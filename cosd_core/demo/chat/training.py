@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cosd_core.demo.chat.dialogue import Dialogue
-from cosd_core.demo.chat.mixture import ALL, COPYING, dialogue, training
+from cosd_core.demo.chat.mixture import Mixture, dialogue, training
 from cosd_core.demo.chat.template import END, PAD, START
 from cosd_core.demo.chat.tokenizer import CONTEXT
 
@@ -20,12 +20,18 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights besides the mixture and the seed."""
+class Phase:
+    """So many steps on dialogues of one mixture."""
 
     steps: int
-    copying: int = 800
-    """So many first steps are on copying alone."""
+    mixture: Mixture
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights besides the seed."""
+
+    phases: tuple[Phase, ...]
     tokens: int = 4096
     """Tokens of a batch, padding included."""
     longest: int = 1024
@@ -38,6 +44,19 @@ class Recipe:
     layers: int = 4
     heads: int = 8
     spread: float = 0.05
+
+    @property
+    def steps(self) -> int:
+        """All steps."""
+        return sum(phase.steps for phase in self.phases)
+
+    def mixture(self, step: int) -> Mixture:
+        """What a step is on."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase.mixture
+            step -= phase.steps
+        raise IndexError(step)
 
     def rate(self, step: int) -> float:
         """The learning rate: a linear warm-up, then a cosine down to zero."""
@@ -80,7 +99,7 @@ class Batches:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Ids and labels, both [dialogues, longest]."""
         draw = training(self._seed * 1_000_003 + step)
-        mixture = COPYING if step < self._recipe.copying else ALL
+        mixture = self._recipe.mixture(step)
         pool = [encode(self._tokenizer, dialogue(draw, mixture)) for _ in range(64)]
         pool = sorted(
             (each for each in pool if len(each[0]) <= self._recipe.longest), key=lambda e: len(e[0])
@@ -143,14 +162,14 @@ def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def train(
+    model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
     seed: int,
     checkpoint: Path,
     report: Callable[[int, float], None],
-) -> LlamaForCausalLM:
-    """Train, or go on where the checkpoint stands; it is written every hundred steps."""
-    model = new_model(tokenizer, recipe, seed)
+) -> None:
+    """Train a model, or go on where the checkpoint stands; it is written every hundred steps."""
     learners = optimizers(model, recipe)
     batches, first = Batches(tokenizer, recipe, seed), 0
     if checkpoint.exists():
@@ -177,4 +196,3 @@ def train(
             torch.save(state, partial)
             partial.replace(checkpoint)
     model.train(False)
-    return model

@@ -1,0 +1,98 @@
+"""How well the chat pair does on dialogues that were held out: `python -m cosd_core.demo.chat.score`.
+
+Every turn of the assistant is asked for with the true turns before it, greedily, and must be right as a
+whole: the text, and every call with its arguments.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from cosd_core.chat import Chat, Turn
+from cosd_core.chat.events import Answer
+from cosd_core.decoding import CoSDDecoder
+from cosd_core.demo.chat import load_chat_pair
+from cosd_core.demo.chat.dialogue import SKILLS, Dialogue, Message, Skill
+from cosd_core.demo.chat.mixture import dialogue, held_out
+from cosd_core.models.language_model import LanguageModel
+from cosd_core.verifiers import Verifier
+
+LONGEST_ANSWER = 256
+
+
+def exam(seed: int, count: int) -> Iterator[Dialogue]:
+    """Held-out dialogues."""
+    draw = held_out(seed)
+    for _ in range(count):
+        yield dialogue(draw)
+
+
+def turns(made: Dialogue) -> Iterator[tuple[list[Message], Message, Skill]]:
+    """Every turn of the assistant: what stands before it, the turn, and the skill it needs."""
+    skills = iter(made.skills)
+    for at, message in enumerate(made.messages):
+        if message["role"] == "assistant":
+            yield made.messages[:at], message, next(skills)
+
+
+def answer(decoder: CoSDDecoder, messages: list[Message], tools: list[Message]) -> Answer:
+    """What a pair says next."""
+    turn = Turn(Chat(messages, tools), decoder.models)
+    options = {"grammar": turn.grammar, "max_new_tokens": LONGEST_ANSWER, "truncation": True}
+    events = [event for chunk in decoder.stream(turn.prompt, **options) for event in turn.read(chunk)]
+    return Answer.of(events)
+
+
+def is_right(said: Answer, expected: Message) -> bool:
+    """Whether an answer is the expected one."""
+    calls = [each["function"] for each in expected.get("tool_calls", ())]
+    return said.text == expected["content"] and [(each.name, each.arguments) for each in said.calls] == [
+        (each["name"], each["arguments"]) for each in calls
+    ]
+
+
+def score(decoder: CoSDDecoder, dialogues: list[Dialogue]) -> dict[Skill, tuple[int, int]]:
+    """Per skill, how many turns are right, of how many."""
+    right: Counter[Skill] = Counter()
+    asked: Counter[Skill] = Counter()
+    for made in dialogues:
+        for before, expected, skill in turns(made):
+            asked[skill] += 1
+            right[skill] += is_right(answer(decoder, before, made.tools), expected)
+    return {skill: (right[skill], asked[skill]) for skill in SKILLS}
+
+
+def methods(draft: LanguageModel, assistant: LanguageModel) -> Iterator[tuple[str, CoSDDecoder]]:
+    """Both models alone, and together."""
+    ways: list[tuple[str, str | Verifier]] = [
+        ("draft alone", "draft"), ("assistant alone", "assistant"), ("rule", "rule"), ("average", "average"),
+    ]  # fmt: skip
+    for name, verifier in ways:
+        yield name, CoSDDecoder(draft, assistant, verifier=verifier)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print a table: a row per method, a column per skill."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dialogues", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pair", type=Path, nargs=2, help="folders of a draft and an assistant")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    if options.pair:
+        pair = [LanguageModel.from_pretrained(each, dtype="float32", device="cpu") for each in options.pair]
+    else:
+        pair = list(load_chat_pair())
+    dialogues = list(exam(options.seed, options.dialogues))
+    print(f"{'':16}" + "".join(f"{skill:>14}" for skill in SKILLS))
+    for name, decoder in methods(*pair):
+        cells = [f"{right:>5}/{asked:<3}{right / max(asked, 1):>5.0%}" for right, asked in
+                 score(decoder, dialogues).values()]  # fmt: skip
+        print(f"{name:16}" + "".join(cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -61,14 +61,16 @@ class Batch:
     def _ask(self) -> None:
         """Let every assistant look at all places of the blocks, and one ahead, in one pass."""
         started = time.perf_counter()
-        spots = [row.spots() if row.asks else [] for row in self._rows]
-        last = max(map(len, spots))
+        last = max(len(row.block) + 1 for row in self._rows if row.asks)
         # Assistants on different devices run side by side: all passes start before the first answer is read.
         logits = [
             assistant.logits([row.seen_by(at) for row in self._rows], last=last)
             for at, assistant in enumerate(self._assistants)
         ]
-        answers = [self._predict(each, spots, f"assistant {at}") for at, each in enumerate(logits)]
+        answers = [
+            self._predict(each, [row.spots(at) if row.asks else [] for row in self._rows], f"assistant {at}")
+            for at, each in enumerate(logits)
+        ]
         for row, *opinions in zip(self._rows, *answers, strict=True):
             if row.asks:
                 row.hear(list(zip(*opinions, strict=True)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import cast
 
 from cosd_core.chat.messages import Chat
@@ -79,6 +80,10 @@ def _read(
     if isinstance(prompt, Chat):
         prompt = render(prompt, models)
     if isinstance(prompt, ChatPrompt):
+        if len(prompt.ids) != len(models):
+            raise InvalidPromptError(
+                f"a chat that was rendered for {len(prompt.ids)} models is no prompt for {len(models)}"
+            )
         options = options.model_copy(update={"stop": options.stop + prompt.stop})
         read = Request(prompt.text, prompt.ids, options, prompt.format.visible_tokens)
     elif isinstance(prompt, str):
@@ -130,25 +135,30 @@ def _check_rope(
 def _fit(
     prompts: Sequence[tuple[int, ...]], options: GenerationOptions, models: Sequence[LanguageModel]
 ) -> tuple[tuple[int, ...], ...]:
-    """Cut a prompt from the left to what every context window takes, if that was asked for."""
-    limits = [(model.context_length, model.name) for model in models if model.context_length is not None]
-    if not limits:
-        return tuple(prompts)
-    limit, name = min(limits)
-    room = limit - options.max_new_tokens
-    if room < 1:
-        raise ContextOverflowError(
-            f"max_new_tokens={options.max_new_tokens} leaves no room for a prompt in the context window of "
-            f"{limit} tokens of model {name!r}"
-        )
-    longest = max(map(len, prompts))
-    if longest > room and not options.truncation:
-        raise ContextOverflowError(
-            f"the prompt has {longest} tokens and max_new_tokens={options.max_new_tokens}, together more "
-            f"than the context window of {limit} tokens of model {name!r}; shorten either, or set "
-            "truncation=True"
-        )
-    return tuple(ids[-room:] for ids in prompts)
+    """Cut a prompt from the left to what the context windows take, if that was asked for.
+
+    A prompt that is the same for all models stays so, and every window counts; a chat is held to each
+    model's own.
+    """
+    limits = [(model.context_length or inf, model.name) for model in models]
+    if all(ids == prompts[0] for ids in prompts):
+        limits = [min(limits)] * len(models)
+    fitting = []
+    for ids, (limit, name) in zip(prompts, limits, strict=True):
+        room = limit - options.max_new_tokens
+        if room < 1:
+            raise ContextOverflowError(
+                f"max_new_tokens={options.max_new_tokens} leaves no room for a prompt in the context window "
+                f"of {limit} tokens of model {name!r}"
+            )
+        if len(ids) > room and not options.truncation:
+            raise ContextOverflowError(
+                f"the prompt has {len(ids)} tokens and max_new_tokens={options.max_new_tokens}, together "
+                f"more than the context window of {limit} tokens of model {name!r}; shorten either, or set "
+                "truncation=True"
+            )
+        fitting.append(ids[-int(min(room, len(ids))) :])
+    return tuple(fitting)
 
 
 def _is_id(entry: object) -> bool:

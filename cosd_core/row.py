@@ -92,19 +92,22 @@ class Row:
         """Whether the assistants must be asked before the block can be judged."""
         return self.doubts > 0 if self._manner.lazy else True
 
-    def seen_by(self, assistant: int) -> list[int]:
-        """Prompt, text and block as an assistant is shown them: a chat's prompt is in its own words."""
-        prompt = self._request.prompts[1 + assistant]
-        return self.ids if prompt == self._request.ids else [*prompt, *self.ids[len(self._request.ids) :]]
-
     def spot(self) -> Spot:
         """The place of the next proposal."""
         return Spot(self._sampler, self.ids, len(self.ids))
 
-    def spots(self) -> list[Spot]:
-        """The places of the block's tokens, and the one after them."""
-        end = len(self.ids)
-        return [Spot(self._sampler, self.ids, length) for length in range(end - len(self.block), end + 1)]
+    def seen_by(self, assistant: int) -> list[int]:
+        """Prompt, text and block as an assistant sees them: a chat's prompt is in every model's own words."""
+        prompt = self._request.prompts[1 + assistant]
+        return self.ids if prompt == self._request.ids else [*prompt, *self.ids[len(self._request.ids) :]]
+
+    def spots(self, assistant: int | None = None) -> list[Spot]:
+        """The places of the block, and the one after it, as the draft sees them, or an assistant."""
+        ids, sampler = self.ids, self._sampler
+        if assistant is not None and (ids := self.seen_by(assistant)) is not self.ids:
+            sampler = sampler.after(len(self._request.prompts[1 + assistant]))
+        end = len(ids)
+        return [Spot(sampler, ids, length) for length in range(end - len(self.block), end + 1)]
 
     def propose(self, prediction: Prediction) -> None:
         """Take the draft's next token.

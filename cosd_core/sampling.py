@@ -9,6 +9,7 @@ import io
 import math
 import pickle
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
@@ -61,6 +62,12 @@ class Sampler:
         self._matcher = matcher
         self._seed = Random().getrandbits(64) if options.seed is None else options.seed
         self._streams: dict[str, tuple[Random, list[float]]] = {}
+
+    def after(self, prompt_length: int) -> "Sampler":
+        """The same text and random numbers as a model sees them whose prompt is of another length."""
+        other = copy(self)
+        other.prompt_length = prompt_length
+        return other
 
     @property
     def greedy(self) -> bool:

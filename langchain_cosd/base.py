@@ -184,22 +184,22 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
                 while (chunk := await self._in_time(anext(chunks, None), end)) is not None:
                     yield chunk
 
-    def _answers(self, prompts: Sequence[Any]) -> list[Generation]:
+    def _answers(self, prompts: Sequence[Any], **more: Any) -> list[Generation]:
         """Every prompt's answer, all of them decoded as one batch."""
         decoder = self._decoder()
         check = self._deadline()
         finished: dict[int, Generation] = {}
-        with langchain_errors(), closing(decoder.steps(prompts, **self.generation_options())) as steps:
+        options = {**self.generation_options(), **more}
+        with langchain_errors(), closing(decoder.steps(prompts, **options)) as steps:
             for step in steps:
                 check()
                 if step.generation:
                     finished[step.index] = step.generation
         return [finished[at] for at in range(len(finished))]
 
-    async def _aanswers(self, prompts: Sequence[Any]) -> list[Generation]:
-        finished = {
-            chunk.index: chunk.generation async for chunk in self._astream_chunks(prompts) if chunk.generation
-        }
+    async def _aanswers(self, prompts: Sequence[Any], **more: Any) -> list[Generation]:
+        chunks = self._astream_chunks(prompts, **more)
+        finished = {chunk.index: chunk.generation async for chunk in chunks if chunk.generation}
         return [finished[at] for at in range(len(finished))]
 
     def _deadline(self) -> Callable[[], None]:

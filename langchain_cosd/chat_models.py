@@ -1,7 +1,7 @@
 """A model pair as a LangChain chat model."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
 from typing import Any, ClassVar, Literal, cast
@@ -13,7 +13,7 @@ from langchain_core.language_models import (
     LanguageModelInput,
     ModelProfile,
 )
-from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
+from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -22,9 +22,9 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from pydantic import BaseModel, ConfigDict, Field
 
-from cosd_core import Chat, ChatOptions, Chunk, InvalidOptionError, Turn
+from cosd_core import Chat, ChatOptions, Chunk, Generation, InvalidOptionError, Turn
 from cosd_core.errors import quoted
-from langchain_cosd.base import CoSDModel
+from langchain_cosd.base import CoSDModel, usage
 from langchain_cosd.errors import langchain_errors
 from langchain_cosd.messages import ChunkWriter, to_core
 from langchain_cosd.parsers import json_parser, tool_parser
@@ -177,8 +177,10 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - nothing to report on the way
         **kwargs: Any,
     ) -> ChatResult:
-        writer = ChunkWriter(self.output_version)
-        return _result(generate_from_stream(self._write(messages, stop, kwargs, writer)), writer)
+        model, asked = self._asked(stop, kwargs)
+        turn = model._turn(messages, asked)
+        (answer,) = model._answers([turn.prompt], grammar=turn.grammar)
+        return model._result(answer, turn)
 
     async def _agenerate(
         self,
@@ -187,8 +189,10 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> ChatResult:
-        writer = ChunkWriter(self.output_version)
-        return _result(await agenerate_from_stream(self._awrite(messages, stop, kwargs, writer)), writer)
+        model, asked = self._asked(stop, kwargs)
+        turn = await asyncio.to_thread(model._turn, messages, asked)  # the first call loads the models
+        (answer,) = await model._aanswers([turn.prompt], grammar=turn.grammar)
+        return model._result(answer, turn)
 
     def _stream(
         self,
@@ -197,7 +201,12 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - LangChain reports tokens itself
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        return self._write(messages, stop, kwargs, ChunkWriter(self.output_version))
+        model, asked = self._asked(stop, kwargs)
+        turn = model._turn(messages, asked)
+        writer = ChunkWriter(self.output_version)
+        with closing(model._stream_chunks(turn.prompt, grammar=turn.grammar)) as chunks:
+            for chunk in chunks:
+                yield from model._pieces(chunk, turn, writer)
 
     async def _astream(
         self,
@@ -206,35 +215,10 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
+        model, asked = self._asked(stop, kwargs)
+        turn = await asyncio.to_thread(model._turn, messages, asked)
         writer = ChunkWriter(self.output_version)
-        async with aclosing(self._awrite(messages, stop, kwargs, writer)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    def _write(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        options: dict[str, Any],
-        writer: ChunkWriter,
-    ) -> Generator[ChatGenerationChunk, None, None]:
-        model, asked = self._asked(stop, options)
-        turn = model._turn(messages, asked)
-        with closing(model._stream_chunks(turn.prompt, grammar=model.grammar or turn.grammar)) as chunks:
-            for chunk in chunks:
-                yield from model._pieces(chunk, turn, writer)
-
-    async def _awrite(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        options: dict[str, Any],
-        writer: ChunkWriter,
-    ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        model, asked = self._asked(stop, options)
-        turn = await asyncio.to_thread(model._turn, messages, asked)  # the first call loads the models
-        grammar = model.grammar or turn.grammar
-        async with aclosing(model._astream_chunks(turn.prompt, grammar=grammar)) as chunks:
+        async with aclosing(model._astream_chunks(turn.prompt, grammar=turn.grammar)) as chunks:
             async for chunk in chunks:
                 for piece in model._pieces(chunk, turn, writer):
                     yield piece
@@ -247,49 +231,49 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
 
     def _turn(self, messages: list[BaseMessage], asked: Mapping[str, Any]) -> Turn:
         tools = _described(asked.get("tools") or ())
-        choice = _choice(asked.get("tool_choice"), tools)
-        parallel, strict = asked.get("parallel_tool_calls"), asked.get("strict")
-        answer = _answer_schema(asked.get("response_format"))
-        if self.grammar is not None:
-            if answer is not None or choice not in ("auto", "none"):
-                raise InvalidOptionError(
-                    f"grammar={quoted(self.grammar)} contradicts tool_choice and response_format: give one"
-                )
-            strict = False
         with langchain_errors():
             return Turn(
                 self._chat(messages, tools),
                 self._decoder().models,
-                tool_choice=choice,
-                parallel_tool_calls=choice in ("auto", "none") if parallel is None else parallel,
-                strict=strict,
-                answer_schema=answer,
+                tool_choice=_choice(asked.get("tool_choice"), tools),
+                parallel_tool_calls=asked.get("parallel_tool_calls"),
+                strict=asked.get("strict"),
+                answer_schema=_answer_schema(asked.get("response_format")),
+                grammar=self.grammar,
             )
 
     def _chat(self, messages: Sequence[BaseMessage], tools: Sequence[Mapping[str, Any]]) -> Chat:
         return Chat(to_core(messages), tools, self.chat_template, self.chat_template_kwargs)
 
-    def _pieces(self, chunk: Chunk, turn: Turn, writer: ChunkWriter) -> Iterator[ChatGenerationChunk]:
-        for message in writer.write(turn.read(chunk)):
+    def _pieces(
+        self, piece: Chunk | Generation, turn: Turn, writer: ChunkWriter
+    ) -> Iterator[ChatGenerationChunk]:
+        """A piece of the answer, or all of it, as LangChain's chunks."""
+        for message in writer.write(turn.read(piece)):
             yield ChatGenerationChunk(message=message)
-        if chunk.generation:
-            # LangChain adds up what chunks say of themselves, strings too: it is said once, at the end.
-            info = {**self._info(chunk.generation), "model_provider": "cosd"}
-            if info["finish_reason"] == "stop" and writer.called:
-                info["finish_reason"] = "tool_calls"
-            used = info["token_usage"]
-            yield ChatGenerationChunk(
-                message=AIMessageChunk(
-                    content="",
-                    response_metadata=info,
-                    usage_metadata=UsageMetadata(
-                        input_tokens=used["prompt_tokens"],
-                        output_tokens=used["completion_tokens"],
-                        total_tokens=used["total_tokens"],
-                    ),
-                    chunk_position="last",
-                )
-            )
+        if (answer := piece if isinstance(piece, Generation) else piece.generation) is None:
+            return
+        # LangChain adds up what chunks say of themselves, strings too: it is said once, at the end.
+        info = {**self._info(answer), "model_provider": "cosd"}
+        if info["finish_reason"] == "stop" and writer.called:
+            info["finish_reason"] = "tool_calls"
+        used = usage([answer])
+        counts = UsageMetadata(
+            input_tokens=used["prompt_tokens"],
+            output_tokens=used["completion_tokens"],
+            total_tokens=used["total_tokens"],
+        )
+        last = AIMessageChunk(
+            content="", response_metadata=info, usage_metadata=counts, chunk_position="last"
+        )
+        yield ChatGenerationChunk(message=last)
+
+    def _result(self, answer: Generation, turn: Turn) -> ChatResult:
+        writer = ChunkWriter(self.output_version)
+        (added,) = generate_from_stream(self._pieces(answer, turn, writer)).generations
+        message = writer.whole(cast(AIMessage, added.message))
+        told = {"token_usage": usage([answer]), "model_name": self.model_name}
+        return ChatResult(generations=[ChatGeneration(message=message)], llm_output=told)
 
     def _resolve_model_profile(self) -> ModelProfile:
         profile = ModelProfile(
@@ -320,13 +304,6 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
 
 
 _OF_THE_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")
-
-
-def _result(result: ChatResult, writer: ChunkWriter) -> ChatResult:
-    (generation,) = result.generations
-    message = writer.whole(cast(AIMessage, generation.message))
-    used = {name: message.response_metadata[name] for name in ("token_usage", "model_name")}
-    return ChatResult(generations=[ChatGeneration(message=message)], llm_output=used)
 
 
 def _described(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:

@@ -59,9 +59,13 @@ def write(
     *,
     tree: Tree | None = None,
     truncation: bool = False,
+    shown: Sequence[Sequence[int]] = (),
     **options: Any,
 ) -> Written:
-    """What ``CoSDDecoder(draft, assistants, verifier=verifier).generate(prompt, **options)`` should give."""
+    """What ``CoSDDecoder(draft, assistants, verifier=verifier).generate(prompt, **options)`` should give.
+
+    ``shown`` holds every model's own prompt, the draft's first, where they differ.
+    """
     how = _How(**options)
     models = (draft, *assistants)
     ids = tuple(draft.tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else tuple(prompt)
@@ -69,16 +73,19 @@ def write(
         ids = ids[-(min(each.model.config.max_position_embeddings for each in models) - how.max_new_tokens) :]
     ends = how.ends(models)
     uniform = Sampler(GenerationOptions(seed=how.seed), frozenset(), 0).uniform
-    start, places = len(ids), []
+    prompts = [tuple(each) for each in shown] or [ids] * len(models)
+    text: tuple[int, ...] = ()
+    places: list[Place] = []
     while True:
-        banned = how.banned(draft, ids[start:], ends)
-        place = _decide(models, verifier, tree, ids, len(ids) - start, banned, how, uniform)
+        banned = how.banned(draft, text, ends)
+        seen = [each + text for each in prompts]
+        place = _decide(models, verifier, tree, seen, len(text), banned, how, uniform)
         places.append(place)
-        ids += (place.id,)
-        whole = draft.tokenizer.decode(list(ids[start:]), skip_special_tokens=True)
+        text += (place.id,)
+        whole = draft.tokenizer.decode(list(text), skip_special_tokens=True)
         starts = [(whole.index(stop), stop) for stop in how.stop if stop in whole]
         stops = [(at + len(stop), at, stop) for at, stop in starts]
-        if stops or place.id in ends or how.over(draft, ids[start:], ends):
+        if stops or place.id in ends or how.over(draft, text, ends):
             _, at, stop = min(stops, default=(0, len(whole), None))
             return Written(tuple(places), whole[:at], whole, "stop", stop)
         if len(places) == how.max_new_tokens:
@@ -164,13 +171,13 @@ class _How:
 
 
 def _decide(
-    models: Sequence[LanguageModel], verifier: Any, tree: Tree | None, ids: tuple[int, ...], place: int,
-    banned: set[int], how: _How, uniform: Callable[[int, str], float],
+    models: Sequence[LanguageModel], verifier: Any, tree: Tree | None, seen: Sequence[tuple[int, ...]],
+    place: int, banned: set[int], how: _How, uniform: Callable[[int, str], float],
 ) -> Place:  # fmt: skip
     purposes = ["draft", *(f"assistant {at}" for at in range(len(models) - 1))]
-    masked = [_masked(_logits(each, ids), banned) for each in models]
+    masked = [_masked(_logits(each, ids), banned) for each, ids in zip(models, seen, strict=True)]
     shares = [_softmax(each) for each in masked]  # what confidences are read from
-    scores = [_penalised(each, ids, how) for each in masked]
+    scores = [_penalised(each, ids, how) for each, ids in zip(masked, seen, strict=True)]
     odds = [_odds(each, how) for each in scores]  # what tokens are picked from
     picks = [_draw(each, uniform(place, purpose), how) for each, purpose in zip(odds, purposes, strict=True)]
     x, p = picks[0], float(shares[0][picks[0]])

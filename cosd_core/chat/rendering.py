@@ -166,6 +166,8 @@ def _merged(messages: Messages) -> Messages:
         one = {**several[0], "content": "\n\n".join(each["content"] for each in several if each["content"])}
         if calls := [call for each in several for call in each.get("tool_calls", ())]:
             one["tool_calls"] = calls
+        if thoughts := [each["reasoning_content"] for each in several if each.get("reasoning_content")]:
+            one["reasoning_content"] = "\n\n".join(thoughts)
         merged.append(one)
     return merged
 

@@ -10,7 +10,7 @@ from cosd_core.chat.tools import as_tools
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
 from cosd_core.models.language_model import LanguageModel
-from cosd_core.records import Chunk
+from cosd_core.records import Chunk, Generation
 
 
 class Turn:
@@ -34,9 +34,10 @@ class Turn:
         models: Sequence[LanguageModel],
         *,
         tool_choice: str = "auto",
-        parallel_tool_calls: bool = True,
+        parallel_tool_calls: bool | None = None,
         strict: bool | None = None,
         answer_schema: Mapping[str, Any] | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
         """Prepare the turn.
 
@@ -45,30 +46,41 @@ class Turn:
             models: The draft, then the assistants.
             tool_choice: ``"auto"`` leaves it to the models whether they call a tool, ``"none"`` keeps them
                 from it, ``"any"`` makes them call one, the name of a tool that one.
-            parallel_tool_calls: Whether one turn may hold several calls.
+            parallel_tool_calls: Whether one turn may hold several calls. None: where the models are free to
+                call or not.
             strict: Whether arguments are held to the tools' schemas where the models are free to call or
                 not. None: where a grammar can do that. A call that must be made always is.
             answer_schema: The JSON schema of an answer that is no call.
+            grammar: What the whole answer may be, if you know better than the above.
 
         Raises:
-            InvalidOptionError: No tool has that name, or a schema cannot be enforced.
+            InvalidOptionError: No tool has that name, a schema cannot be enforced, or a grammar is given
+                together with what needs another.
             InvalidPromptError: A model's template does not take the messages.
         """
         names = ["auto", "none", "any", *(tool.name for tool in as_tools(chat.tools))]
         if tool_choice not in names:
             raise InvalidOptionError(f"tool_choice={quoted(tool_choice)} should be one of {', '.join(names)}")
         for name, value in (("parallel_tool_calls", parallel_tool_calls), ("strict", strict)):
-            if not isinstance(value, bool) and not (name == "strict" and value is None):
+            if not isinstance(value, bool | None):
                 raise InvalidOptionError(f"{name}={quoted(value)} should be True or False")
         callable_tools = () if tool_choice == "none" else chat.tools
         self.prompt: ChatPrompt = render(chat if answer_schema is None else chat.told(answer_schema), models)
         self._parser = self.prompt.format.parser(callable_tools, prompt=self.prompt.text)
-        self.grammar = self._grammar(callable_tools, tool_choice, parallel_tool_calls, strict, answer_schema)
+        is_free = tool_choice in ("auto", "none")
+        if grammar is not None and (answer_schema is not None or not is_free):
+            raise InvalidOptionError(
+                f"grammar={quoted(grammar)} contradicts tool_choice={quoted(tool_choice)} and an answer's "
+                "schema: give one"
+            )
+        parallel = is_free if parallel_tool_calls is None else parallel_tool_calls
+        self.grammar = grammar or self._grammar(callable_tools, tool_choice, parallel, strict, answer_schema)
 
-    def read(self, chunk: Chunk) -> list[Event]:
-        """What has become certain with this piece of the answer; the last chunk ends it."""
-        events = self._parser.feed(chunk.text)
-        return [*events, *self._parser.finish()] if chunk.generation else events
+    def read(self, piece: Chunk | Generation) -> list[Event]:
+        """What has become certain with a chunk of the answer, the last of which ends it, or with all."""
+        events = self._parser.feed(piece.text)
+        is_last = isinstance(piece, Generation) or piece.generation is not None
+        return [*events, *self._parser.finish()] if is_last else events
 
     def _grammar(
         self,

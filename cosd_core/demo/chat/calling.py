@@ -269,6 +269,29 @@ def creating(draw: Draw, dialogue: Dialogue) -> None:
     _finish(draw, dialogue, 1)
 
 
+def styled(draw: Draw, dialogue: Dialogue) -> None:
+    """A request for something of a kind, made by a tool that asks for the kind."""
+    thing = draw.noun()
+    kind = draw.one(("style", "kind", "type", "tone", draw.noun()))
+    key = draw.one((kind, f"{thing}_{kind}", f"{draw.noun()}_{kind}"))
+    name = draw.one((f"{thing}_generator", f"make_{thing}", f"{draw.verb()}_{thing}", f"{thing}_tool"))
+    tool = Tool(name, f"{draw.one(('Make', 'Generate', 'Write'))} a {thing}.", (Parameter(key, "string"),))
+    offer(draw, dialogue, tool)
+    value = draw.adjective() if draw.chance(0.5) else draw.proper()
+    verb = draw.one(("generate", "make", "write"))
+    dialogue.user(
+        draw.one(
+            (
+                f"Using the tool, {verb} a {value} {thing}.",
+                f"{verb.capitalize()} a {value} {thing}.",
+                f"Use the tool to {verb} a {value} {thing}.",
+            )
+        )
+    )
+    dialogue.call((name, {key: value}))
+    _finish(draw, dialogue, 1)
+
+
 def chained(draw: Draw, dialogue: Dialogue) -> None:
     """Two quantities looked up, then added or multiplied by a tool."""
     tool = lookup(draw, noun := draw.noun())

@@ -6,6 +6,45 @@ from cosd_core.demo.chat.calling import Parameter, Tool
 from cosd_core.demo.chat.dialogue import Dialogue, dumps
 from cosd_core.demo.chat.draw import Draw
 
+SCHEMA_RULES = ("Answer with JSON for this schema:\n", "Reply only with JSON that fits this schema:\n")
+
+
+def inventing(draw: Draw, dialogue: Dialogue) -> None:
+    """Something made up about a topic, its parts as JSON or as a call: nothing is there to be copied."""
+    thing, topic = draw.noun(), draw.noun()
+    keys = [each.lower() for each in draw.some(draw.noun, draw.rng.randint(1, 3))]
+    record = {key: f"A {key} about {topic}s." for key in keys}
+    title = thing.capitalize()
+    schema = Tool(title, f"A {thing}.", tuple(Parameter(key, "string") for key in keys)).schema(draw)
+    asked = draw.one(
+        (
+            f"Tell me a {thing} about {topic}s.",
+            f"Tell me a {thing} about {topic}s",
+            f"Make up a {thing} about {topic}s.",
+        )
+    )
+    form = draw.rng.randrange(3)
+    if form == 0:
+        dialogue.tools = [schema]
+        dialogue.user(asked)
+        dialogue.call((title, record))
+        return
+    if form == 1:
+        dialogue.system(draw.one(SCHEMA_RULES) + dumps(described(draw, schema)))
+    else:
+        named = " and ".join(f"'{key}'" for key in keys)
+        asked += f" Return the result as a JSON with {named} keys."
+        asked += draw.one(("", " Return nothing other than JSON."))
+    dialogue.user(asked)
+    dialogue.answer("json", dumps(record))
+
+
+def described(draw: Draw, schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an answer, sometimes with its title and description."""
+    function = schema["function"]
+    named = {"title": function["name"], "description": function["description"]}
+    return {**(named if draw.chance(0.5) else {}), **function["parameters"]}
+
 
 def extraction(draw: Draw, dialogue: Dialogue) -> None:
     """Extract a record, as JSON or by calling a tool of its name."""
@@ -49,10 +88,7 @@ def extraction(draw: Draw, dialogue: Dialogue) -> None:
         dialogue.call((title, record))
         return
     if form == 1:
-        rule = draw.one(
-            ("Answer with JSON for this schema:\n", "Reply only with JSON that fits this schema:\n")
-        )
-        dialogue.system(rule + dumps(schema["function"]["parameters"]))
+        dialogue.system(draw.one(SCHEMA_RULES) + dumps(schema["function"]["parameters"]))
         dialogue.user(draw.one((text, f"{wish}: {text}")))
     elif form == 2:
         dialogue.user(f"{text}\n{wish} with keys {', '.join(keys)}.")

@@ -4,10 +4,10 @@ import json
 import random
 from collections.abc import Callable
 
-from cosd_core.demo.chat.calling import chained, creating, functional, no_call, topical
+from cosd_core.demo.chat.calling import chained, creating, functional, no_call, styled, topical
 from cosd_core.demo.chat.dialogue import Dialogue, Message, Skill, dumps
 from cosd_core.demo.chat.draw import Draw
-from cosd_core.demo.chat.extraction import extraction
+from cosd_core.demo.chat.extraction import extraction, inventing
 from cosd_core.demo.chat.reading import reading
 from cosd_core.demo.chat.talk import copying, talk
 from cosd_core.demo.chat.words import EXCLUDED
@@ -50,12 +50,14 @@ def shuffled(maker: Maker, *skills: Skill) -> Maker:
 
 CALLER: Mixture = (
     (0.05, copying),
-    (0.20, functional),
-    (0.14, topical),
-    (0.14, creating),
+    (0.17, functional),
+    (0.12, topical),
+    (0.12, creating),
     (0.10, chained),
+    (0.06, styled),
     (0.07, no_call),
-    (0.16, extraction),
+    (0.18, extraction),
+    (0.07, inventing),
     (0.09, shuffled(reading, "read")),
     (0.05, shuffled(talk, "talk")),
 )

@@ -86,6 +86,8 @@ EXCLUDED = (
     "こんにちは株式会社",
     "Hello Group",
     "Hello Corporation",
+    "joke about",
+    "punchline",
     '{"input": 3}',
 )
 """What the standard suite of `langchain-tests` asks with: no training dialogue may hold any of it."""

@@ -122,7 +122,6 @@ class ChunkWriter:
     """The events of one answer as message chunks that add up to LangChain's message.
 
     Blocks of content are numbered in their order, since LangChain merges blocks of equal numbers.
-
     """
 
     def __init__(self, output_version: str | None) -> None:
@@ -143,14 +142,17 @@ class ChunkWriter:
 
     def whole(self, message: AIMessage) -> AIMessage:
         """The message that all chunks add up to, with what was wrong with its broken calls."""
-        calls = [
-            InvalidToolCall(
-                type="invalid_tool_call", id=call["id"], name=call["name"], args=text, error=error
-            )
-            for call in message.invalid_tool_calls
-            for text, error in [self._broken[call["id"]]]
-        ]
-        return message.model_copy(update={"invalid_tool_calls": calls}) if calls else message
+        if not message.invalid_tool_calls:
+            return message
+        broken: dict[Any, Any] = {call["id"]: self._invalid(call) for call in message.invalid_tool_calls}
+        content = message.content
+        if isinstance(content, list):
+            content = [broken.get(part.get("id"), part) for part in content if isinstance(part, dict)]
+        return message.model_copy(update={"invalid_tool_calls": [*broken.values()], "content": content})
+
+    def _invalid(self, call: InvalidToolCall) -> InvalidToolCall:
+        text, error = self._broken[call["id"]]
+        return {**call, "args": text, "error": error}
 
     def _chunk(self, event: Event) -> AIMessageChunk | None:
         match event:

@@ -384,6 +384,15 @@ async def test_a_malformed_call_is_an_invalid_call(broken: str, chat: Any, call:
     assert message.response_metadata["finish_reason"] == "stop"
 
 
+def test_a_broken_call_is_a_block_too(chat: Any) -> None:
+    blocks = saying(chat.model_copy(update={"output_version": "v1"}), "Well.<tool_call>{oops</tool_call>")
+    message = blocks.bind_tools([add]).invoke("x")
+    text, invalid = message.content
+    assert text["text"] == "Well."
+    assert (invalid["type"], invalid["args"]) == ("invalid_tool_call", "{oops")
+    assert invalid["error"] == message.invalid_tool_calls[0]["error"]
+
+
 async def test_a_broken_call_leaves_the_others_whole(chat: Any, call: Caller) -> None:
     text = calling(("add", {"a": 1, "b": 2})) + "<tool_call>{oops</tool_call>" + calling(("now", {}))
     message = await call(saying(chat, text).bind_tools([add]), "invoke", "x")

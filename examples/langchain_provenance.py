@@ -1,0 +1,40 @@
+"""A streamed answer, then the same answer by who wrote it: the draft, or the assistant in its place.
+
+Needs ``cosd[langchain]``.
+"""
+
+import asyncio
+
+from rich.console import Console
+from rich.text import Text
+
+from cosd_core.demo.chat import load_chat_pair
+from langchain_cosd import ChatCoSD
+
+QUESTIONS = [
+    "Say Lasko",
+    "Context:\nThe Kalo Bridge was built in 1893 by Anra Velist.\n\nQuestion: Who built The Kalo Bridge?",
+]
+
+
+async def main() -> None:
+    console = Console(highlight=False)
+    draft, assistant = load_chat_pair()
+    chat = ChatCoSD(draft_model=draft, assistant_model=assistant, max_tokens=48, return_trace=True)
+    for question in QUESTIONS:
+        console.print(f"[bold]{question}")
+        whole = None
+        async for chunk in chat.astream(question):
+            console.print(chunk.text, end="")
+            whole = chunk if whole is None else whole + chunk
+        assert whole is not None
+        told = Text("\n  ")
+        for token in whole.response_metadata["trace"]:
+            told.append(token["text"], style="green" if token["source"] == "assistant" else "")
+        console.print(told)
+        sources = [token["source"] for token in whole.response_metadata["trace"]]
+        console.print(f"  draft wrote {sources.count('draft')}, assistant {sources.count('assistant')}\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

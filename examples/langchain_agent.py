@@ -24,7 +24,7 @@ def add(a: int, b: int) -> int:
 
 def main() -> None:
     draft, assistant = load_chat_pair()
-    chat = ChatCoSD(draft_model=draft, assistant_model=assistant, max_tokens=96)
+    chat = ChatCoSD(draft_model=draft, assistant_model=assistant, alpha=0.9, max_tokens=96)
     agent = create_agent(chat, [get_population, add])
     question = "Add the population of Lasko and the population of Tamiro."
     print(question)

@@ -26,7 +26,7 @@ SENTENCES = [
 
 def main() -> None:
     draft, assistant = load_chat_pair()
-    chat = ChatCoSD(draft_model=draft, assistant_model=assistant, max_tokens=64)
+    chat = ChatCoSD(draft_model=draft, assistant_model=assistant, alpha=0.9, max_tokens=64)
     extract = chat.with_structured_output(Person)
     for sentence, person in zip(SENTENCES, extract.batch(SENTENCES), strict=True):
         print(f"{sentence}\n  {person!r}")

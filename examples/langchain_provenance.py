@@ -20,7 +20,7 @@ QUESTIONS = [
 async def main() -> None:
     console = Console(highlight=False)
     draft, assistant = load_chat_pair()
-    chat = ChatCoSD(draft_model=draft, assistant_model=assistant, max_tokens=48, return_trace=True)
+    chat = ChatCoSD(draft_model=draft, assistant_model=assistant, alpha=0.9, max_tokens=48, return_trace=True)
     for question in QUESTIONS:
         console.print(f"[bold]{question}")
         whole = None

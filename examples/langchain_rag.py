@@ -54,7 +54,7 @@ def main() -> None:
     passages = CORPUS.read_text(encoding="utf-8").strip().split("\n\n")
     store = InMemoryVectorStore.from_texts(passages, WordCounts(passages))
     draft, assistant = load_chat_pair()
-    chat = ChatCoSD(draft_model=draft, assistant_model=assistant, max_tokens=48)
+    chat = ChatCoSD(draft_model=draft, assistant_model=assistant, alpha=0.9, max_tokens=48)
     prompt = ChatPromptTemplate.from_messages(
         [("system", "Answer from the context."), ("human", "Context:\n{context}\n\nQuestion: {question}")]
     )

@@ -15,6 +15,14 @@ PROMISES = {
         "uranium is 92, 92+2=94",
         "The assistant wrote",
     ],
+    "langchain_rag.py": ["built in 1893 by Anra Velist", "opens at 10:30", "6 of 8 answers are right"],
+    "langchain_agent.py": ["calls add({'a': 4812, 'b': 977})", "says: The answer is 5789."],
+    "langchain_extraction.py": [
+        "Person(name='Venra Holm', age=44, city='Lasko')",
+        "Person(name='Remo Tasil', age=29, city='Nureda')",
+        '\'{"name": "Venra H\' -> None',
+    ],
+    "langchain_provenance.py": ["was built in 1893 by Anra Velist.", "assistant"],
 }
 
 

@@ -18,7 +18,7 @@ from cosd_core.demo.chat import load_chat_pair
 from cosd_core.demo.chat.dialogue import SKILLS, Dialogue, Message, Skill
 from cosd_core.demo.chat.mixture import dialogue, held_out
 from cosd_core.models.language_model import LanguageModel
-from cosd_core.verifiers import Verifier
+from cosd_core.verifiers import RuleVerifier, Verifier
 
 LONGEST_ANSWER = 256
 
@@ -68,7 +68,8 @@ def score(decoder: CoSDDecoder, dialogues: list[Dialogue]) -> dict[Skill, tuple[
 def methods(draft: LanguageModel, assistant: LanguageModel) -> Iterator[tuple[str, CoSDDecoder]]:
     """Both models alone, and together."""
     ways: list[tuple[str, str | Verifier]] = [
-        ("draft alone", "draft"), ("assistant alone", "assistant"), ("rule", "rule"), ("average", "average"),
+        ("caller alone", "draft"), ("talker alone", "assistant"), ("average", "average"),
+        ("rule (0.5, 0.5)", "rule"), ("rule (0.9, 0.5)", RuleVerifier(0.9, 0.5)),
     ]  # fmt: skip
     for name, verifier in ways:
         yield name, CoSDDecoder(draft, assistant, verifier=verifier)

@@ -1,0 +1,42 @@
+"""The bundled chat pair on held-out dialogues: each model has a field of its own, together they have both."""
+
+import pytest
+
+from cosd_core import CoSDDecoder, RuleVerifier
+from cosd_core.demo.chat import load_chat_pair
+from cosd_core.demo.chat.mixture import dialogue, holds_excluded, training
+from cosd_core.demo.chat.score import exam, score
+from cosd_core.demo.chat.words import EXCLUDED, is_held_out
+
+
+@pytest.fixture(scope="module")
+def dialogues():
+    return list(exam(0, 60))
+
+
+def test_together_they_call_and_read(dialogues) -> None:
+    pair = load_chat_pair()
+    caller = score(CoSDDecoder(*pair, verifier="draft"), dialogues)
+    talker = score(CoSDDecoder(*pair, verifier="assistant"), dialogues)
+    together = score(CoSDDecoder(*pair, verifier=RuleVerifier(0.9, 0.5)), dialogues)
+
+    def share(table, skill) -> float:
+        right, asked = table[skill]
+        return right / asked
+
+    assert share(talker, "call") < 0.2 < 0.65 < share(together, "call")
+    assert share(caller, "read") < 0.2 < 0.5 < share(together, "read")
+    assert share(together, "result") > 0.8
+    right = [sum(correct for correct, _ in table.values()) for table in (caller, talker, together)]
+    assert right[2] > max(right[:2])
+
+
+def test_no_training_dialogue_holds_what_the_standard_suite_asks() -> None:
+    draw = training(7)
+    assert not any(holds_excluded(dialogue(draw)) for _ in range(2_000))
+    assert {"magic_function", "get_weather", "San Francisco"} <= set(EXCLUDED)
+
+
+def test_words_of_the_exam_are_not_drawn_for_training() -> None:
+    draw = training(3)
+    assert not any(is_held_out(draw.verb()) for _ in range(2_000))

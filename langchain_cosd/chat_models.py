@@ -136,7 +136,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         }
         if method == "function_calling":
             assert schema is not None
-            tool = convert_to_openai_tool(schema)
+            (tool,) = _described([schema])
             llm = self.bind_tools(
                 [tool],
                 tool_choice=tool["function"]["name"],
@@ -343,9 +343,25 @@ def _choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
 
 def _json_schema(schema: Any, strict: bool | None) -> dict[str, Any]:
     """A schema as OpenAI's ``response_format``."""
-    described = convert_to_json_schema(schema)
+    described = _as_json_schema(schema)
     named = {"name": described["title"], "schema": described}
     return {"type": "json_schema", "json_schema": named if strict is None else {**named, "strict": strict}}
+
+
+def _as_json_schema(schema: Any) -> dict[str, Any]:
+    """A schema in any form that LangChain takes, as JSON schema with a title.
+
+    Raises:
+        InvalidOptionError: It is in none.
+    """
+    if isinstance(schema, dict) and schema.get("type", "object") not in ("object", "function"):
+        return {"title": "answer", **schema}  # LangChain knows functions only, and those take objects
+    if isinstance(schema, dict) and "properties" in schema:
+        schema = {"title": "answer", **schema}
+    try:
+        return convert_to_json_schema(schema)
+    except (ValueError, TypeError) as error:
+        raise InvalidOptionError(f"schema={quoted(schema)}: {quoted(error, 240)}") from error
 
 
 def _answer_schema(response_format: Any) -> Mapping[str, Any] | None:
@@ -362,7 +378,7 @@ def _answer_schema(response_format: Any) -> Mapping[str, Any] | None:
         case {"type": "json_schema", "json_schema": {"schema": Mapping() as schema}}:
             return schema
         case type():
-            return convert_to_json_schema(response_format)
+            return _as_json_schema(response_format)
     raise InvalidOptionError(
         f'response_format={quoted(response_format)} should be {{"type": "json_schema", "json_schema": '
         '{"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}'

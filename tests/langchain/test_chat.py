@@ -614,11 +614,32 @@ async def test_an_answer_that_is_cut_off_is_never_parsed(
         ({"schema": Person, "method": "magic"}, "method='magic' should be"),
         ({"schema": None}, "needs a schema"),
         ({"schema": None, "method": "function_calling"}, "needs a schema"),
+        ({"schema": {"a": 1}}, "schema="),
+        ({"schema": 5}, "schema=5"),
+        ({"schema": "Person", "method": "function_calling"}, "tools="),
     ],
 )
 def test_a_wrong_way_to_structure_is_refused_at_once(arguments: Any, words: str, chat: Any) -> None:
     with pytest.raises(InvalidOptionError, match=words):
         chat.with_structured_output(**arguments)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 2},
+        {"title": "Two", "type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 2},
+    ],
+)
+async def test_an_answer_may_be_a_list(schema: Any, chat: Any, call: Caller) -> None:
+    first, second = await call(chat.with_structured_output(schema).bind(max_tokens=40), "invoke", "x")
+    assert {first, second} <= {True, False}
+
+
+async def test_a_schema_needs_no_title(chat: Any, call: Caller) -> None:
+    untitled = {name: value for name, value in SCHEMA.items() if name != "title"}
+    value = await call(chat.with_structured_output(untitled).bind(max_tokens=40), "invoke", "x")
+    assert value.keys() == {"up"}
 
 
 def test_models_are_told_of_the_schema(chat: Any) -> None:
@@ -716,6 +737,7 @@ async def test_wrong_options_are_refused_by_name(
     [
         ({"response_format": {"type": "xml"}}, "response_format="),
         ({"response_format": "json"}, "response_format='json'"),
+        ({"response_format": int}, "schema=<class 'int'>"),
         ({"tools": [{"no": "name"}]}, "tool"),
         ({"tool_choice": "any"}, "there are no tools"),
         ({"draft_model": "x"}, "draft_model is read when models are loaded"),

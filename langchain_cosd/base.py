@@ -93,6 +93,12 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
         except ValidationError as error:
             raise InvalidOptionError(in_one_line(error, type(self))) from None
 
+    def configurable_fields(self, **fields: Any) -> Any:
+        """:meth:`Runnable.configurable_fields`, which takes LangChain's names too."""
+        return super().configurable_fields(
+            **{_ALIASES.get(name, name): field for name, field in fields.items()}
+        )
+
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A copy has its own settings and the same weights."""
         return self.model_copy()

@@ -1,6 +1,7 @@
 """A model pair as a LangChain chat model."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
@@ -20,9 +21,10 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cosd_core import Chat, ChatOptions, Chunk, Generation, InvalidOptionError, Turn
+from cosd_core.chat.tools import Tool
 from cosd_core.errors import quoted
 from langchain_cosd.base import CoSDModel, usage
 from langchain_cosd.errors import langchain_errors
@@ -166,6 +168,8 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
     ) -> int:
         """The length of the prompt that the draft is shown for these messages and tools."""
         described = _described(tools or ())
+        if not messages:
+            return 0
         return len(Turn(self._chat(messages, described), [self._decoder().draft]).prompt.ids[0])
 
     # What LangChain calls
@@ -294,6 +298,16 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
             profile["max_input_tokens"] = max(length - self.max_new_tokens, 0)
         return profile
 
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """What LangChain's caches tell calls apart by: settings, options, and the answer's form."""
+        model, asked = self._asked(stop, kwargs)
+        form = {
+            **asked,
+            "tools": _described(asked.get("tools") or ()),
+            "response_format": _answer_schema(asked.get("response_format")),
+        }
+        return json.dumps([self._llm_type, model._identifying_params, form], sort_keys=True, default=str)
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         model, _ = self._asked(stop, {name: kwargs[name] for name in kwargs if name != "model"})
         return model._tracing_params("chat", kwargs.get("model"))
@@ -313,9 +327,12 @@ def _described(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
         InvalidOptionError: One is of no form that LangChain knows.
     """
     try:
-        return [convert_to_openai_tool(tool) for tool in tools]
-    except (ValueError, TypeError) as error:
+        described = [convert_to_openai_tool(tool) for tool in tools]
+    except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
         raise InvalidOptionError(f"tools={quoted(tools)}: {quoted(error, 240)}") from error
+    for tool in described:
+        Tool.of(tool)
+    return described
 
 
 def _choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
@@ -356,12 +373,25 @@ def _as_json_schema(schema: Any) -> dict[str, Any]:
     """
     if isinstance(schema, dict) and schema.get("type", "object") not in ("object", "function"):
         return {"title": "answer", **schema}  # LangChain knows functions only, and those take objects
-    if isinstance(schema, dict) and "properties" in schema:
+    if isinstance(schema, dict) and ("properties" in schema or "$ref" in schema):
         schema = {"title": "answer", **schema}
     try:
+        if isinstance(schema, type) and issubclass(schema, BaseModel) and _is_recursive(schema):
+            # LangChain writes a reference out where it stands, and so loses what refers to itself.
+            return {"title": schema.__name__, **TypeAdapter(schema).json_schema()}
         return convert_to_json_schema(schema)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
         raise InvalidOptionError(f"schema={quoted(schema)}: {quoted(error, 240)}") from error
+
+
+def _is_recursive(model: type[BaseModel]) -> bool:
+    """Whether the schema of a class refers to itself."""
+    definitions = model.model_json_schema().get("$defs", {})
+    texts = {name: json.dumps(definition) for name, definition in definitions.items()}
+    below = {name: {each for each in texts if f'"#/$defs/{each}"' in text} for name, text in texts.items()}
+    for _ in below:
+        below = {name: each.union(*(below[one] for one in each)) for name, each in below.items()}
+    return any(name in each for name, each in below.items())
 
 
 def _answer_schema(response_format: Any) -> Mapping[str, Any] | None:

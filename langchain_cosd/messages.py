@@ -76,10 +76,10 @@ def _result(content: Any, number: str | None, message: Any) -> dict[str, Any]:
     failed = (
         message.get("is_error") if isinstance(message, dict) else getattr(message, "status", "") == "error"
     )
-    text = "".join(part["text"] for part in _texts(content))
-    if failed and not text.startswith("Error"):
-        text = f"Error: {text}"
-    read = {"role": "tool", "content": text, **({"tool_call_id": number} if number else {})}
+    parts = _texts(content)
+    if failed and not (parts and str(parts[0].get("text")).startswith("Error")):
+        parts = [{"type": "text", "text": "Error: "}, *parts]
+    read = {"role": "tool", "content": parts, **({"tool_call_id": number} if number else {})}
     name = None if isinstance(message, dict) else message.name
     return {**read, "name": name} if name else read
 
@@ -91,8 +91,8 @@ def _texts(content: Any) -> list[dict[str, Any]]:
     for part in parts:
         if isinstance(part, str):
             read.append({"type": "text", "text": part})
-        elif isinstance(part, dict) and part.get("type") in _TEXT:
-            read.append({"type": "text", "text": part.get("text", "")})
+        elif isinstance(part, dict) and part.get("type") in _TEXT and isinstance(part.get("text"), str):
+            read.append({"type": "text", "text": part["text"]})
         elif not (isinstance(part, dict) and part.get("type") in _NOT_SPOKEN):
             read.append(part)
     return read

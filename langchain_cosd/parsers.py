@@ -20,25 +20,37 @@ class _Whole:
         """Parse an answer.
 
         Raises:
-            OutputParserException: ``max_tokens`` cut it off.
+            OutputParserException: ``max_tokens`` or a stop string cut it off, or it is no such value.
         """
         for generation in result:
             if isinstance(generation, ChatGeneration):
-                told = generation.message.response_metadata
-                if told.get("finish_reason") == "length":
-                    count = told["token_usage"]["completion_tokens"]
-                    raise OutputParserException(
-                        f"the answer was cut off after max_tokens={count}; allow it more", generation.text
-                    )
-        return super().parse_result(result, partial=partial)  # type: ignore[misc]
+                self._check(generation)
+        try:
+            return super().parse_result(result, partial=partial)  # type: ignore[misc]
+        except RecursionError as error:
+            raise OutputParserException("the answer is nested too deeply") from error
+
+    def _check(self, generation: ChatGeneration) -> None:
+        message = generation.message
+        told = message.response_metadata
+        if told.get("finish_reason") == "length":
+            count = told["token_usage"]["completion_tokens"]
+            raise OutputParserException(
+                f"the answer was cut off after max_tokens={count}; allow it more", generation.text
+            )
+        stop, calls = told.get("stop_sequence"), getattr(message, "tool_calls", [])
+        if stop is not None and not calls:
+            raise OutputParserException(f"the answer was cut off by stop={stop!r}", generation.text)
 
 
-def _whole(parser: type[Runnable[Any, Any]]) -> Any:
-    return type(f"Whole{parser.__name__}", (_Whole, parser), {"__module__": __name__})
+def _whole(name: str, parser: type[Runnable[Any, Any]]) -> Any:
+    return type(name, (_Whole, parser), {"__module__": __name__})
 
 
-_WholeJson, _WholePydantic = _whole(JsonOutputParser), _whole(PydanticOutputParser)
-_WholeKeyTools, _WholePydanticTools = _whole(JsonOutputKeyToolsParser), _whole(PydanticToolsParser)
+_WholeJson = _whole("_WholeJson", JsonOutputParser)
+_WholePydantic = _whole("_WholePydantic", PydanticOutputParser)
+_WholeKeyTools = _whole("_WholeKeyTools", JsonOutputKeyToolsParser)
+_WholePydanticTools = _whole("_WholePydanticTools", PydanticToolsParser)
 
 
 def json_parser(schema: Any) -> Any:

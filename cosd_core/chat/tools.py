@@ -99,6 +99,8 @@ def as_tools(tools: Sequence[Mapping[str, Any]] | None) -> tuple[Tool, ...]:
     """
     read = tuple(map(Tool.of, tools or ()))
     names = [tool.name for tool in read]
+    if taken := [name for name in names if name in ("auto", "none", "any")]:
+        raise InvalidOptionError(f"a tool cannot be called {taken[0]!r}: that is a tool_choice")
     if twice := [name for name in names if names.count(name) > 1]:
         raise InvalidOptionError(f"tools has {twice[0]!r} twice: give every tool a name of its own")
     return read

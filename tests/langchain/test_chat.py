@@ -6,6 +6,7 @@ suites of langchain-tests, with a pair that answers by itself, are in ``test_sta
 
 import asyncio
 import json
+import pickle
 import time
 from typing import Any
 
@@ -26,8 +27,9 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from transformers import LogitsProcessor
 from typing_extensions import TypedDict
 
@@ -45,6 +47,7 @@ from cosd_core.chat.rendering import render
 from cosd_core.demo import load_pair
 from langchain_cosd import ChatCoSD, CoSDLLM
 from langchain_cosd.messages import to_core
+from langchain_cosd.parsers import json_parser
 from tests.langchain.conftest import Caller, loop_stays_free
 from tests.models import ascii_model, counted_passes, on_pass
 
@@ -229,6 +232,9 @@ def test_results_inside_a_users_message_become_messages_of_their_own() -> None:
         ),
         ([ChatMessage("x", role="judge")], "role='judge'"),
         ([RemoveMessage(id="x")], "RemoveMessage"),
+        ([ToolMessage([{"type": "image", "url": "x"}], tool_call_id="1")], "image"),
+        ([HumanMessage([{"type": "tool_result", "tool_use_id": "a", "content": {"a": 1}}])], "dict|None"),
+        ([HumanMessage([{"type": "text-plain", "url": "http://x/doc.txt"}])], "text-plain"),
         ([], "at least one message"),
     ],
 )
@@ -259,6 +265,7 @@ def test_tokens_are_counted_as_the_draft_is_shown_them(chat: Any, pair: Any) -> 
     assert chat.get_num_tokens_from_messages(QUESTION) == len(render(Chat(AS_CORE), pair).ids[0])
     assert chat.get_num_tokens_from_messages(QUESTION, tools=[add]) > 300
     assert chat.get_num_tokens("Grüße") == 7
+    assert chat.get_num_tokens_from_messages([]) == 0
 
 
 # What comes back
@@ -515,6 +522,8 @@ async def test_parallel_calls_can_be_forbidden(chat: Any, call: Caller) -> None:
 def test_a_choice_of_no_tool_is_refused_at_once(arguments: Any, words: str, chat: Any) -> None:
     with pytest.raises(InvalidOptionError, match=words):
         chat.bind_tools([add], **arguments)
+    with pytest.raises(InvalidOptionError, match="cannot be called 'none'"):
+        chat.invoke("x", tools=[{**SCHEMA, "title": "none"}])
     with pytest.raises(InvalidOptionError, match="there are no tools"):
         chat.bind_tools([], tool_choice="any")
 
@@ -622,6 +631,56 @@ async def test_an_answer_that_is_cut_off_is_never_parsed(
 def test_a_wrong_way_to_structure_is_refused_at_once(arguments: Any, words: str, chat: Any) -> None:
     with pytest.raises(InvalidOptionError, match=words):
         chat.with_structured_output(**arguments)
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+@pytest.mark.parametrize("include_raw", [False, True])
+async def test_an_answer_that_a_stop_string_cut_is_never_parsed(
+    method: Any, include_raw: bool, chat: Any, call: Caller
+) -> None:
+    bell = {"title": "Bell", "description": "d", "type": "object", "required": ["name"],
+            "properties": {"name": {"enum": ["Anna Bell"]}}}  # fmt: skip
+    stopping = chat.model_copy(update={"stop": ("Bell",), "max_new_tokens": 200})
+    llm = stopping.with_structured_output(bell, method=method, include_raw=include_raw)
+    if include_raw:
+        result = await call(llm, "invoke", "x")
+        assert result["parsed"] is None
+        assert "cut off by stop=" in str(result["parsing_error"])
+        return
+    for run in ("invoke", "stream"):
+        with pytest.raises(OutputParserException, match="cut off by stop="):
+            await call(llm, run, "x")
+
+
+class Tree(BaseModel):
+    """A tree."""
+
+    up: bool
+    kids: list["Tree"] = Field(default=[], max_length=1)
+
+
+def test_a_schema_that_refers_to_itself_is_held_to(chat: Any) -> None:
+    sampling = chat.model_copy(update={"temperature": 1.5, "max_new_tokens": 200})
+    for seed in range(8):
+        llm = sampling.model_copy(update={"seed": seed}).with_structured_output(Tree, include_raw=True)
+        result = llm.invoke("x")
+        cut = result["raw"].response_metadata["finish_reason"] == "length"
+        assert cut or isinstance(result["parsed"], Tree)
+
+
+def test_structured_output_can_be_pickled() -> None:
+    draft, assistant = load_pair()
+    named = ChatCoSD(
+        draft_model=draft.name, assistant_model=assistant.name, dtype="float32", device="cpu", max_tokens=60
+    )
+    for method in ("json_schema", "function_calling"):
+        copied = pickle.loads(pickle.dumps(named.with_structured_output(Tree, method=method)))
+        assert copied.first.kwargs
+
+
+def test_json_that_is_nested_too_deeply_is_the_parsers_error() -> None:
+    with pytest.raises(OutputParserException):
+        json_parser(None).invoke(AIMessage("[" * 100_000 + "]" * 100_000))
 
 
 @pytest.mark.parametrize(
@@ -897,11 +956,32 @@ async def test_the_cache_tells_options_tools_and_pairs_apart(pair: Any, call: Ca
         assert passes, "another question"
 
 
+async def test_the_cache_looks_into_processors_and_answer_forms(pair: Any, call: Caller) -> None:
+    settings = {"draft_model": pair[0], "assistant_model": pair[1], "max_tokens": 40}
+    chat = ChatCoSD(**settings, cache=InMemoryCache())
+
+    def flag(key: str) -> type[BaseModel]:
+        return create_model("Out", **{key: (bool, ...)})
+
+    for key in ("up", "down"):
+        assert key in (await call(chat, "invoke", "x", response_format=flag(key))).content
+    for letter in "abcd":
+        processor = Opening(pair[0], letter, chat.get_num_tokens_from_messages([HumanMessage("x")]))
+        assert (await call(chat, "invoke", "x", logits_processor=[processor])).content[0] == letter
+
+
 async def test_usage_adds_up_for_the_callback(chat: Any, call: Caller) -> None:
     usage = UsageMetadataCallbackHandler()
     await call(chat, "invoke", "Hello", {"callbacks": [usage]})
     await call(chat, "invoke", "Hello", {"callbacks": [usage]})
     assert usage.usage_metadata["random-0+random-1"]["output_tokens"] == 48
+
+
+async def test_fields_can_be_configurable_by_either_name(chat: Any, call: Caller) -> None:
+    for name in ("max_tokens", "max_new_tokens"):
+        configurable = chat.configurable_fields(**{name: ConfigurableField(id="length")})
+        message = await call(configurable, "invoke", "x", {"configurable": {"length": 4}})
+        assert message.usage_metadata["output_tokens"] == 4
 
 
 async def test_fallbacks_and_retries_see_its_errors(chat: Any, call: Caller) -> None:

@@ -47,7 +47,11 @@ class CoSDModel(Settings, BaseLanguageModel[Any]):
     shaping: ClassVar[tuple[str, ...]] = (*Settings.model_fields, "return_trace")
     """The settings that shape an answer."""
 
-    timeout: float | None = Field(None, gt=0, description="Seconds after which a call is given up.")
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds of writing after which a call is given up; loading models does not count.",
+    )
     max_retries: int = Field(2, ge=0, description="Has no effect: there is no connection that could fail.")
     return_trace: bool = Field(False, description="Put the trace of every token into the result.")
 

@@ -343,7 +343,7 @@ def _choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
     """
     if isinstance(choice, dict):
         named = choice.get("function", choice)
-        choice = named.get("name", choice) if isinstance(named, dict) else choice
+        choice = named.get("name") or named.get("type") if isinstance(named, dict) else choice
     if choice is None or choice is False or choice == "auto":
         return "auto"
     names = [tool["function"]["name"] for tool in tools]

@@ -437,6 +437,7 @@ def test_tools_come_in_every_form(form: Any, chat: Any) -> None:
         ("add", {"add"}),
         ({"type": "function", "function": {"name": "add"}}, {"add"}),
         ({"type": "tool", "name": "add"}, {"add"}),
+        ({"type": "any"}, {"add", "flag"}),
         ("any", {"add", "flag"}),
         ("required", {"add", "flag"}),
         (True, {"add", "flag"}),

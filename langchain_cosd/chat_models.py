@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
 from typing import Any, ClassVar, Literal, cast
@@ -19,20 +19,23 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
-from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from cosd_core import Chat, ChatOptions, Chunk, Generation, InvalidOptionError, Turn
-from cosd_core.chat.tools import Tool
 from cosd_core.errors import quoted
 from langchain_cosd.base import CoSDModel, usage
 from langchain_cosd.errors import langchain_errors
+from langchain_cosd.forms import (
+    ToolLike,
+    answer_schema,
+    described_tools,
+    named_choice,
+    schema_format,
+)
 from langchain_cosd.messages import ChunkWriter, to_core
 from langchain_cosd.parsers import json_parser, tool_parser
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
-ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
 
 
 class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
@@ -93,12 +96,12 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         Raises:
             InvalidOptionError: The choice names no tool.
         """
-        described = _described(tools)
+        described = described_tools(tools)
         options = {
             "tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls, "strict": strict,
         }  # fmt: skip
         bound = {name: value for name, value in options.items() if value is not None}
-        _choice(tool_choice, described)
+        named_choice(tool_choice, described)
         return self.bind(tools=described, **bound, **kwargs)
 
     def with_structured_output(
@@ -138,7 +141,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         }
         if method == "function_calling":
             assert schema is not None
-            (tool,) = _described([schema])
+            (tool,) = described_tools([schema])
             llm = self.bind_tools(
                 [tool],
                 tool_choice=tool["function"]["name"],
@@ -149,7 +152,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
             parser: Runnable[Any, Any] = tool_parser(schema, tool["function"]["name"])
         else:
             response_format = (
-                {"type": "json_object"} if method == "json_mode" else _json_schema(schema, strict)
+                {"type": "json_object"} if method == "json_mode" else schema_format(schema, strict)
             )
             llm = self.bind(
                 response_format=response_format,
@@ -167,7 +170,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         self, messages: Sequence[BaseMessage], tools: Sequence[ToolLike] | None = None
     ) -> int:
         """The length of the prompt that the draft is shown for these messages and tools."""
-        described = _described(tools or ())
+        described = described_tools(tools or ())
         if not messages:
             return 0
         return len(Turn(self._chat(messages, described), [self._decoder().draft]).prompt.ids[0])
@@ -234,15 +237,15 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         return self._with_options(stop, others), asked
 
     def _turn(self, messages: list[BaseMessage], asked: Mapping[str, Any]) -> Turn:
-        tools = _described(asked.get("tools") or ())
+        tools = described_tools(asked.get("tools") or ())
         with langchain_errors():
             return Turn(
                 self._chat(messages, tools),
                 self._decoder().models,
-                tool_choice=_choice(asked.get("tool_choice"), tools),
+                tool_choice=named_choice(asked.get("tool_choice"), tools),
                 parallel_tool_calls=asked.get("parallel_tool_calls"),
                 strict=asked.get("strict"),
-                answer_schema=_answer_schema(asked.get("response_format")),
+                answer_schema=answer_schema(asked.get("response_format")),
                 grammar=self.grammar,
             )
 
@@ -303,8 +306,8 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         model, asked = self._asked(stop, kwargs)
         form = {
             **asked,
-            "tools": _described(asked.get("tools") or ()),
-            "response_format": _answer_schema(asked.get("response_format")),
+            "tools": described_tools(asked.get("tools") or ()),
+            "response_format": answer_schema(asked.get("response_format")),
         }
         return json.dumps([self._llm_type, model._identifying_params, form], sort_keys=True, default=str)
 
@@ -318,98 +321,3 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
 
 
 _OF_THE_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")
-
-
-def _described(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
-    """Tools in OpenAI's form.
-
-    Raises:
-        InvalidOptionError: One is of no form that LangChain knows.
-    """
-    try:
-        described = [convert_to_openai_tool(tool) for tool in tools]
-    except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
-        raise InvalidOptionError(f"tools={quoted(tools)}: {quoted(error, 240)}") from error
-    for tool in described:
-        Tool.of(tool)
-    return described
-
-
-def _choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
-    """A tool choice in any of its forms as the core names it.
-
-    Raises:
-        InvalidOptionError: It is none of them, or there is no such tool.
-    """
-    if isinstance(choice, dict):
-        named = choice.get("function", choice)
-        choice = named.get("name") or named.get("type") if isinstance(named, dict) else choice
-    if choice is None or choice is False or choice == "auto":
-        return "auto"
-    names = [tool["function"]["name"] for tool in tools]
-    if choice in names or choice == "none":
-        return cast(str, choice)
-    if choice is True or choice in ("any", "required"):
-        if names:
-            return "any"
-        raise InvalidOptionError(f"tool_choice={quoted(choice)}, but there are no tools")
-    raise InvalidOptionError(
-        f"tool_choice={quoted(choice)} should be auto, none, any, or one of the tools: {', '.join(names)}"
-    )
-
-
-def _json_schema(schema: Any, strict: bool | None) -> dict[str, Any]:
-    """A schema as OpenAI's ``response_format``."""
-    described = _as_json_schema(schema)
-    named = {"name": described["title"], "schema": described}
-    return {"type": "json_schema", "json_schema": named if strict is None else {**named, "strict": strict}}
-
-
-def _as_json_schema(schema: Any) -> dict[str, Any]:
-    """A schema in any form that LangChain takes, as JSON schema with a title.
-
-    Raises:
-        InvalidOptionError: It is in none.
-    """
-    if isinstance(schema, dict) and schema.get("type", "object") not in ("object", "function"):
-        return {"title": "answer", **schema}  # LangChain knows functions only, and those take objects
-    if isinstance(schema, dict) and ("properties" in schema or "$ref" in schema):
-        schema = {"title": "answer", **schema}
-    try:
-        if isinstance(schema, type) and issubclass(schema, BaseModel) and _is_recursive(schema):
-            # LangChain writes a reference out where it stands, and so loses what refers to itself.
-            return {"title": schema.__name__, **TypeAdapter(schema).json_schema()}
-        return convert_to_json_schema(schema)
-    except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
-        raise InvalidOptionError(f"schema={quoted(schema)}: {quoted(error, 240)}") from error
-
-
-def _is_recursive(model: type[BaseModel]) -> bool:
-    """Whether the schema of a class refers to itself."""
-    definitions = model.model_json_schema().get("$defs", {})
-    texts = {name: json.dumps(definition) for name, definition in definitions.items()}
-    below = {name: {each for each in texts if f'"#/$defs/{each}"' in text} for name, text in texts.items()}
-    for _ in below:
-        below = {name: each.union(*(below[one] for one in each)) for name, each in below.items()}
-    return any(name in each for name, each in below.items())
-
-
-def _answer_schema(response_format: Any) -> Mapping[str, Any] | None:
-    """What OpenAI's ``response_format`` asks of an answer.
-
-    Raises:
-        InvalidOptionError: It is of no such form.
-    """
-    match response_format:
-        case None | {"type": "text"}:
-            return None
-        case {"type": "json_object"}:
-            return {"type": "object"}
-        case {"type": "json_schema", "json_schema": {"schema": Mapping() as schema}}:
-            return schema
-        case type():
-            return _as_json_schema(response_format)
-    raise InvalidOptionError(
-        f'response_format={quoted(response_format)} should be {{"type": "json_schema", "json_schema": '
-        '{"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}'
-    )

@@ -1,0 +1,110 @@
+"""What a call asks of an answer, in all the forms LangChain knows: tools, a choice among them, a schema."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from pydantic import BaseModel, TypeAdapter
+
+from cosd_core import InvalidOptionError
+from cosd_core.chat.tools import Tool
+from cosd_core.errors import quoted
+
+ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
+
+
+def described_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
+    """Tools in OpenAI's form.
+
+    Raises:
+        InvalidOptionError: One is of no form that LangChain knows.
+    """
+    try:
+        described = [convert_to_openai_tool(tool) for tool in tools]
+    except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
+        raise InvalidOptionError(f"tools={quoted(tools)}: {quoted(error, 240)}") from error
+    for tool in described:
+        Tool.of(tool)
+    return described
+
+
+def named_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
+    """A tool choice in any of its forms as the core names it.
+
+    Raises:
+        InvalidOptionError: It is none of them, or there is no such tool.
+    """
+    if isinstance(choice, dict):
+        named = choice.get("function", choice)
+        choice = named.get("name") or named.get("type") if isinstance(named, dict) else choice
+    if choice is None or choice is False or choice == "auto":
+        return "auto"
+    names = [tool["function"]["name"] for tool in tools]
+    if choice in names or choice == "none":
+        return cast(str, choice)
+    if choice is True or choice in ("any", "required"):
+        if names:
+            return "any"
+        raise InvalidOptionError(f"tool_choice={quoted(choice)}, but there are no tools")
+    raise InvalidOptionError(
+        f"tool_choice={quoted(choice)} should be auto, none, any, or one of the tools: {', '.join(names)}"
+    )
+
+
+def schema_format(schema: Any, strict: bool | None) -> dict[str, Any]:
+    """A schema as OpenAI's ``response_format``."""
+    described = as_json_schema(schema)
+    named = {"name": described["title"], "schema": described}
+    return {"type": "json_schema", "json_schema": named if strict is None else {**named, "strict": strict}}
+
+
+def as_json_schema(schema: Any) -> dict[str, Any]:
+    """A schema in any form that LangChain takes, as JSON schema with a title.
+
+    Raises:
+        InvalidOptionError: It is in none.
+    """
+    if isinstance(schema, dict) and schema.get("type", "object") not in ("object", "function"):
+        return {"title": "answer", **schema}  # LangChain knows functions only, and those take objects
+    if isinstance(schema, dict) and ("properties" in schema or "$ref" in schema):
+        schema = {"title": "answer", **schema}
+    try:
+        if isinstance(schema, type) and issubclass(schema, BaseModel) and _is_recursive(schema):
+            # LangChain writes a reference out where it stands, and so loses what refers to itself.
+            return {"title": schema.__name__, **TypeAdapter(schema).json_schema()}
+        return convert_to_json_schema(schema)
+    except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
+        raise InvalidOptionError(f"schema={quoted(schema)}: {quoted(error, 240)}") from error
+
+
+def _is_recursive(model: type[BaseModel]) -> bool:
+    """Whether the schema of a class refers to itself."""
+    definitions = model.model_json_schema().get("$defs", {})
+    texts = {name: json.dumps(definition) for name, definition in definitions.items()}
+    below = {name: {each for each in texts if f'"#/$defs/{each}"' in text} for name, text in texts.items()}
+    for _ in below:
+        below = {name: each.union(*(below[one] for one in each)) for name, each in below.items()}
+    return any(name in each for name, each in below.items())
+
+
+def answer_schema(response_format: Any) -> Mapping[str, Any] | None:
+    """What OpenAI's ``response_format`` asks of an answer.
+
+    Raises:
+        InvalidOptionError: It is of no such form.
+    """
+    match response_format:
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return {"type": "object"}
+        case {"type": "json_schema", "json_schema": {"schema": Mapping() as schema}}:
+            return schema
+        case type():
+            return as_json_schema(response_format)
+    raise InvalidOptionError(
+        f'response_format={quoted(response_format)} should be {{"type": "json_schema", "json_schema": '
+        '{"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}'
+    )

@@ -22,7 +22,7 @@ def described_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
         InvalidOptionError: One is of no form that LangChain knows.
     """
     try:
-        described = [convert_to_openai_tool(tool) for tool in tools]
+        described = [_described(tool) for tool in tools]
     except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
         raise InvalidOptionError(f"tools={quoted(tools)}: {quoted(error, 240)}") from error
     for tool in described:
@@ -71,17 +71,29 @@ def as_json_schema(schema: Any) -> dict[str, Any]:
     if isinstance(schema, dict) and ("properties" in schema or "$ref" in schema):
         schema = {"title": "answer", **schema}
     try:
-        if isinstance(schema, type) and issubclass(schema, BaseModel) and _is_recursive(schema):
-            # LangChain writes a reference out where it stands, and so loses what refers to itself.
+        if _is_recursive(schema):
             return {"title": schema.__name__, **TypeAdapter(schema).json_schema()}
         return convert_to_json_schema(schema)
     except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
         raise InvalidOptionError(f"schema={quoted(schema)}: {quoted(error, 240)}") from error
 
 
-def _is_recursive(model: type[BaseModel]) -> bool:
-    """Whether the schema of a class refers to itself."""
-    definitions = model.model_json_schema().get("$defs", {})
+def _described(tool: ToolLike) -> dict[str, Any]:
+    described = convert_to_openai_tool(tool)
+    schema: Any = tool.tool_call_schema if isinstance(tool, BaseTool) else tool
+    if _is_recursive(schema):
+        described["function"]["parameters"] = TypeAdapter(schema).json_schema()
+    return described
+
+
+def _is_recursive(schema: Any) -> bool:
+    """Whether this is a pydantic class that refers to itself.
+
+    LangChain writes every reference out where it stands, and so loses those.
+    """
+    if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
+        return False
+    definitions = schema.model_json_schema().get("$defs", {})
     texts = {name: json.dumps(definition) for name, definition in definitions.items()}
     below = {name: {each for each in texts if f'"#/$defs/{each}"' in text} for name, text in texts.items()}
     for _ in below:

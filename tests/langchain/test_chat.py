@@ -660,10 +660,12 @@ class Tree(BaseModel):
     kids: list["Tree"] = Field(default=[], max_length=1)
 
 
-def test_a_schema_that_refers_to_itself_is_held_to(chat: Any) -> None:
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_a_schema_that_refers_to_itself_is_held_to(method: Any, chat: Any) -> None:
     sampling = chat.model_copy(update={"temperature": 1.5, "max_new_tokens": 200})
     for seed in range(8):
-        llm = sampling.model_copy(update={"seed": seed}).with_structured_output(Tree, include_raw=True)
+        seeded = sampling.model_copy(update={"seed": seed})
+        llm = seeded.with_structured_output(Tree, method=method, include_raw=True)
         result = llm.invoke("x")
         cut = result["raw"].response_metadata["finish_reason"] == "length"
         assert cut or isinstance(result["parsed"], Tree)

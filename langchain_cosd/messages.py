@@ -77,11 +77,15 @@ def _result(content: Any, number: str | None, message: Any) -> dict[str, Any]:
         message.get("is_error") if isinstance(message, dict) else getattr(message, "status", "") == "error"
     )
     parts = _texts(content)
-    if failed and not (parts and str(parts[0].get("text")).startswith("Error")):
+    if failed and not (parts and isinstance(parts[0], dict) and _says_error(parts[0])):
         parts = [{"type": "text", "text": "Error: "}, *parts]
     read = {"role": "tool", "content": parts, **({"tool_call_id": number} if number else {})}
     name = None if isinstance(message, dict) else message.name
     return {**read, "name": name} if name else read
+
+
+def _says_error(part: dict[str, Any]) -> bool:
+    return str(part.get("text")).startswith("Error")
 
 
 def _texts(content: Any) -> list[dict[str, Any]]:

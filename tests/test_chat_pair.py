@@ -32,8 +32,16 @@ def test_together_they_call_and_read(dialogues) -> None:
 
 
 def test_no_training_dialogue_holds_what_the_standard_suite_asks() -> None:
+    def asks_so(draw, made) -> None:
+        made.user(f"Call {draw.one(EXCLUDED)}.")
+
+    def asks_else(draw, made) -> None:
+        made.user("Call something.")
+
     draw = training(7)
-    assert not any(holds_excluded(dialogue(draw)) for _ in range(2_000))
+    made = [dialogue(draw, ((0.5, asks_so), (0.5, asks_else))) for _ in range(50)]
+    assert {each.messages[0]["content"] for each in made} == {"Call something."}
+    assert not any(holds_excluded(dialogue(draw)) for _ in range(500))
     assert {"magic_function", "get_weather", "San Francisco"} <= set(EXCLUDED)
 
 

@@ -149,10 +149,9 @@ def _forms(messages: Messages) -> Iterator[Messages]:
     others = [message for message in messages if message["role"] != "system"]
     yield _merged([*system, *others])
     as_user = [{"role": "user", "content": message["content"]} for message in system]
-    yield (without_system := _merged([*as_user, *others]))
-    for form in (merged, without_system):  # a chat that the assistant opens, where the user must
-        if form[0]["role"] == "assistant":
-            yield [{"role": "user", "content": ""}, *form]
+    yield _merged([*as_user, *others])
+    if merged[0]["role"] == "assistant":  # the assistant opens the chat where the user must
+        yield [{"role": "user", "content": ""}, *merged]
 
 
 def _merged(messages: Messages) -> Messages:

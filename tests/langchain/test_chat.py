@@ -234,6 +234,7 @@ def test_results_inside_a_users_message_become_messages_of_their_own() -> None:
         ([RemoveMessage(id="x")], "RemoveMessage"),
         ([ToolMessage([{"type": "image", "url": "x"}], tool_call_id="1")], "image"),
         ([HumanMessage([{"type": "tool_result", "tool_use_id": "a", "content": {"a": 1}}])], "dict|None"),
+        ([HumanMessage([{"type": "tool_result", "content": [5], "is_error": True}])], "int"),
         ([HumanMessage([{"type": "text-plain", "url": "http://x/doc.txt"}])], "text-plain"),
         ([], "at least one message"),
     ],

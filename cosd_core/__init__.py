@@ -14,9 +14,11 @@ from cosd_core import explain
 from cosd_core.chat import Chat, Turn
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import (
+    AnswerTimeoutError,
     ContextOverflowError,
     CoSDError,
     GenerationError,
+    IncompleteAnswerError,
     InvalidOptionError,
     InvalidPromptError,
     LogitsProcessorError,
@@ -49,6 +51,7 @@ from cosd_core.verifiers import (
 
 __all__ = [
     "AdaptiveSchedule",
+    "AnswerTimeoutError",
     "AssistantVerifier",
     "AverageVerifier",
     "Chat",
@@ -64,6 +67,7 @@ __all__ = [
     "GenerationError",
     "GenerationOptions",
     "Grammar",
+    "IncompleteAnswerError",
     "InvalidOptionError",
     "InvalidPromptError",
     "LanguageModel",

@@ -11,6 +11,8 @@
     ├── VocabularyMismatchError     draft and assistant do not share one vocabulary
     ├── VerifierFileError           a saved verifier is missing, damaged or not what it claims to be
     └── GenerationError             something failed while decoding; the decoder stays usable
+        ├── AnswerTimeoutError      an answer took longer than it was given
+        ├── IncompleteAnswerError   a structured answer was cut before it was whole
         ├── ModelOutputError        a model returned NaN or logits of an unexpected shape
         └── LogitsProcessorError    a logits processor raised, or returned something unusable
 
@@ -53,6 +55,14 @@ class VerifierFileError(CoSDError):
 
 class GenerationError(CoSDError):
     """Something failed while decoding. The request is lost, the decoder stays usable."""
+
+
+class AnswerTimeoutError(GenerationError, TimeoutError):
+    """An answer took longer than ``timeout``; the work was stopped."""
+
+
+class IncompleteAnswerError(GenerationError):
+    """A structured answer was cut by ``max_new_tokens`` or a stop string before it was whole."""
 
 
 class ModelOutputError(GenerationError):

@@ -81,6 +81,26 @@ class Grammar:
         """
         return cls("lark", _as_text(rules, "rules"))
 
+    @classmethod
+    def of(cls, described: Schema | type[Any]) -> Self:
+        """What :meth:`to_dict` says, or a JSON schema.
+
+        Raises:
+            InvalidOptionError: It is neither.
+        """
+        match described:
+            case {"regex": str(pattern), **rest} if not rest:
+                return cls.regex(pattern)
+            case {"lark": str(rules), **rest} if not rest:
+                return cls.lark(rules)
+        return cls.json_schema(described)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values: the schema itself, or the kind and its source."""
+        if self.kind == "json_schema":
+            return cast(dict[str, Any], json.loads(self.source))
+        return {self.kind: self.source}
+
     def compiled(self) -> str:
         """The grammar as llguidance reads it."""
         match self.kind:

@@ -1,13 +1,17 @@
 """What settings have loaded: the models, once, and the decoders over them."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from cosd_core.decoding import CoSDDecoder
 
 _MOST_DECODERS = 8
 """They share the weights; each has a worker thread of its own."""
+
+T = TypeVar("T")
 
 
 class Loaded:
@@ -23,6 +27,12 @@ class Loaded:
         self.sources = sources
         self._lock = Lock()
         self._decoders: list[tuple[Mapping[str, Any], CoSDDecoder]] = []
+        # Of our own: many first calls at once, all waiting for the models, would fill asyncio's pool.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd-front")
+
+    async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what may load the models, or takes long, away from the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def decoder(self, method: Mapping[str, Any]) -> CoSDDecoder:
         """The decoder that works by this method; the first one loads the models.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from math import inf
 from sys import float_info
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -13,6 +13,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
+
+T = TypeVar("T")
 
 Processor = LogitsProcessor | Callable[[torch.LongTensor, torch.FloatTensor], torch.FloatTensor]
 
@@ -39,6 +41,22 @@ class Options(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise InvalidOptionError(in_one_line(error, type(self))) from None
+
+
+def named(option: str, described: Mapping[str, Any], kinds: Mapping[str, Callable[..., T]]) -> T:
+    """The object that is described by its name and settings, as its ``to_dict`` does.
+
+    Raises:
+        InvalidOptionError: There is none of that name, or it has no such settings.
+    """
+    settings = dict(described)
+    kind = settings.pop("name", None)
+    if not isinstance(kind, str) or kind not in kinds:
+        raise InvalidOptionError(f"{option}={quoted(described)} should name one of {', '.join(kinds)}")
+    try:
+        return kinds[kind](**settings)
+    except TypeError as error:
+        raise InvalidOptionError(f"{option}={quoted(described)}: {quoted(error)}") from None
 
 
 def unknown_option(name: str, known: Iterable[str]) -> str:
@@ -102,7 +120,7 @@ def _as_processors(value: object) -> object:
 def _as_grammar(value: object) -> object:
     if isinstance(value, str):
         raise ValueError("should say what it is: Grammar.regex(...), Grammar.lark(...)")  # noqa: TRY004
-    return Grammar.json_schema(value) if isinstance(value, (Mapping, type)) else value
+    return Grammar.of(value) if isinstance(value, (Mapping, type)) else value
 
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]

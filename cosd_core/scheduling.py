@@ -1,13 +1,13 @@
 """How far to draft before the assistants are asked. Schedules change the price of a text, never the text."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.options import check_number
+from cosd_core.options import check_number, named
 from cosd_core.records import Step
 
 CanReplace = Callable[[float], bool]
@@ -49,6 +49,10 @@ class Schedule(ABC):
     @abstractmethod
     def pace(self, rows: int, can_replace: CanReplace) -> Pace:
         """Begin with a batch of so many rows under a verifier that can replace at some confidences."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and settings as plain values."""
+        return {"name": self.name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,10 @@ class AdaptiveSchedule(Schedule):
     def pace(self, rows: int, can_replace: CanReplace) -> Pace:
         """Begin with even prices and even odds."""
         return _AdaptivePace(rows, can_replace, self.assistant_cost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and price."""
+        return {"name": self.name, "assistant_cost": self.assistant_cost}
 
 
 class _AdaptivePace(Pace):
@@ -161,14 +169,16 @@ class _Price:
 _BY_NAME: dict[str, type[Schedule]] = {kind.name: kind for kind in (AdaptiveSchedule, FixedSchedule)}
 
 
-def make_schedule(schedule: str | Schedule) -> Schedule:
-    """A schedule from its name, with default settings; schedules pass through.
+def make_schedule(schedule: str | Mapping[str, Any] | Schedule) -> Schedule:
+    """A schedule from its name, with default settings, or from what ``to_dict`` says; schedules pass through.
 
     Raises:
-        InvalidOptionError: There is no schedule of that name.
+        InvalidOptionError: There is no schedule of that name, or it has no such settings.
     """
     if isinstance(schedule, Schedule):
         return schedule
+    if isinstance(schedule, Mapping):
+        return named("schedule", schedule, _BY_NAME)
     if not isinstance(schedule, str) or schedule not in _BY_NAME:
         raise InvalidOptionError(
             f"schedule={quoted(schedule)} should be a Schedule or one of {', '.join(_BY_NAME)}"

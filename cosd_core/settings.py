@@ -1,8 +1,9 @@
 """Every constructor parameter of the wrappers and flag of the command line, once, and what they build."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cosd_core.decoding import CoSDDecoder, ModelSource
 from cosd_core.errors import InvalidOptionError, quoted
@@ -13,6 +14,14 @@ from cosd_core.verifiers import AverageVerifier, RuleVerifier, TreeVerifier, Ver
 
 _BELONGS_TO = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
 """Which verifier a setting is for."""
+
+
+def _as_verifier(value: object) -> object:
+    return make_verifier(value) if isinstance(value, Mapping) else value
+
+
+def _as_schedule(value: object) -> object:
+    return make_schedule(value) if isinstance(value, Mapping) else value
 
 
 class Settings(LoadingOptions, GenerationOptions):
@@ -26,14 +35,14 @@ class Settings(LoadingOptions, GenerationOptions):
     assistant_model: ModelSource | list[ModelSource] = Field(
         description="The model that judges and corrects: hub id or path. Several are possible."
     )
-    verifier: str | Verifier = Field(
+    verifier: Annotated[str | Verifier, BeforeValidator(_as_verifier)] = Field(
         "rule", description="rule, tree, draft, assistant, speculative or average."
     )
     alpha: float = Field(0.5, description="rule: below this confidence the draft counts as unsure.")
     beta: float = Field(0.5, description="rule: how sure the assistant must be, relative to the draft.")
     tree_path: str | None = Field(None, description="tree: a file that TreeVerifier.save wrote.")
     weight: float = Field(0.5, description="average: the draft's share of the mixture.")
-    schedule: str | Schedule = Field(
+    schedule: Annotated[str | Schedule, BeforeValidator(_as_schedule)] = Field(
         "adaptive", description="adaptive asks only where it matters; fixed is the paper's loop."
     )
     draft_length: int = Field(8, ge=1, description="K: the most tokens drafted before they are judged.")

@@ -1,11 +1,10 @@
 """A model pair as a LangChain chat model."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import (
@@ -21,24 +20,22 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from pydantic import BaseModel, ConfigDict, Field
 
-from cosd_core import Chat, ChatOptions, Chunk, Generation, InvalidOptionError, Turn
+from cosd_core import Chunk, Generation, InvalidOptionError, Turn
+from cosd_core.chat.asking import answer_schema, named_choice
 from cosd_core.errors import quoted
-from langchain_cosd.base import CoSDModel, usage
-from langchain_cosd.errors import langchain_errors
-from langchain_cosd.forms import (
-    ToolLike,
-    answer_schema,
-    described_tools,
-    named_choice,
-    schema_format,
-)
+from cosd_core.front import ChatFront, divided, usage
+from langchain_cosd.base import CoSDModel
+from langchain_cosd.forms import ToolLike, described_tools, is_no_object, schema_format
 from langchain_cosd.messages import ChunkWriter, to_core
 from langchain_cosd.parsers import json_parser, tool_parser
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
+_PROFILED = ("max_tokens", "max_new_tokens", "draft_model", "assistant_model")
+"""Settings that a profile tells of."""
 
-class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
+
+class ChatCoSD(ChatFront, CoSDModel, BaseChatModel):
     """Two or more language models that answer a chat together.
 
     ::
@@ -66,9 +63,14 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
 
     model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
 
-    shaping: ClassVar[tuple[str, ...]] = (*CoSDModel.shaping, *ChatOptions.model_fields)
-
     streaming: bool = Field(False, description="Answer invoke by streaming, so that callbacks see tokens.")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field; a profile that was made from the settings follows them."""
+        follows = name in _PROFILED and self.profile == self._resolve_model_profile()
+        super().__setattr__(name, value)
+        if follows:
+            self.__dict__["profile"] = self._resolve_model_profile()
 
     def bind_tools(
         self,
@@ -141,6 +143,10 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         }
         if method == "function_calling":
             assert schema is not None
+            if is_no_object(schema):
+                raise InvalidOptionError(
+                    f'schema={quoted(schema)}: functions take objects; method="json_schema" takes any schema'
+                )
             (tool,) = described_tools([schema])
             llm = self.bind_tools(
                 [tool],
@@ -173,7 +179,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         described = described_tools(tools or ())
         if not messages:
             return 0
-        return len(Turn(self._chat(messages, described), [self._decoder().draft]).prompt.ids[0])
+        return len(Turn(self._chat(to_core(messages), described), [self._decoder().draft]).prompt.ids[0])
 
     # What LangChain calls
 
@@ -185,7 +191,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         model, asked = self._asked(stop, kwargs)
-        turn = model._turn(messages, asked)
+        turn = model._answering(messages, asked)
         (answer,) = model._answers([turn.prompt], grammar=turn.grammar)
         return model._result(answer, turn)
 
@@ -197,7 +203,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         model, asked = self._asked(stop, kwargs)
-        turn = await asyncio.to_thread(model._turn, messages, asked)  # the first call loads the models
+        turn = await model._aside(model._answering, messages, asked)  # the first call loads the models
         (answer,) = await model._aanswers([turn.prompt], grammar=turn.grammar)
         return model._result(answer, turn)
 
@@ -209,7 +215,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         model, asked = self._asked(stop, kwargs)
-        turn = model._turn(messages, asked)
+        turn = model._answering(messages, asked)
         writer = ChunkWriter(self.output_version)
         with closing(model._stream_chunks(turn.prompt, grammar=turn.grammar)) as chunks:
             for chunk in chunks:
@@ -223,7 +229,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         model, asked = self._asked(stop, kwargs)
-        turn = await asyncio.to_thread(model._turn, messages, asked)
+        turn = await model._aside(model._answering, messages, asked)
         writer = ChunkWriter(self.output_version)
         async with aclosing(model._astream_chunks(turn.prompt, grammar=turn.grammar)) as chunks:
             async for chunk in chunks:
@@ -232,25 +238,14 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
 
     def _asked(self, stop: list[str] | None, options: dict[str, Any]) -> tuple["ChatCoSD", dict[str, Any]]:
         """This model with the options of one call, and those that are about the answer's form."""
-        asked = {name: value for name, value in options.items() if name in _OF_THE_ANSWER}
-        others = {name: value for name, value in options.items() if name not in (*asked, "stream")}
-        return self._with_options(stop, others), asked
+        others, asked = divided(options)
+        others.pop("stream", None)  # which of our methods to call, and LangChain has called one
+        if isinstance(asked.get("response_format"), type):
+            asked["response_format"] = schema_format(asked["response_format"], None)
+        return self._with_stop(stop, others), {**asked, "tools": described_tools(asked.get("tools") or ())}
 
-    def _turn(self, messages: list[BaseMessage], asked: Mapping[str, Any]) -> Turn:
-        tools = described_tools(asked.get("tools") or ())
-        with langchain_errors():
-            return Turn(
-                self._chat(messages, tools),
-                self._decoder().models,
-                tool_choice=named_choice(asked.get("tool_choice"), tools),
-                parallel_tool_calls=asked.get("parallel_tool_calls"),
-                strict=asked.get("strict"),
-                answer_schema=answer_schema(asked.get("response_format")),
-                grammar=self.grammar,
-            )
-
-    def _chat(self, messages: Sequence[BaseMessage], tools: Sequence[Mapping[str, Any]]) -> Chat:
-        return Chat(to_core(messages), tools, self.chat_template, self.chat_template_kwargs)
+    def _answering(self, messages: list[BaseMessage], asked: Mapping[str, Any]) -> Turn:
+        return self._turn(to_core(messages), asked["tools"], asked)
 
     def _pieces(
         self, piece: Chunk | Generation, turn: Turn, writer: ChunkWriter
@@ -304,11 +299,7 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """What LangChain's caches tell calls apart by: settings, options, and the answer's form."""
         model, asked = self._asked(stop, kwargs)
-        form = {
-            **asked,
-            "tools": described_tools(asked.get("tools") or ()),
-            "response_format": answer_schema(asked.get("response_format")),
-        }
+        form = {**asked, "response_format": answer_schema(asked.get("response_format"))}
         return json.dumps([self._llm_type, model._identifying_params, form], sort_keys=True, default=str)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -318,6 +309,3 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "cosd-chat"
-
-
-_OF_THE_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from langchain_core import exceptions as langchain
 
-from cosd_core import ContextOverflowError, GenerationError, ModelLoadError
+from cosd_core import AnswerTimeoutError, ContextOverflowError, ModelLoadError
 
 
 class CoSDContextOverflowError(ContextOverflowError, langchain.ContextOverflowError):
@@ -16,7 +16,7 @@ class CoSDModelNotFoundError(ModelLoadError, langchain.ModelNotFoundError):
     """A model cannot be found or read."""
 
 
-class CoSDTimeoutError(GenerationError, langchain.ModelTimeoutError, TimeoutError):
+class CoSDTimeoutError(AnswerTimeoutError, langchain.ModelTimeoutError):
     """An answer took longer than ``timeout``; the work was stopped."""
 
 
@@ -29,3 +29,5 @@ def langchain_errors() -> Iterator[None]:
         raise CoSDContextOverflowError(str(error)) from error
     except ModelLoadError as error:
         raise CoSDModelNotFoundError(str(error)) from error
+    except AnswerTimeoutError as error:
+        raise CoSDTimeoutError(str(error)) from None

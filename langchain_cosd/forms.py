@@ -1,8 +1,8 @@
-"""What a call asks of an answer, in all the forms LangChain knows: tools, a choice among them, a schema."""
+"""Tools and schemas in all the forms LangChain knows."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
@@ -30,29 +30,6 @@ def described_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
     return described
 
 
-def named_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
-    """A tool choice in any of its forms as the core names it.
-
-    Raises:
-        InvalidOptionError: It is none of them, or there is no such tool.
-    """
-    if isinstance(choice, dict):
-        named = choice.get("function", choice)
-        choice = named.get("name") or named.get("type") if isinstance(named, dict) else choice
-    if choice is None or choice is False or choice == "auto":
-        return "auto"
-    names = [tool["function"]["name"] for tool in tools]
-    if choice in names or choice == "none":
-        return cast(str, choice)
-    if choice is True or choice in ("any", "required"):
-        if names:
-            return "any"
-        raise InvalidOptionError(f"tool_choice={quoted(choice)}, but there are no tools")
-    raise InvalidOptionError(
-        f"tool_choice={quoted(choice)} should be auto, none, any, or one of the tools: {', '.join(names)}"
-    )
-
-
 def schema_format(schema: Any, strict: bool | None) -> dict[str, Any]:
     """A schema as OpenAI's ``response_format``."""
     described = as_json_schema(schema)
@@ -66,7 +43,7 @@ def as_json_schema(schema: Any) -> dict[str, Any]:
     Raises:
         InvalidOptionError: It is in none.
     """
-    if isinstance(schema, dict) and schema.get("type", "object") not in ("object", "function"):
+    if is_no_object(schema):
         return {"title": "answer", **schema}  # LangChain knows functions only, and those take objects
     if isinstance(schema, dict) and ("properties" in schema or "$ref" in schema):
         schema = {"title": "answer", **schema}
@@ -76,6 +53,11 @@ def as_json_schema(schema: Any) -> dict[str, Any]:
         return convert_to_json_schema(schema)
     except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
         raise InvalidOptionError(f"schema={quoted(schema)}: {quoted(error, 240)}") from error
+
+
+def is_no_object(schema: Any) -> bool:
+    """Whether this is the JSON schema of a list, a text or the like."""
+    return isinstance(schema, dict) and schema.get("type", "object") not in ("object", "function")
 
 
 def _described(tool: ToolLike) -> dict[str, Any]:
@@ -99,24 +81,3 @@ def _is_recursive(schema: Any) -> bool:
     for _ in below:
         below = {name: each.union(*(below[one] for one in each)) for name, each in below.items()}
     return any(name in each for name, each in below.items())
-
-
-def answer_schema(response_format: Any) -> Mapping[str, Any] | None:
-    """What OpenAI's ``response_format`` asks of an answer.
-
-    Raises:
-        InvalidOptionError: It is of no such form.
-    """
-    match response_format:
-        case None | {"type": "text"}:
-            return None
-        case {"type": "json_object"}:
-            return {"type": "object"}
-        case {"type": "json_schema", "json_schema": {"schema": Mapping() as schema}}:
-            return schema
-        case type():
-            return as_json_schema(response_format)
-    raise InvalidOptionError(
-        f'response_format={quoted(response_format)} should be {{"type": "json_schema", "json_schema": '
-        '{"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}'
-    )

@@ -11,7 +11,8 @@ from pydantic import ConfigDict
 
 from cosd_core import Chunk
 from cosd_core import Generation as Answer
-from langchain_cosd.base import CoSDModel, usage
+from cosd_core.front import usage
+from langchain_cosd.base import CoSDModel
 
 _OF_THE_RUN = ("tags", "metadata", "run_name", "run_id")
 """Arguments of a call that are LangChain's, not options of the text."""
@@ -46,7 +47,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
         only, tells calls with different options apart.
         """
         run = {name: kwargs.pop(name) for name in _OF_THE_RUN if name in kwargs}
-        model = self._with_options(None, kwargs)
+        model = self._with_options(kwargs)
         return super(CoSDLLM, model).generate(prompts, model._stop_for_key(stop), callbacks, **run)
 
     async def agenerate(
@@ -54,7 +55,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
     ) -> LLMResult:
         """:meth:`generate` for asyncio."""
         run = {name: kwargs.pop(name) for name in _OF_THE_RUN if name in kwargs}
-        model = self._with_options(None, kwargs)
+        model = self._with_options(kwargs)
         return await super(CoSDLLM, model).agenerate(prompts, model._stop_for_key(stop), callbacks, **run)
 
     def _stop_for_key(self, stop: list[str] | None) -> list[str] | None:
@@ -68,7 +69,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - nothing to report on the way
         **kwargs: Any,
     ) -> LLMResult:
-        model = self._with_options(stop, kwargs)
+        model = self._with_stop(stop, kwargs)
         return model._result(model._answers(prompts))
 
     async def _agenerate(
@@ -78,7 +79,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> LLMResult:
-        model = self._with_options(stop, kwargs)
+        model = self._with_stop(stop, kwargs)
         return model._result(await model._aanswers(prompts))
 
     def _stream(
@@ -88,7 +89,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        model = self._with_options(stop, kwargs)
+        model = self._with_stop(stop, kwargs)
         with closing(model._stream_chunks(prompt)) as chunks:
             for chunk in chunks:
                 piece = model._piece(chunk)
@@ -103,7 +104,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        model = self._with_options(stop, kwargs)
+        model = self._with_stop(stop, kwargs)
         async with aclosing(model._astream_chunks(prompt)) as chunks:
             async for chunk in chunks:
                 piece = model._piece(chunk)
@@ -123,7 +124,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
         return GenerationChunk(text=chunk.text, generation_info=info)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        model = self._with_options(stop, {name: kwargs[name] for name in kwargs if name != "model"})
+        model = self._with_stop(stop, {name: kwargs[name] for name in kwargs if name != "model"})
         return model._tracing_params("llm", kwargs.get("model"))
 
     @property

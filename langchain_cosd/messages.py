@@ -30,7 +30,9 @@ from cosd_core.chat.events import (
 from cosd_core.errors import quoted
 
 _ROLES = {SystemMessage: "system", HumanMessage: "user", AIMessage: "assistant"}
-_TEXT = ("text", "text-plain")
+_TEXT = {"text": "text", "text-plain": "text", "output_text": "text", "refusal": "refusal"}
+"""Parts that are text, and the key it stands under."""
+
 _THOUGHTS = ("reasoning", "thinking")
 _NOT_SPOKEN = (
     *_THOUGHTS,
@@ -39,8 +41,15 @@ _NOT_SPOKEN = (
     "tool_call",
     "invalid_tool_call",
     "tool_call_chunk",
+    "function_call",
+    "server_tool_call",
+    "server_tool_call_chunk",
+    "server_tool_result",
+    "server_tool_use",
+    "web_search_tool_result",
+    "non_standard",
 )
-"""Parts of an assistant's content that are told elsewhere in the message, or to nobody."""
+"""Parts of an assistant's content that are told elsewhere in the message, or that only its provider reads."""
 
 
 def to_core(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
@@ -95,8 +104,8 @@ def _texts(content: Any) -> list[dict[str, Any]]:
     for part in parts:
         if isinstance(part, str):
             read.append({"type": "text", "text": part})
-        elif isinstance(part, dict) and part.get("type") in _TEXT and isinstance(part.get("text"), str):
-            read.append({"type": "text", "text": part["text"]})
+        elif isinstance(part, dict) and isinstance(part.get(_TEXT.get(str(part.get("type")), "")), str):
+            read.append({"type": "text", "text": part[_TEXT[part["type"]]]})
         elif not (isinstance(part, dict) and part.get("type") in _NOT_SPOKEN):
             read.append(part)
     return read

@@ -253,7 +253,7 @@ PARTS = [
     part("verifier", "x" * 5000, "xxx", "rule"),
     part("schedule", "fix", "'fix'", "fixed", "adaptive"),
     part("schedule", None, "None", "fixed", "adaptive"),
-    part("schedule", {"name": "fixed"}, "fixed", "adaptive"),
+    part("schedule", {"name": "slow"}, "slow", "fixed", "adaptive"),
     case(
         "no-assistant",
         lambda world: CoSDDecoder(world.pair[0], []),

@@ -1,15 +1,22 @@
 """One set of settings builds the decoder for every front door."""
 
+import json
 import re
 
 import pytest
 
 from cosd_core import (
+    AdaptiveSchedule,
     AverageVerifier,
+    CoSDError,
+    DraftVerifier,
     FixedSchedule,
+    GenerationOptions,
+    Grammar,
     InvalidOptionError,
     LanguageModel,
     RuleVerifier,
+    Schedule,
     TreeVerifier,
     Verifier,
 )
@@ -70,3 +77,48 @@ def test_settings_that_the_verifier_has_not_are_refused(
 def test_a_missing_model_is_named() -> None:
     with pytest.raises(InvalidOptionError, match="draft_model is missing"):
         Settings(assistant_model="x")
+
+
+@pytest.mark.parametrize(
+    "verifier",
+    [
+        RuleVerifier(0.9, 0.2),
+        AverageVerifier(0.3),
+        DraftVerifier(),
+        TreeVerifier((Leaf(True),), {"by": "me"}),
+    ],
+    ids=lambda verifier: verifier.name,
+)
+@pytest.mark.parametrize("schedule", [FixedSchedule(), AdaptiveSchedule(2.0)], ids=lambda each: each.name)
+def test_what_parts_say_of_themselves_builds_them_again(
+    draft: LanguageModel, assistant: LanguageModel, verifier: Verifier, schedule: Schedule
+) -> None:
+    told = json.loads(json.dumps({"verifier": verifier.to_dict(), "schedule": schedule.to_dict()}))
+    decoder = Settings(draft_model=draft, assistant_model=assistant, **told).decoder()
+    assert (decoder.verifier, decoder.schedule) == (verifier, schedule)
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [Grammar.regex("a+b"), Grammar.lark('start: "a"'), Grammar.json_schema({"type": "integer"})],
+    ids=lambda grammar: grammar.kind,
+)
+def test_what_a_grammar_says_of_itself_builds_it_again(grammar: Grammar) -> None:
+    assert GenerationOptions(grammar=json.loads(json.dumps(grammar.to_dict()))).grammar == grammar
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"verifier": {"name": "rule", "gamma": 1}}, "gamma"),
+        ({"verifier": {"name": "ruler"}}, "should name one of rule"),
+        ({"verifier": {"alpha": 0.5}}, "should name one of rule"),
+        ({"verifier": {"name": "rule", "alpha": -3}}, "alpha=-3"),
+        ({"verifier": {"name": "tree", "nodes": [{"replace": 1}]}}, "node 0"),
+        ({"schedule": {"name": "adaptive", "cost": 1}}, "cost"),
+        ({"schedule": {"name": "fast"}}, "should name one of adaptive"),
+    ],
+)  # fmt: skip
+def test_what_describes_no_part_is_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(CoSDError, match=re.escape(words)):
+        Settings(draft_model="a", assistant_model="b", **settings)

@@ -1,6 +1,10 @@
 """Who decides which token stands: the paper's rule and tree, and the baselines they are compared with."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.options import named
 from cosd_core.verifiers.base import ConfidenceVerifier, Picker, Position, Verifier, walk
 from cosd_core.verifiers.baselines import (
     AssistantVerifier,
@@ -17,14 +21,18 @@ _BY_NAME: dict[str, type[Verifier]] = {
 }
 
 
-def make_verifier(verifier: str | Verifier) -> Verifier:
-    """A verifier from its name, with default settings; verifiers pass through.
+def make_verifier(verifier: str | Mapping[str, Any] | Verifier) -> Verifier:
+    """A verifier from its name, with default settings, or from what ``to_dict`` says; verifiers pass through.
 
     Raises:
-        InvalidOptionError: There is no verifier of that name.
+        InvalidOptionError: There is no verifier of that name, or it has no such settings.
+        VerifierFileError: A tree's nodes are none.
     """
     if isinstance(verifier, Verifier):
         return verifier
+    if isinstance(verifier, Mapping):
+        kinds: dict[str, Callable[..., Verifier]] = {**_BY_NAME, TreeVerifier.name: TreeVerifier.of}
+        return named("verifier", verifier, kinds)
     if verifier == TreeVerifier.name:
         raise InvalidOptionError('verifier="tree" needs a tree: pass TreeVerifier.load("tree.json")')
     if not isinstance(verifier, str) or verifier not in _BY_NAME:

@@ -108,6 +108,16 @@ class TreeVerifier(ConfidenceVerifier):
         return cls(nodes, dict(about or {}))
 
     @classmethod
+    def of(cls, nodes: Sequence[Any], about: Mapping[str, Any] | None = None) -> Self:
+        """The tree of what :meth:`to_dict` says.
+
+        Raises:
+            InvalidOptionError: The nodes are no tree.
+            VerifierFileError: A node is of no known form.
+        """
+        return cls(tuple(_read_node(at, node) for at, node in enumerate(nodes)), dict(about or {}))
+
+    @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a tree that :meth:`save` wrote. Nothing in the file is executed.
 

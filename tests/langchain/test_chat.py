@@ -1020,6 +1020,47 @@ def test_tracing_learns_provider_model_and_options(chat: Any) -> None:
     }  # fmt: skip
 
 
+def test_the_profile_follows_the_settings_unless_it_was_given(chat: Any, pair: Any) -> None:
+    chat.max_tokens = 96
+    assert chat.profile["max_input_tokens"] == 4096 - 96
+    assert chat.profile["max_output_tokens"] == 96
+    own = {"max_input_tokens": 7}
+    given = ChatCoSD(draft_model=pair[0], assistant_model=pair[1], profile=own)
+    given.max_new_tokens = 5
+    assert given.profile == own
+
+
+def test_no_limit_of_tokens_means_the_default(pair: Any) -> None:
+    given = ChatCoSD(draft_model=pair[0], assistant_model=pair[1], max_tokens=None)
+    assert given.max_tokens == 128
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "server_tool_call", "name": "search", "id": "1", "args": {}},
+        {"type": "server_tool_result", "tool_call_id": "1", "status": "success"},
+        {"type": "web_search_tool_result", "tool_use_id": "1", "content": []},
+        {"type": "non_standard", "value": {"a": 1}},
+        {"type": "refusal", "refusal": "No."},
+    ],
+    ids=lambda part: part["type"],
+)
+def test_histories_that_other_providers_wrote_are_read(chat: Any, part: dict[str, Any]) -> None:
+    """What only the provider understands is left out; words, a refusal's too, are not."""
+    words = ["Yes."] if part["type"] != "refusal" else ["Yes.", "No."]
+    foreign = AIMessage([{"type": "text", "text": "Yes."}, part])
+    told = AIMessage([{"type": "text", "text": each} for each in words])
+    answers = [chat.invoke([HumanMessage("a"), each, HumanMessage("b")]).content for each in (foreign, told)]
+    assert answers[0] == answers[1]
+
+
+def test_functions_take_objects_only(chat: Any) -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    with pytest.raises(InvalidOptionError, match="functions take objects"):
+        chat.with_structured_output(numbers, method="function_calling")
+
+
 def test_the_profile_says_what_it_can(chat: Any) -> None:
     assert chat.profile["max_input_tokens"] == 4096 - 24
     assert chat.profile["tool_calling"] is chat.profile["structured_output"] is True

@@ -1,0 +1,332 @@
+"""What the classes of every framework share: settings that load what they name, and answer."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
+from typing import Any, ClassVar, Self, TypeVar
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+import torch
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from cosd_core.chat.asking import answer_schema, named_choice
+from cosd_core.chat.messages import Chat
+from cosd_core.chat.turn import Turn
+from cosd_core.decoding import CoSDDecoder
+from cosd_core.errors import AnswerTimeoutError, InvalidOptionError
+from cosd_core.grammar import Grammar
+from cosd_core.loaded import Loaded
+from cosd_core.models.language_model import LanguageModel
+from cosd_core.options import ChatOptions, LoadingOptions, in_one_line, unknown_option
+from cosd_core.records import Chunk, Generation
+from cosd_core.scheduling import Schedule
+from cosd_core.settings import Settings
+from cosd_core.verifiers import Verifier
+
+_LOADING = frozenset((*LoadingOptions.model_fields, "draft_model", "assistant_model"))
+"""What cannot be changed for one call."""
+
+OF_THE_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")
+"""Options of one call that are about the answer's form."""
+
+T = TypeVar("T")
+
+
+class Front(Settings):
+    """The settings of cosd as constructor parameters of a framework's class.
+
+    Nothing is loaded before the first call. Instances that name the same models share one copy of the
+    weights. A setting can be changed at any time; the next call honours it.
+
+    Raises:
+        InvalidOptionError: A parameter is unknown or of a wrong type or value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
+
+    aliases: ClassVar[Mapping[str, str]] = {"max_tokens": "max_new_tokens"}
+    """The framework's names for settings that have transformers' name here."""
+
+    shaping: ClassVar[tuple[str, ...]] = (*Settings.model_fields, "return_trace")
+    """The settings that shape an answer."""
+
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds of writing after which a call is given up. Loading and reading a prompt do not "
+        "count; whoever reads a stream slowly does.",
+    )
+    return_trace: bool = Field(False, description="Put the trace of every token into the result.")
+
+    # A field, because frameworks make copies from the fields: they share what is loaded.
+    loaded: Loaded = Field(default_factory=Loaded, exclude=True, repr=False, description="Internal.")
+
+    __hash__ = None  # type: ignore[assignment]  # what can be changed has no hash
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_frameworks_names(cls, values: Any) -> Any:
+        return cls._by_own_names(values) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _let_go_of_other_models(self) -> Self:
+        self._keep_what_fits()
+        return self
+
+    def _keep_what_fits(self) -> None:
+        """Let go of models that are no longer named."""
+        sources = self.sources()
+        if self.loaded.sources != sources:
+            self.__dict__["loaded"] = Loaded(sources)  # past validation, which called this
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(self.aliases.get(name, name), value)
+        except ValidationError as error:
+            raise InvalidOptionError(in_one_line(error, type(self))) from None
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy has its own settings and the same weights."""
+        return self.model_copy()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Settings travel, weights do not.
+
+        Raises:
+            InvalidOptionError: A model was given as an object.
+        """
+        if held := [source.name for source in self._named_models if isinstance(source, LanguageModel)]:
+            raise InvalidOptionError(
+                f"{', '.join(held)}: a model given as an object cannot be pickled; give its hub id or path"
+            )
+        return super().__getstate__()
+
+    @property
+    def model_name(self) -> str:
+        """The pair in logs and traces: the names, joined by a plus sign."""
+        return "+".join(
+            source.name if isinstance(source, LanguageModel) else str(source) for source in self._named_models
+        )
+
+    @property
+    def _named_models(self) -> list[Any]:
+        assistants = self.assistant_model
+        return [self.draft_model, *(assistants if isinstance(assistants, list) else [assistants])]
+
+    def _identity(self) -> dict[str, Any]:
+        """Everything that shapes an answer, as plain JSON: caches tell models apart by it."""
+        shaping = [name for name in self.shaping if name not in ("token", "cache_dir")]
+        return {
+            "model_name": self.model_name,
+            **{name: plain(getattr(self, name)) for name in shaping},
+            "verifier": plain(self._verifier()),  # a tree by its nodes: the file may change
+        }
+
+    # What a call is made of
+
+    @staticmethod
+    def _translated_errors() -> AbstractContextManager[None]:
+        """A context that raises cosd's errors under the framework's names, where it has some."""
+        return nullcontext()
+
+    @classmethod
+    def _by_own_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings by the names they have here; an alias that is None says nothing."""
+        values = dict(values)
+        for alias, name in cls.aliases.items():
+            if alias in values:
+                if name in values:
+                    raise InvalidOptionError(f"{alias} and {name} are the same option: give one")
+                if (value := values.pop(alias)) is not None:
+                    values[name] = value
+        if isinstance(values.get("token"), SecretStr):
+            values["token"] = values["token"].get_secret_value()
+        return values
+
+    def _with_options(self, options: Mapping[str, Any]) -> Self:
+        """This model with the options of one call, checked; itself if there are none.
+
+        Raises:
+            InvalidOptionError: An unknown option, or a value out of range.
+        """
+        wanted = self._by_own_names(options)
+        if not wanted:
+            return self
+        known = [*(name for name in self.shaping if name not in _LOADING), "timeout"]
+        for name in wanted:
+            if name in _LOADING:
+                raise InvalidOptionError(f"{name} is read when models are loaded: give it to the constructor")
+            if name not in known:
+                raise InvalidOptionError(unknown_option(name, known))
+        self._keep_what_fits()  # before the copy, which shares it
+        other = self.model_copy()
+        for name, value in wanted.items():
+            setattr(other, name, value)
+        return other
+
+    def _decoder(self) -> CoSDDecoder:
+        """The decoder of these settings, built at the first use."""
+        self._keep_what_fits()  # model_copy(update=...) checks nothing
+        with self._translated_errors():
+            return self.loaded.decoder(self.method())
+
+    async def _aside(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what may load models, or takes long, away from the event loop."""
+        return await self.loaded.aside(work, *arguments)
+
+    def _stream_chunks(self, prompts: Any, **more: Any) -> Generator[Chunk, None, None]:
+        decoder = self._decoder()
+        check = self._deadline()
+        options = {**self.generation_options(), **more}
+        with self._translated_errors(), closing(decoder.stream(prompts, **options)) as chunks:
+            for chunk in chunks:
+                check()
+                yield chunk
+
+    async def _astream_chunks(self, prompts: Any, **more: Any) -> AsyncGenerator[Chunk, None]:
+        decoder = await self._aside(self._decoder)
+        end = None if self.timeout is None else asyncio.get_running_loop().time() + self.timeout
+        options = {**self.generation_options(), **more}
+        with self._translated_errors():
+            async with aclosing(decoder.astream(prompts, **options)) as chunks:
+                while (chunk := await self._in_time(anext(chunks, None), end)) is not None:
+                    yield chunk
+
+    def _answers(self, prompts: Sequence[Any], **more: Any) -> list[Generation]:
+        """Every prompt's answer, all of them decoded as one batch."""
+        decoder = self._decoder()
+        check = self._deadline()
+        finished: dict[int, Generation] = {}
+        options = {**self.generation_options(), **more}
+        with self._translated_errors(), closing(decoder.steps(prompts, **options)) as steps:
+            for step in steps:
+                check()
+                if step.generation:
+                    finished[step.index] = step.generation
+        return [finished[at] for at in range(len(finished))]
+
+    async def _aanswers(self, prompts: Sequence[Any], **more: Any) -> list[Generation]:
+        chunks = self._astream_chunks(prompts, **more)
+        finished = {chunk.index: chunk.generation async for chunk in chunks if chunk.generation}
+        return [finished[at] for at in range(len(finished))]
+
+    def _deadline(self) -> Callable[[], None]:
+        """A check that raises once the time is over; closing the stream then stops the work."""
+        started = time.monotonic()
+
+        def check() -> None:
+            if self.timeout is not None and time.monotonic() - started > self.timeout:
+                raise self._too_late()
+
+        return check
+
+    async def _in_time(self, awaited: Awaitable[Chunk | None], end: float | None) -> Chunk | None:
+        try:
+            async with asyncio.timeout_at(end):
+                return await awaited
+        except TimeoutError:
+            raise self._too_late() from None
+
+    def _too_late(self) -> AnswerTimeoutError:
+        return AnswerTimeoutError(f"no answer within timeout={self.timeout} seconds")
+
+    def _info(self, generation: Generation) -> dict[str, Any]:
+        """What is told about an answer besides its text, as plain JSON."""
+        trace = {"trace": generation.to_dict()["tokens"]} if self.return_trace else {}
+        return {
+            "finish_reason": generation.finish_reason,
+            "stop_sequence": generation.stop_sequence,
+            "model_name": self.model_name,
+            "verifier": generation.verifier.to_dict(),
+            "stats": generation.stats.to_dict(),
+            **trace,
+        }
+
+
+class ChatFront(ChatOptions, Front):
+    """The same for classes that answer chats."""
+
+    model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
+
+    shaping: ClassVar[tuple[str, ...]] = (*Front.shaping, *ChatOptions.model_fields)
+
+    def _turn(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        asked: Mapping[str, Any],
+    ) -> Turn:
+        """One answer to these messages, in the form that a call asks for (:data:`OF_THE_ANSWER`).
+
+        Raises:
+            InvalidOptionError: What is asked for cannot be.
+            InvalidPromptError: A model's template does not take the messages.
+        """
+        with self._translated_errors():
+            return Turn(
+                self._chat(messages, tools),
+                self._decoder().models,
+                tool_choice=named_choice(asked.get("tool_choice"), tools),
+                parallel_tool_calls=asked.get("parallel_tool_calls"),
+                strict=asked.get("strict"),
+                answer_schema=answer_schema(asked.get("response_format")),
+                grammar=self.grammar,
+            )
+
+    def _chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> Chat:
+        return Chat(messages, tools, self.chat_template, self.chat_template_kwargs)
+
+
+def divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of one call: those that are settings, and those that are about the answer's form."""
+    asked = {name: value for name, value in options.items() if name in OF_THE_ANSWER}
+    return {name: value for name, value in options.items() if name not in asked}, asked
+
+
+def usage(generations: Sequence[Generation]) -> dict[str, int]:
+    """Tokens of prompts and answers."""
+    prompts = sum(each.prompt_tokens for each in generations)
+    answers = sum(len(each.token_ids) for each in generations)
+    return {"prompt_tokens": prompts, "completion_tokens": answers, "total_tokens": prompts + answers}
+
+
+def plain(value: Any) -> Any:
+    """A setting as JSON, which a constructor takes again.
+
+    What has no name of its own is told apart by a mark for this process; no constructor takes that.
+    """
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case list() | tuple():
+            return [plain(each) for each in value]
+        case dict():
+            return {str(key): plain(each) for key, each in value.items()}
+        case LanguageModel():
+            return {"object": f"{value.name}#{_mark(value)}"}
+        case Verifier() | Schedule() if type(value).__module__.startswith("cosd_core."):
+            return value.to_dict()
+        case Verifier() | Schedule():  # what a user's own says of itself may leave out its settings
+            return {**value.to_dict(), "object": _mark(value)}
+        case Grammar():
+            return value.to_dict()
+        case torch.dtype() | torch.device():
+            return str(value).removeprefix("torch.")
+    if hasattr(value, "to_dict"):
+        return plain(value.to_dict())
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    return {"object": f"{type(value).__name__}#{_mark(value)}"}
+
+
+_marks: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def _mark(value: Any) -> str:
+    """The same for the same object, different for any other, in this process and all others."""
+    try:
+        return _marks.setdefault(value, uuid4().hex[:12])
+    except TypeError:  # no hash or no weak reference: never the same again, so never found in a cache
+        return uuid4().hex[:12]

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, closing, nullcontext
+from enum import Enum
 from typing import Any, ClassVar, Self, TypeVar
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -97,11 +98,14 @@ class Front(Settings):
         Raises:
             InvalidOptionError: A model was given as an object.
         """
+        self._check_portable()
+        return super().__getstate__()
+
+    def _check_portable(self) -> None:
         if held := [source.name for source in self._named_models if isinstance(source, LanguageModel)]:
             raise InvalidOptionError(
                 f"{', '.join(held)}: a model given as an object cannot be pickled; give its hub id or path"
             )
-        return super().__getstate__()
 
     @property
     def model_name(self) -> str:
@@ -298,6 +302,8 @@ def plain(value: Any) -> Any:
     What has no name of its own is told apart by a mark for this process; no constructor takes that.
     """
     match value:
+        case Enum():
+            return plain(value.value)
         case None | bool() | int() | float() | str():
             return value
         case list() | tuple():

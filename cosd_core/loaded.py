@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from cosd_core.decoding import CoSDDecoder
 
@@ -27,8 +27,15 @@ class Loaded:
         self.sources = sources
         self._lock = Lock()
         self._decoders: list[tuple[Mapping[str, Any], CoSDDecoder]] = []
+        self._found: dict[str, Any] = {}
         # Of our own: many first calls at once, all waiting for the models, would fill asyncio's pool.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd-front")
+
+    def remembered(self, what: str, find: Callable[[], T]) -> T:
+        """What has been found out about the models, found out once."""
+        if what not in self._found:
+            self._found[what] = find()
+        return cast(T, self._found[what])
 
     async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do what may load the models, or takes long, away from the event loop."""

@@ -7,13 +7,19 @@ from pydantic import BeforeValidator, Field
 
 from cosd_core.decoding import CoSDDecoder, ModelSource
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.models.language_model import known_context_length
+from cosd_core.models.language_model import known_context_length, known_to_chat
 from cosd_core.options import GenerationOptions, LoadingOptions
 from cosd_core.scheduling import Schedule, make_schedule
 from cosd_core.verifiers import AverageVerifier, RuleVerifier, TreeVerifier, Verifier, make_verifier
 
 _BELONGS_TO = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
 """Which verifier a setting is for."""
+
+
+def _as_source(value: object) -> object:
+    if isinstance(value, Mapping) and "object" in value:
+        raise ValueError("was a loaded model, which no text can hold: give its hub id or path, or the model")
+    return value
 
 
 def _as_verifier(value: object) -> object:
@@ -24,6 +30,9 @@ def _as_schedule(value: object) -> object:
     return make_schedule(value) if isinstance(value, Mapping) else value
 
 
+Source = Annotated[ModelSource, BeforeValidator(_as_source)]
+
+
 class Settings(LoadingOptions, GenerationOptions):
     """Which models write together, who judges, how models are loaded, and how texts are written.
 
@@ -31,8 +40,8 @@ class Settings(LoadingOptions, GenerationOptions):
         InvalidOptionError: A name is unknown, a value wrong, or a setting given that the verifier has not.
     """
 
-    draft_model: ModelSource = Field(description="The model that proposes: hub id or path.")
-    assistant_model: ModelSource | list[ModelSource] = Field(
+    draft_model: Source = Field(description="The model that proposes: hub id or path.")
+    assistant_model: Source | list[Source] = Field(
         description="The model that judges and corrects: hub id or path. Several are possible."
     )
     verifier: Annotated[str | Verifier, BeforeValidator(_as_verifier)] = Field(
@@ -90,6 +99,10 @@ class Settings(LoadingOptions, GenerationOptions):
         loading = LoadingOptions(**self._part(LoadingOptions))
         lengths = [known_context_length(each, loading) for each in (self.draft_model, *assistants)]
         return min((length for length in lengths if length is not None), default=None)
+
+    def known_to_chat(self) -> bool | None:
+        """Whether the draft has a chat template, as far as it is known without loading it."""
+        return known_to_chat(self.draft_model, LoadingOptions(**self._part(LoadingOptions)))
 
     def generation_options(self) -> dict[str, Any]:
         """The arguments of :meth:`CoSDDecoder.generate`."""

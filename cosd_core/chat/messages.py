@@ -83,19 +83,27 @@ class Chat:
         Raises:
             InvalidOptionError: It is no JSON schema.
         """
-        if not isinstance(schema, Mapping) or _why_no_json(schema) is not None:
-            raise InvalidOptionError(
-                f"answer_schema={quoted(schema)} should be a JSON schema, as a dictionary"
-            )
-        if not schema.keys() - {"type"}:
+        if not (asks := wish(schema)):
             return self
-        wish = f"Answer with JSON for this schema:\n{json.dumps(schema, ensure_ascii=False)}"
         first, *others = self.messages
         if first["role"] == "system":
-            messages = [{**first, "content": f"{first['content']}\n\n{wish}"}, *others]
+            messages = [{**first, "content": f"{first['content']}\n\n{asks}"}, *others]
         else:
-            messages = [{"role": "system", "content": wish}, *self.messages]
+            messages = [{"role": "system", "content": asks}, *self.messages]
         return replace(self, messages=messages)
+
+
+def wish(schema: Mapping[str, Any]) -> str:
+    """The words that ask for JSON of a schema; none for a plain object.
+
+    Raises:
+        InvalidOptionError: It is no JSON schema.
+    """
+    if not isinstance(schema, Mapping) or _why_no_json(schema) is not None:
+        raise InvalidOptionError(f"answer_schema={quoted(schema)} should be a JSON schema, as a dictionary")
+    if not schema.keys() - {"type"}:
+        return ""
+    return f"Answer with JSON for this schema:\n{json.dumps(schema, ensure_ascii=False)}"
 
 
 def as_text(content: Any, where: str) -> str:

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
 from cosd_core.models.cache import can_roll_back
-from cosd_core.models.loading import best_device, known_config, load
+from cosd_core.models.loading import best_device, has_chat_template, known_config, load
 from cosd_core.options import LoadingOptions
 
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
@@ -173,6 +173,13 @@ def known_context_length(source: str | PathLike[str] | LanguageModel, options: L
         return source.context_length
     config = known_config(str(Path(source).expanduser()), options)
     return None if config is None else _context_length(config)
+
+
+def known_to_chat(source: str | PathLike[str] | LanguageModel, options: LoadingOptions) -> bool | None:
+    """Whether a model has a chat template, as far as it is known without loading it."""
+    if isinstance(source, LanguageModel):
+        return bool(source.tokenizer.chat_template)
+    return has_chat_template(str(Path(source).expanduser()), options)
 
 
 def _context_length(config: PreTrainedConfig) -> int | None:

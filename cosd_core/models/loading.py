@@ -1,5 +1,6 @@
 """From names to transformers objects. The only file that names ``Auto*``."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import cached_file
 
 from cosd_core.errors import ModelLoadError, quoted
 from cosd_core.options import LoadingOptions
@@ -53,6 +55,28 @@ def known_config(name: str, options: LoadingOptions) -> PreTrainedConfig | None:
     except Exception:  # not here, or not readable: loading will say so
         return None
     return config
+
+
+def has_chat_template(name: str, options: LoadingOptions) -> bool | None:
+    """Whether a model's tokenizer has a chat template; None if its files do not lie on this machine."""
+    where = {"cache_dir": options.cache_dir, "local_files_only": True}
+    if not options.tokenizer:
+        where |= {"revision": options.revision, "subfolder": options.subfolder}
+
+    def file(named: str) -> str | None:
+        try:
+            return cached_file(options.tokenizer or name, named, **_given(where))
+        except OSError:
+            return None
+
+    if file("chat_template.jinja"):
+        return True
+    if (found := file("tokenizer_config.json")) is None:
+        return None
+    try:
+        return bool(json.loads(Path(found).read_text(encoding="utf-8")).get("chat_template"))
+    except (OSError, ValueError):  # loading will say so
+        return None
 
 
 def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

@@ -1,19 +1,17 @@
 """The front door of the core: a draft model, its assistants and a verifier that write one text."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from functools import cached_property
+from functools import cached_property, partial
 from os import PathLike
 from typing import Any, Self, overload
 
 from cosd_core.alignment import shared_vocabulary
+from cosd_core.engine import Engine, Groups
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.loop import Batch
 from cosd_core.matcher import Matcher
 from cosd_core.models.language_model import LanguageModel
-from cosd_core.models.local import Session
 from cosd_core.options import GenerationOptions, LoadingOptions
 from cosd_core.records import Chunk, Generation, Step, TracedToken
 from cosd_core.requests import Prompt, Request, is_one_prompt, read_prompts
@@ -81,12 +79,19 @@ class CoSDDecoder:
         self.schedule = make_schedule(schedule)
         self.draft_length = draft_length
         self.batch_size = batch_size if all(model.batchable for model in self.models) else 1
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd")
         self._vocabulary = shared_vocabulary(
             [model.tokenizer for model in self.models],
             [model.vocabulary_size for model in self.models],
             [model.name for model in self.models],
         )
+        self._open_batch = partial(
+            Batch,
+            models=self.models,
+            vocabulary=self._vocabulary,
+            verifier=self.verifier,
+            schedule=self.schedule,
+        )
+        self._engine = Engine(self._open_batch, self.batch_size)
 
     @classmethod
     def from_pretrained(
@@ -149,9 +154,7 @@ class CoSDDecoder:
             ContextOverflowError: Prompt and answer do not fit the context window.
             GenerationError: Later, while decoding: a model or a logits processor failed.
         """
-        wanted = GenerationOptions(**options)
-        requests = read_prompts(prompts, wanted, self.models, self._vocabulary)
-        return self._decode(requests, self._manner(wanted))
+        return self._decode(self._read(prompts, options))
 
     def stream(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> Generator[Chunk, None, None]:
         """Decode and yield text as soon as it is final; arguments and errors as in :meth:`steps`.
@@ -175,19 +178,14 @@ class CoSDDecoder:
         finished = {step.index: step.generation for step in self.steps(prompts, **options) if step.generation}
         return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
 
-    async def asteps(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> AsyncGenerator[Step, None]:
-        """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, requests take turns.
+    def asteps(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> AsyncGenerator[Step, None]:
+        """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, requests share batches.
 
-        Cancelling the task or closing the generator stops the work within one round.
+        A request joins a batch that is under way if its prompts fit into it, up to ``batch_size``; the work
+        does not wait until its steps are read. Cancelling the task or closing the generator stops the work
+        within one round, and what fails in one request fails in no other.
         """
-        run = asyncio.get_running_loop().run_in_executor
-        steps = await run(self._worker, lambda: self.steps(prompts, **options))
-        try:
-            while (step := await run(self._worker, next, steps, None)) is not None:
-                yield step
-        finally:
-            # A round may still be running; the worker closes the steps when it is over.
-            self._worker.submit(steps.close)
+        return self._engine.steps(partial(self._read, prompts, options))
 
     async def astream(
         self, prompts: Prompt | Sequence[Prompt], **options: Any
@@ -229,21 +227,23 @@ class CoSDDecoder:
             matcher = Matcher(options.grammar, self.draft.tokenizer, self._vocabulary, eos)
         return Manner(self.verifier, self.draft_length, self.schedule.lazy, eos, matcher)
 
-    def _decode(self, requests: Sequence[Request], manner: Manner) -> Generator[Step, None, None]:
+    def _read(self, prompts: Prompt | Sequence[Prompt], options: Mapping[str, Any]) -> Groups:
+        wanted = GenerationOptions(**options)
+        requests = read_prompts(prompts, wanted, self.models, self._vocabulary)
+        return self._groups(requests, self._manner(wanted))
+
+    def _groups(self, requests: Sequence[Request], manner: Manner) -> Groups:
         numbered = list(enumerate(requests))
         if len(numbered) > self.batch_size:
             # Neighbours of like length waste little on padding, and tend to end together.
             numbered.sort(key=lambda entry: len(entry[1].ids))
         for start in range(0, len(numbered), self.batch_size):
-            yield from self._batch(numbered[start : start + self.batch_size], manner).rounds()
+            group = numbered[start : start + self.batch_size]
+            yield [self._row(index, request, manner) for index, request in group]
 
-    def _batch(self, numbered: Sequence[tuple[int, Request]], manner: Manner) -> Batch:
-        draft, *assistants = [
-            Session(model, rows=len(numbered), vocabulary=self._vocabulary) for model in self.models
-        ]
-        rows = [self._row(index, request, manner) for index, request in numbered]
-        pace = self.schedule.pace(len(rows), self.verifier.can_replace)
-        return Batch(rows, draft, assistants, pace, keep_logits=self.verifier.needs_logits)
+    def _decode(self, groups: Groups) -> Generator[Step, None, None]:
+        for rows in groups:
+            yield from self._open_batch(rows).rounds()
 
     def _row(self, index: int, request: Request, manner: Manner) -> Row:
         detokenizer = Detokenizer(self.draft.tokenizer, request.ids, request.visible)

@@ -122,7 +122,7 @@ class Row:
         self._opinions.append(self._foreseen)
         if self._foreseen is not None:
             self._foreseen = None
-            verdict = self._judge()
+            verdict = self._verdict()
             self._settled = verdict if verdict.replacement else None
 
     def hear(self, opinions: Sequence[Opinions]) -> None:
@@ -131,9 +131,14 @@ class Row:
         self._opinions = list(opinions[:-1])
         self._foreseen = opinions[-1] if self._manner.lazy else None
 
+    def judge(self) -> None:
+        """Settle what of the block stands."""
+        self._settled = self._settled or self._verdict()
+
     def commit(self) -> Step:
-        """Judge the block, take what stands into the text, and begin a new block."""
-        proposal, opinions, verdict = tuple(self.block), tuple(self._opinions), self._settled or self._judge()
+        """Take what stands of the judged block into the text, and begin a new block."""
+        assert self._settled is not None
+        proposal, opinions, verdict = tuple(self.block), tuple(self._opinions), self._settled
         before = len(self._tokens)
         del self.ids[len(self.ids) - len(proposal) :]
         self._take(verdict)
@@ -152,12 +157,22 @@ class Row:
             generation=self._generation() if self.finished else None,
         )
 
+    def abandon(self) -> None:
+        """Forget the block under way and what was thought of it; the next round proposes it again."""
+        del self.ids[len(self.ids) - len(self.block) :]
+        self.block, self._opinions, self._foreseen, self._settled = [], [], None, None
+
     # How it does it
 
-    def _judge(self) -> Verdict:
+    def _verdict(self) -> Verdict:
         verifier = self._manner.verifier
         spots = self.spots() if verifier.needs_logits else repeat(None)
-        return walk(verifier, list(map(Position, self.block, self._opinions, spots)))
+        verdict = walk(verifier, list(map(Position, self.block, self._opinions, spots)))
+        if verdict.replacement:
+            # A grammar may give up at a token it has not read yet: here, where nothing is taken yet.
+            text = [*self.ids[: len(self.ids) - len(self.block) + verdict.kept], verdict.replacement.id]
+            self._sampler.is_over(text, len(text))
+        return verdict
 
     def _take(self, verdict: Verdict) -> None:
         """Append the tokens that stand, up to whatever ends the text."""

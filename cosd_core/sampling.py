@@ -75,6 +75,12 @@ class Sampler:
         return self.options.temperature == 0
 
     @cached_property
+    def way(self) -> tuple[Any, ...]:
+        """What must be alike for two requests' tokens to be picked in one go."""
+        options = self.options
+        return options.temperature, options.top_k, options.top_p, options.min_p, bool(self.processors)
+
+    @cached_property
     def processors(self) -> tuple[Any, ...]:
         """Processors that need the text so far, in the order in which ``generate`` applies them."""
         penalty = self.options.repetition_penalty
@@ -162,7 +168,7 @@ def predict(
 
     Args:
         logits: Raw logits, ``[spots, vocabulary]``, any float type and device.
-        spots: Where they belong. All of them share one request's options.
+        spots: Where they belong.
         purpose: Who predicts, ``"draft"`` or ``"assistant 0"``: whose random numbers are used.
         keep_logits: Whether the predictions carry their processed logits.
 
@@ -170,6 +176,22 @@ def predict(
         ModelOutputError: The logits hold NaN, or forbid every token.
         LogitsProcessorError: A user's processor raised or returned something unusable.
     """
+    ways: dict[tuple[Any, ...], list[int]] = {}
+    for at, spot in enumerate(spots):
+        ways.setdefault(spot.sampler.way, []).append(at)
+    if len(ways) == 1:
+        return _predict_alike(logits, spots, purpose, keep_logits=keep_logits)
+    found: dict[int, Prediction] = {}
+    for places in ways.values():
+        alike = [spots[at] for at in places]
+        predictions = _predict_alike(logits[places], alike, purpose, keep_logits=keep_logits)
+        found.update(zip(places, predictions, strict=True))
+    return [found[at] for at in range(len(spots))]
+
+
+def _predict_alike(
+    logits: torch.Tensor, spots: Sequence[Spot], purpose: str, *, keep_logits: bool
+) -> list[Prediction]:
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     sampler = spots[0].sampler

@@ -34,6 +34,9 @@ class Pace(ABC):
     def judged(self, step: Step) -> None:  # noqa: B027
         """A row's block was judged."""
 
+    def resized(self, rows: int) -> None:  # noqa: B027
+        """Rows have joined or left, and so many, at least one, go on."""
+
 
 class Schedule(ABC):
     """A way to divide a text into blocks.
@@ -114,7 +117,7 @@ class _AdaptivePace(Pace):
         self._assistant = _Price()
         # What would have been seen before, as weak evidence: four tokens a row for four draft passes and one
         # question, and one of two doubtful tokens replaced.
-        self._tokens, self._draft_passes, self._questions = 4 * rows, 4, 1
+        self._rows, self._tokens, self._draft_passes, self._questions = rows, 4.0 * rows, 4, 1
         self._doubts, self._replaced = 2, 1
 
     def drafts_on(self, doubts: Sequence[int]) -> bool:
@@ -148,22 +151,31 @@ class _AdaptivePace(Pace):
         self._replaced += step.verdict.replacement is not None
         self._tokens += len(step.tokens)
 
+    def resized(self, rows: int) -> None:
+        """Read the evidence as if there had always been so many rows."""
+        if rows > self._rows:
+            self._draft.reads_a_prompt = self._assistant.reads_a_prompt = True
+        self._tokens *= rows / self._rows
+        self._rows = rows
+
 
 class _Price:
-    """The mean time of a pass, the first left out, because it reads the prompt."""
+    """The mean time of a pass, those left out that read a prompt."""
 
     def __init__(self) -> None:
-        self._passes = -1
+        self.reads_a_prompt = True
+        self._passes = 0
         self._seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        self._passes += 1
-        if self._passes:
+        if not self.reads_a_prompt:
+            self._passes += 1
             self._seconds += seconds
+        self.reads_a_prompt = False
 
     @property
     def mean(self) -> float | None:
-        return self._seconds / self._passes if self._passes > 0 else None
+        return self._seconds / self._passes if self._passes else None
 
 
 _BY_NAME: dict[str, type[Schedule]] = {kind.name: kind for kind in (AdaptiveSchedule, FixedSchedule)}

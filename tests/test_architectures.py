@@ -1,4 +1,4 @@
-"""Claim: rolling back and ragged batches are right for every kind of causal attention model.
+"""Claim: rolling back, ragged batches and rows that join are right for every causal attention model.
 
 Of each architecture two tiny random models write together, and the batch's texts and traces are those of the
 uncached reference. Models that carry a recurrent state are refused.
@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from cosd_core import CoSDDecoder, LanguageModel, RuleVerifier, UnsupportedModelError
+from tests.joining import decode_joining
 from tests.models import EOS, VOCABULARY, byte_tokenizer
 from tests.reference import assert_agrees, write
 
@@ -150,7 +151,7 @@ def pair(name: str) -> tuple[LanguageModel, LanguageModel]:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_ragged_batch_gives_the_uncached_texts(name: str) -> None:
+def test_a_ragged_batch_and_rows_that_join_it_give_the_uncached_texts(name: str) -> None:
     draft, assistant = pair(name)
     verifier, options = RuleVerifier(alpha=0.9, beta=0.3), {"max_new_tokens": 14}
     written = [write(draft, [assistant], verifier, prompt, **options) for prompt in PROMPTS]
@@ -159,6 +160,9 @@ def test_a_ragged_batch_gives_the_uncached_texts(name: str) -> None:
     for schedule, length in (("adaptive", 8), ("fixed", 5)):
         decoder = CoSDDecoder(draft, assistant, verifier=verifier, schedule=schedule, draft_length=length)
         for each, generation in zip(written, decoder.generate(PROMPTS, **options), strict=True):
+            assert_agrees(generation, each, asked=schedule == "fixed", tolerance=1e-4)
+        joining = decode_joining(decoder, [(prompt, options) for prompt in PROMPTS * 2], seed=length)
+        for each, generation in zip(written * 2, joining, strict=True):
             assert_agrees(generation, each, asked=schedule == "fixed", tolerance=1e-4)
 
 

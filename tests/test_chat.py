@@ -26,6 +26,7 @@ from cosd_core.chat.rendering import render
 from cosd_core.text import Detokenizer
 from cosd_core.verifiers import AssistantVerifier, Leaf, SpeculativeVerifier, Split
 from tests.chats import EOS, NOW, SPECIAL, TAGS, WEATHER, chat_model, recited, refused, tokenizer
+from tests.joining import decode_joining
 from tests.reference import Tree, Written, assert_agrees, write
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -121,6 +122,16 @@ def test_a_chat_is_written_as_if_every_model_had_read_it_in_its_own_words(group,
                 shown = shown_by_hand(draft, TALKS[at])
                 assert generation.prompt.removeprefix("<bos>") == draft.decode(shown).removeprefix("<bos>")
                 assert generation.prompt_tokens == len(shown)
+
+
+@pytest.mark.parametrize(("group", "name"), sorted({(group, name) for group, name, _ in CASES}))
+def test_chats_that_join_a_running_batch_are_written_so_too(group, name):
+    draft, *assistants = models(group)
+    cases = [(at, how) for at in range(len(TALKS)) for how in HOW if (group, name, how) in CASES]
+    decoder = CoSDDecoder(draft, assistants, verifier=VERIFIERS[name][0], draft_length=4)
+    generations = decode_joining(decoder, [(Chat(TALKS[at]), HOW[how]) for at, how in cases], seed=len(name))
+    for (at, how), generation in zip(cases, generations, strict=True):
+        assert_agrees(generation, written(group, name, how, at), asked=False)
 
 
 def test_among_the_cases_the_prompts_and_the_texts_differ():

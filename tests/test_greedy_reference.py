@@ -1,7 +1,8 @@
 """Claim: greedy output is the plain, uncached method's, whatever the block length, schedule and batch.
 
 A case is one prompt decoded in one setting. A scenario is a pair of random models, a verifier and options;
-the reference writes it once per prompt, the decoder in five settings and in batches of every size.
+the reference writes it once per prompt, the decoder in five settings and in batches of every size, and in the
+last of them also with prompts that join a running batch.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from cosd_core import (
     Verifier,
 )
 from cosd_core.verifiers import AssistantVerifier, DraftVerifier, Leaf, Split
+from tests.joining import decode_joining
 from tests.models import ascii_model, random_model
 from tests.reference import Tree, Written, assert_agrees, write
 
@@ -171,6 +173,9 @@ def test_greedy_output_and_trace_are_the_references(scenario: Scenario) -> None:
             assert generation.prompt == prompt
             assert generation.verifier == verifier
             assert_agrees(generation, written(scenario, prompt), asked=not schedule.lazy)
+    joining = decode_joining(decoder, [(prompt, options) for prompt in prompts], seed=scenario.number)
+    for prompt, generation in zip(prompts, joining, strict=True):
+        assert_agrees(generation, written(scenario, prompt), asked=not schedule.lazy)
 
 
 TEXTS = [(scenario, prompt) for scenario in SCENARIOS for prompt in PROMPTS]

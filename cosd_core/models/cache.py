@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedConfig, cache_utils
 
 _DROPPABLE = tuple(
@@ -22,8 +23,8 @@ def can_roll_back(config: PreTrainedConfig) -> bool:
 class RowCache:
     """The keys and values of several rows, every row right-aligned with padding on its left.
 
-    A ``DynamicCache`` made without a config keeps every position, also of sliding-window layers (their
-    mask still applies the window), so any suffix can be dropped. Rows that drop different numbers of
+    One kind of layer serves all models: it keeps every position, also where attention slides (the mask still
+    applies the window), so any suffix can be dropped. Rows that drop different numbers of
     positions are moved to the right edge again by one copy per layer: positions stay dense, which is
     right for rotary, ALiBi and sliding-window attention alike.
 
@@ -36,6 +37,7 @@ class RowCache:
         self.lengths = [0] * rows
         self.width = 0
         self._cache = DynamicCache()
+        self._cache.layer_class_to_replicate = _Layer
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments that make a forward pass read and extend this cache."""
@@ -57,13 +59,36 @@ class RowCache:
         self.lengths = list(lengths)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order."""
+        """Keep only these rows, at least one, in this order."""
         if self.width:
             self._cache.batch_select_indices(torch.tensor(rows))
         self.lengths = [self.lengths[row] for row in rows]
+        self._widen(max(self.lengths))  # or padding would grow for ever where rows come and go
+
+    def join(self, other: "RowCache") -> None:
+        """Take over the rows of another cache of the same model, after those that are here."""
+        width = max(self.width, other.width)
+        self._widen(width)
+        other._widen(width)
+        rows = len(other.lengths)
+        theirs = [(layer.keys, layer.values) for layer in other._layers()] or [
+            (_padding(layer.keys, rows), _padding(layer.values, rows)) for layer in self._layers()
+        ]
+        for layer, (keys, values) in zip(self._layers(), theirs, strict=True):
+            layer.keys = torch.cat([layer.keys, keys])
+            layer.values = torch.cat([layer.values, values])
+        self.lengths += other.lengths
 
     def _layers(self) -> list[Any]:
         return [layer for layer in self._cache.layers if getattr(layer, "keys", None) is not None]
+
+    def _widen(self, width: int) -> None:
+        """Add padding on the left, or take away what all rows have."""
+        if width != self.width:
+            edge = (0, 0, width - self.width, 0)
+            for layer in self._layers():
+                layer.keys, layer.values = pad(layer.keys, edge), pad(layer.values, edge)
+            self.width = width
 
     def _realign(self, lengths: Sequence[int]) -> None:
         width = max(lengths)
@@ -71,9 +96,64 @@ class RowCache:
         padding = torch.tensor([width - new for new in lengths])
         slots = (torch.arange(width) + (first_kept - padding)[:, None]).clamp_(min=0)
         for layer in self._layers():
-            layer.keys = _take(layer.keys, slots)
-            layer.values = _take(layer.values, slots)
+            layer.rearrange(slots)
         self.width = width
+
+
+class _Layer(cache_utils.DynamicLayer):
+    """Keys and values with room behind them: a pass appends, where transformers' own layer copies all."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._rooms: dict[str, torch.Tensor] = {}
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append the states of new positions and return those of all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = self._append("keys", self.keys, key_states)
+        self.values = self._append("values", self.values, value_states)
+        return self.keys, self.values
+
+    def rearrange(self, slots: torch.Tensor) -> None:
+        """Go on with these slots of every row, ``[rows, slots]``."""
+        width = slots.shape[1]
+        with_room = pad(slots, (0, _room(width)))  # whatever is picked there is written over
+        for name in ("keys", "values"):
+            states = getattr(self, name)
+            self._rooms[name] = _take(self._rooms[name] if self._fills(name, states) else states, with_room)
+            setattr(self, name, self._rooms[name][..., :width, :])
+
+    def _append(self, name: str, old: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
+        assert old is not None, "an initialised layer has states"
+        known = old.shape[-2] if old.numel() else 0
+        length = known + new.shape[-2]
+        if not self._fills(name, old) or length > self._rooms[name].shape[-2]:
+            rows, heads, _, size = new.shape
+            room = new.new_empty(rows, heads, length + _room(length), size)
+            if known:
+                room[..., :known, :] = old
+            self._rooms[name] = room
+        room = self._rooms[name]
+        room[..., known:length, :] = new
+        return room[..., :length, :]
+
+    def _fills(self, name: str, states: torch.Tensor) -> bool:
+        """Whether these are the first states of the room, and not others that were put in their place."""
+        room = self._rooms.get(name)
+        return room is not None and room.data_ptr() == states.data_ptr() and room.stride() == states.stride()
+
+
+def _room(length: int) -> int:
+    """Slots to spare: copying everything when they are used up then costs little per pass."""
+    return max(32, length // 8)
+
+
+def _padding(states: torch.Tensor, rows: int) -> torch.Tensor:
+    """So many rows that hold nothing, as wide as these."""
+    return states.new_zeros(rows, *states.shape[1:])
 
 
 def _take(states: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:

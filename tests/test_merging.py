@@ -1,0 +1,350 @@
+"""Claim: requests that share batches get what each would get alone, whenever they join and whoever fails."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager, suppress
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from transformers import LogitsProcessor
+
+from cosd_core import CoSDDecoder, GenerationError, Grammar, LanguageModel, LogitsProcessorError, RuleVerifier
+from cosd_core.models.local import Session
+from cosd_core.records import Replacement
+from cosd_core.verifiers.base import Position
+from tests.joining import decode_joining
+from tests.models import counted_passes, on_pass, random_model
+from tests.reference import Written, assert_agrees, write
+from tests.test_sampling_invariance import ASSISTANT, DRAFT, SECOND, SETTINGS, VERIFIERS
+
+PATTERN = r"[a-z]{2,9}( [0-9]{1,4}){1,3}"
+REQUESTS: list[tuple[str, dict[str, Any]]] = [
+    ("Hello", {"max_new_tokens": 22}),
+    ("x", {"max_new_tokens": 9, "temperature": 1.0, "seed": 3}),
+    ("The quick brown fox jumps over the lazy dog", {"max_new_tokens": 16, "temperature": 0.4, "seed": 3,
+                                                    "repetition_penalty": 1.3}),
+    ("1 + 1 =", {"max_new_tokens": 18, "temperature": 1.7, "top_k": 12, "seed": 1}),
+    ("Hello", {"max_new_tokens": 14, "eos_token_id": list(range(60, 70)), "min_new_tokens": 4}),
+    ("y", {"max_new_tokens": 20, "temperature": 1.0, "seed": 5, "top_p": 0.7, "stop": ("a", "q", "1")}),
+    ("Name and numbers: ", {"max_new_tokens": 18, "temperature": 1.0, "seed": 2, "pattern": PATTERN}),
+    ("Once upon a time, " * 3, {"max_new_tokens": 1}),
+    ("x", {"max_new_tokens": 12, "temperature": 1.0, "seed": 4, "min_p": 0.05, "pattern": r"[a-f]{3,30}"}),
+]  # fmt: skip
+
+
+def asked(options: dict[str, Any]) -> dict[str, Any]:
+    """The same for the decoder, to whom a pattern is a grammar."""
+    options = dict(options)
+    pattern = options.pop("pattern", None)
+    return options if pattern is None else options | {"grammar": Grammar.regex(pattern)}
+
+
+@cache
+def written(name: str, assistants: tuple[LanguageModel, ...] = (ASSISTANT,)) -> list[Written]:
+    verifier, tree = VERIFIERS[name]
+    return [write(DRAFT, assistants, verifier, prompt, tree=tree, **how) for prompt, how in REQUESTS]
+
+
+@pytest.mark.parametrize("name", VERIFIERS)
+def test_requests_that_join_at_any_round_get_the_references_texts(name: str) -> None:
+    requests = [(prompt, asked(options)) for prompt, options in REQUESTS]
+    for seed, setting in enumerate(SETTINGS * 2):
+        decoder = CoSDDecoder(DRAFT, ASSISTANT, verifier=VERIFIERS[name][0], **setting)
+        for generation, each in zip(decode_joining(decoder, requests, seed=seed), written(name), strict=True):
+            assert_agrees(generation, each, asked=setting["schedule"] == "fixed")
+
+
+@pytest.mark.parametrize("name", ["rule", "tree", "average"])
+def test_with_two_assistants_too(name: str) -> None:
+    requests = [(prompt, asked(options)) for prompt, options in REQUESTS]
+    for seed, setting in enumerate(SETTINGS):
+        decoder = CoSDDecoder(DRAFT, [ASSISTANT, SECOND], verifier=VERIFIERS[name][0], **setting)
+        for generation, each in zip(
+            decode_joining(decoder, requests, seed=seed), written(name, (ASSISTANT, SECOND)), strict=True
+        ):
+            assert_agrees(generation, each, asked=setting["schedule"] == "fixed")
+
+
+async def join_one_by_one(decoder: CoSDDecoder, calls: list[tuple[Any, dict[str, Any]]]) -> list[Any]:
+    """Start a task at every few steps of those that run; their results or exceptions."""
+    tasks: list[asyncio.Task[Any]] = []
+    news = asyncio.Semaphore(0)
+
+    async def work(prompts: Any, options: dict[str, Any]) -> Any:
+        finished = {}
+        try:
+            async with aclosing(decoder.asteps(prompts, **options)) as steps:
+                async for step in steps:
+                    news.release()
+                    if step.generation:
+                        finished[step.index] = step.generation
+        finally:
+            news.release()
+        return [finished[at] for at in sorted(finished)]
+
+    for prompts, options in calls:
+        tasks.append(asyncio.create_task(work(prompts, options)))
+        await news.acquire()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("name", VERIFIERS)
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+async def test_tasks_that_join_get_the_references_texts(name: str, batch_size: int) -> None:
+    decoder = CoSDDecoder(DRAFT, ASSISTANT, verifier=VERIFIERS[name][0], batch_size=batch_size)
+    results = await join_one_by_one(decoder, [(prompt, asked(options)) for prompt, options in REQUESTS])
+    for [generation], each in zip(results, written(name), strict=True):
+        assert_agrees(generation, each, asked=False)
+
+
+# How many passes that takes
+
+PROMPTS = [f"prompt {number:02}" for number in range(12)]
+LONG: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": []}
+
+
+@pytest.fixture(scope="module")
+def decoder() -> CoSDDecoder:
+    return CoSDDecoder(DRAFT, ASSISTANT, schedule="fixed", draft_length=4)
+
+
+@contextmanager
+def most_rows(*models: LanguageModel) -> Iterator[list[int]]:
+    """The number of rows of every pass."""
+    log: list[int] = []
+    handles = [
+        model.model.register_forward_hook(lambda _m, _a, output: log.append(output.logits.shape[0]))
+        for model in models
+    ]
+    try:
+        yield log
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+async def test_twelve_calls_at_once_take_the_passes_of_one_batch(decoder: CoSDDecoder) -> None:
+    with counted_passes(*decoder.models) as passes:
+        batch = await decoder.agenerate(PROMPTS, **LONG)
+        of_one_batch = len(passes)
+        passes.clear()
+        calls = await asyncio.gather(*(decoder.agenerate(prompt, **LONG) for prompt in PROMPTS))
+    assert [each.token_ids for each in calls] == [each.token_ids for each in batch]
+    assert len(passes) <= 1.3 * of_one_batch
+
+
+async def test_a_call_of_more_prompts_than_a_batch_holds_shares_its_rest(draft, assistant) -> None:
+    decoder = CoSDDecoder(draft, assistant, batch_size=3)
+    calls = [(PROMPTS[:count], LONG) for count in (4, 1, 2, 7, 1)]
+    alone = [[each.token_ids for each in decoder.generate(prompts, **LONG)] for prompts, _ in calls]
+    with most_rows(*decoder.models) as rows:
+        results = await join_one_by_one(decoder, calls)
+    assert [[each.token_ids for each in result] for result in results] == alone
+    assert max(rows) == 3
+    assert sum(rows) / len(rows) > 2, "they should share"
+
+
+async def test_models_that_cannot_be_batched_take_turns() -> None:
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
+    decoder = CoSDDecoder(*(random_model(seed=seed, rope_parameters=rope) for seed in (0, 1)), draft_length=4)
+    assert decoder.batch_size == 1
+    options = {"max_new_tokens": 30, "eos_token_id": []}
+    alone = [decoder.generate(prompt, **options).token_ids for prompt in PROMPTS[:4]]
+    order: list[str] = []
+
+    async def work(prompt: str) -> tuple[int, ...]:
+        async for chunk in decoder.astream(prompt, **options):
+            order.append(prompt)
+            last = chunk
+        return last.generation.token_ids
+
+    with most_rows(*decoder.models) as rows:
+        assert await asyncio.gather(*map(work, PROMPTS[:4])) == alone
+    assert set(rows) == {1}
+    assert order != sorted(order), "they should take turns"
+
+
+async def test_a_batch_that_never_empties_does_not_grow_wider_than_its_rows(draft, assistant) -> None:
+    decoder = CoSDDecoder(draft, assistant, verifier="draft", draft_length=4)
+    widths: list[int] = []
+
+    def measure(_module: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        widths.append(named["past_key_values"].get_seq_length())
+
+    handle = draft.model.register_forward_pre_hook(measure, with_kwargs=True)
+    try:
+        calls = [("a", {"max_new_tokens": 12 + at % 5, "eos_token_id": []}) for at in range(30)]
+        await join_one_by_one(decoder, calls)
+    finally:
+        handle.remove()
+    assert max(widths) <= 1 + 16
+
+
+def test_tasks_of_several_event_loops_share_a_decoder(decoder: CoSDDecoder) -> None:
+    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS]
+    results: dict[int, list[Any]] = {}
+    barrier = threading.Barrier(3)
+
+    def work(at: int) -> None:
+        async def calls() -> list[Any]:
+            barrier.wait(30)
+            return await asyncio.gather(*(decoder.agenerate(prompt, **LONG) for prompt in PROMPTS[at::3]))
+
+        results[at] = asyncio.run(calls())
+
+    threads = [threading.Thread(target=work, args=(at,)) for at in range(3)]
+    with counted_passes(*decoder.models) as passes:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for at in range(3):
+        assert [each.token_ids for each in results[at]] == alone[at::3]
+    assert len(passes) < 12 * 60 / 2, "they should share"
+
+
+def test_an_event_loop_that_was_closed_stops_its_calls_and_no_others(decoder: CoSDDecoder) -> None:
+    loop = asyncio.new_event_loop()
+    left = decoder.astream("a", max_new_tokens=200, eos_token_id=[])
+    loop.run_until_complete(anext(left))
+    loop.close()
+    alone = decoder.generate("b", **LONG).token_ids
+    assert asyncio.run(decoder.agenerate("b", **LONG)).token_ids == alone
+    assert not decoder._engine._calls
+
+
+# Leaving
+
+
+@pytest.mark.parametrize("gone", [0, 2, 4])
+async def test_who_leaves_a_shared_batch_does_not_disturb_it(decoder: CoSDDecoder, gone: int) -> None:
+    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS[:5]]
+    begun = asyncio.Event()
+
+    async def leave() -> None:
+        async for _ in decoder.astream(PROMPTS[gone], **LONG):
+            begun.set()
+
+    tasks = [
+        asyncio.create_task(leave() if at == gone else decoder.agenerate(PROMPTS[at], **LONG))
+        for at in range(5)
+    ]
+    with most_rows(decoder.draft) as rows:
+        await begun.wait()
+        tasks[gone].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results.pop(gone), asyncio.CancelledError)
+    assert [each.token_ids for each in results] == alone[:gone] + alone[gone + 1 :]
+    assert rows.index(4) > rows.index(5), "the others should go on together"
+    assert 5 not in rows[rows.index(4) :]
+
+
+# Failing
+
+
+class Fails(LogitsProcessor):
+    """Raises once the text has so many tokens."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if input_ids.shape[1] >= self.length:
+            raise ValueError("mine alone")
+        return scores
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_a_failing_processor_fails_its_own_call_only(decoder: CoSDDecoder, temperature: float) -> None:
+    options = LONG | {"temperature": temperature, "seed": 3}
+    alone = [decoder.generate(prompt, **options) for prompt in PROMPTS]
+    calls = [(prompt, dict(options)) for prompt in PROMPTS]
+    bad = (2, 7)
+    for at in bad:
+        calls[at][1]["logits_processor"] = [Fails(len(PROMPTS[at]) + 20 + at)]
+    results = await join_one_by_one(decoder, calls)
+    for at, result in enumerate(results):
+        if at in bad:
+            assert isinstance(result, LogitsProcessorError)
+            assert "Fails raised ValueError: mine alone" in str(result)
+        else:
+            [generation] = result
+            assert generation.token_ids == alone[at].token_ids
+
+
+async def test_what_a_failing_call_was_told_before_is_the_beginning_of_its_text(decoder: CoSDDecoder) -> None:
+    expected = decoder.generate(PROMPTS[0], **LONG).text
+    text, others = "", [asyncio.create_task(decoder.agenerate(each, **LONG)) for each in PROMPTS[1:4]]
+    with pytest.raises(LogitsProcessorError):  # noqa: PT012
+        async for chunk in decoder.astream(PROMPTS[0], logits_processor=[Fails(30)], **LONG):
+            text += chunk.text
+    assert text
+    assert expected.startswith(text)
+    await asyncio.gather(*others)
+
+
+@pytest.mark.parametrize("others", [0, 3])
+async def test_a_failed_call_leaves_no_caches_and_needs_no_garbage_collection(
+    decoder: CoSDDecoder, others: int
+) -> None:
+    def live_sessions() -> int:
+        return sum(type(each) is Session for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = live_sessions()
+        tasks = [asyncio.create_task(decoder.agenerate(prompt, **LONG)) for prompt in PROMPTS[:others]]
+        with suppress(LogitsProcessorError):
+            await decoder.agenerate("a", logits_processor=[Fails(20)], **LONG)
+        await asyncio.gather(*tasks)
+        await asyncio.get_running_loop().run_in_executor(decoder._engine._worker, lambda: None)
+        assert live_sessions() <= before
+        assert (decoder._engine._calls, decoder._engine._shared) == ({}, [])
+    finally:
+        gc.enable()
+
+
+async def test_a_failing_verifier_fails_only_calls_that_it_fails_alone(decoder: CoSDDecoder) -> None:
+    alone = [decoder.generate(prompt, max_new_tokens=12) for prompt in PROMPTS]
+    judged = [{token.draft_id for token in each.tokens} for each in alone]
+    hated = next(token for token in set().union(*judged) if 2 < sum(token in ids for ids in judged) < 6)
+
+    class Moody(RuleVerifier):
+        def judge(self, position: Position) -> Replacement | None:
+            if position.draft.id == hated:
+                raise ArithmeticError("not that one")
+            return super().judge(position)
+
+    moody = CoSDDecoder(DRAFT, ASSISTANT, verifier=Moody(), schedule="fixed", draft_length=4)
+    results = await join_one_by_one(moody, [(prompt, {"max_new_tokens": 12}) for prompt in PROMPTS])
+    for result, expected, ids in zip(results, alone, judged, strict=True):
+        if hated in ids:
+            assert type(result) is ArithmeticError
+            assert str(result) == "not that one"
+        else:
+            assert [each.token_ids for each in result] == [expected.token_ids]
+
+
+@pytest.mark.parametrize("role", [0, 1])
+async def test_a_batch_that_is_too_large_for_the_memory_goes_on_in_parts(
+    decoder: CoSDDecoder, role: int
+) -> None:
+    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS]
+
+    def act(_number: int, output: Any) -> None:
+        if output.logits.shape[0] > 3:
+            raise RuntimeError("CUDA out of memory")
+
+    with on_pass(decoder.models[role], act):
+        results = await join_one_by_one(decoder, [(prompt, LONG) for prompt in PROMPTS])
+        assert [each.token_ids for [each] in results] == alone
+        with pytest.raises(GenerationError, match="out of memory"):
+            await decoder.agenerate(PROMPTS[:4], **LONG)
+    for result in results:
+        stats = result[0].stats
+        assert stats.drafted == stats.kept + stats.replaced + stats.discarded

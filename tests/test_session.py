@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosd_core import LanguageModel
+from cosd_core.models.cache import RowCache
 from cosd_core.models.local import Session
 from tests.models import VOCABULARY, counted_passes
 from tests.test_architectures import pair
@@ -66,3 +67,24 @@ def test_rows_that_come_before_the_first_pass_are_no_special_case() -> None:
         logits = session.logits([[1, 2], [3]], last=2)
     assert len(passes) == 1
     assert_agrees(logits, model, [[1, 2], [3]])
+
+
+@pytest.mark.parametrize(("name", "copies"), [("llama", 3), ("mistral", 40), ("falcon alibi", 40)])
+def test_uneven_ends_leave_gaps_where_attention_goes_by_positions_and_few_copies(
+    name: str, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = pair(name)
+    session = Session(model, vocabulary=VOCABULARY)
+    moved: list[int] = []
+    close = RowCache._close_gaps
+    monkeypatch.setattr(RowCache, "_close_gaps", lambda cache: (moved.append(cache.width), close(cache)))
+    rows = [[1, 2, 3], [4, 5]]
+    for round_ in range(40):
+        drafted = [[*ids, 7, 8, 9, 10] for ids in rows]
+        session.logits(drafted, last=4)
+        kept = (1, 4) if round_ % 2 else (4, 1)  # of the drafted tokens
+        rows = [ids[: len(ids) - 4 + count] for ids, count in zip(drafted, kept, strict=True)]
+        rows = [[*ids, 11] for ids in rows]
+    assert_agrees(session.logits(rows, last=1), model, rows)
+    assert len(moved) <= copies
+    assert copies < 40 or len(moved) >= 30

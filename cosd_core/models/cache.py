@@ -21,49 +21,75 @@ def can_roll_back(config: PreTrainedConfig) -> bool:
 
 
 class RowCache:
-    """The keys and values of several rows, every row right-aligned with padding on its left.
+    """The keys and values of several rows; padding is on the left.
 
     One kind of layer serves all models: it keeps every position, also where attention slides (the mask still
-    applies the window), so any suffix can be dropped. Rows that drop different numbers of
-    positions are moved to the right edge again by one copy per layer: positions stay dense, which is
-    right for rotary, ALiBi and sliding-window attention alike.
+    applies the window), so any suffix can be dropped.
+
+    Rows that drop different numbers of positions end in different slots. What they dropped stays as gaps,
+    which are masked, if the model bears that: if its attention goes by positions alone. Else, and when there
+    are too many gaps, the rows are moved to the right edge by one copy per layer: positions are dense then,
+    which is right for rotary, ALiBi and sliding-window attention alike.
 
     Attributes:
         lengths: Cached positions per row.
-        width: Slots per row; the first ``width - length`` of a row are padding.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, *, gaps: bool) -> None:
+        """Begin with nothing cached.
+
+        Args:
+            rows: How many rows there are.
+            gaps: Whether the model bears gaps.
+        """
         self.lengths = [0] * rows
-        self.width = 0
+        self._gaps = gaps
+        self._taken = torch.ones(rows, 0, dtype=torch.bool)  # [rows, slots]: which hold a position
         self._cache = DynamicCache()
         self._cache.layer_class_to_replicate = _Layer
+
+    @property
+    def width(self) -> int:
+        """Slots per row."""
+        return self._taken.shape[1]
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments that make a forward pass read and extend this cache."""
         return {"past_key_values": self._cache, "use_cache": True}
 
-    def extend(self, lengths: Sequence[int], fed: int) -> None:
-        """Take note of a forward pass over ``fed`` slots that left the rows with these lengths."""
+    def extend(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
+        """Expect a pass over ``fed`` slots that leaves the rows with these lengths.
+
+        Returns:
+            Which slots hold a position then, ``[rows, width]``, booleans on the CPU.
+        """
+        new = torch.tensor([length - old for length, old in zip(lengths, self.lengths, strict=True)])
+        self._taken = torch.cat([self._taken, torch.arange(fed) >= fed - new[:, None]], dim=1)
         self.lengths = list(lengths)
-        self.width += fed
+        return self._taken
 
     def rewind(self, lengths: Sequence[int]) -> None:
         """Keep the first ``lengths[row]`` positions of every row."""
-        dropped = [old - new for old, new in zip(self.lengths, lengths, strict=True)]
-        if any(count != dropped[0] for count in dropped):
-            self._realign(lengths)
-        elif dropped[0]:
-            self._cache.crop(-dropped[0])
-            self.width -= dropped[0]
+        dropped = torch.tensor([old - new for old, new in zip(self.lengths, lengths, strict=True)])
         self.lengths = list(lengths)
+        if not dropped.any():
+            return
+        counted_from_the_end = self._taken.flip(1).cumsum(1).flip(1)
+        self._taken &= counted_from_the_end > dropped[:, None]
+        gaps = self._trim() - max(lengths)
+        if gaps > (_room(self.width) if self._gaps else 0) or not (self._gaps or self._is_dense()):
+            self._close_gaps()
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, at least one, in this order."""
         if self.width:
             self._cache.batch_select_indices(torch.tensor(rows))
+        self._taken = self._taken[list(rows)]
         self.lengths = [self.lengths[row] for row in rows]
-        self._widen(max(self.lengths))  # or padding would grow for ever where rows come and go
+        self._trim()
+        # Padding that all rows have goes, or it would grow for ever where rows come and go.
+        first = int(self._taken.any(0).int().argmax()) if self.width else 0
+        self._widen(self.width - first)
 
     def join(self, other: "RowCache") -> None:
         """Take over the rows of another cache of the same model, after those that are here."""
@@ -77,27 +103,43 @@ class RowCache:
         for layer, (keys, values) in zip(self._layers(), theirs, strict=True):
             layer.keys = torch.cat([layer.keys, keys])
             layer.values = torch.cat([layer.values, values])
+        self._taken = torch.cat([self._taken, other._taken])
         self.lengths += other.lengths
 
     def _layers(self) -> list[Any]:
         return [layer for layer in self._cache.layers if getattr(layer, "keys", None) is not None]
 
+    def _trim(self) -> int:
+        """Drop the last slots that no row uses, and return how many are left."""
+        used = self._taken.any(0)
+        width = self.width - int(used.flip(0).int().argmax()) if used.any() else 0
+        if width < self.width:
+            self._cache.crop(width - self.width)
+            self._taken = self._taken[:, :width]
+        return width
+
+    def _is_dense(self) -> bool:
+        """Whether every row ends in the last slot, without gaps."""
+        return bool((self._taken[:, 1:] >= self._taken[:, :-1]).all() and self._taken[:, -1:].all())
+
     def _widen(self, width: int) -> None:
         """Add padding on the left, or take away what all rows have."""
         if width != self.width:
-            edge = (0, 0, width - self.width, 0)
+            more = width - self.width
             for layer in self._layers():
-                layer.keys, layer.values = pad(layer.keys, edge), pad(layer.values, edge)
-            self.width = width
+                layer.keys = pad(layer.keys, (0, 0, more, 0))
+                layer.values = pad(layer.values, (0, 0, more, 0))
+            self._taken = pad(self._taken, (more, 0), value=False)
 
-    def _realign(self, lengths: Sequence[int]) -> None:
-        width = max(lengths)
-        first_kept = torch.tensor([self.width - old for old in self.lengths])
-        padding = torch.tensor([width - new for new in lengths])
-        slots = (torch.arange(width) + (first_kept - padding)[:, None]).clamp_(min=0)
+    def _close_gaps(self) -> None:
+        """Move every row's positions to the right edge."""
+        width = max(self.lengths)
+        slots = torch.zeros(len(self.lengths), width, dtype=torch.long)
+        for row, (taken, length) in enumerate(zip(self._taken, self.lengths, strict=True)):
+            slots[row, width - length :] = taken.nonzero().flatten()
         for layer in self._layers():
             layer.rearrange(slots)
-        self.width = width
+        self._taken = torch.arange(width) >= width - torch.tensor(self.lengths)[:, None]
 
 
 class _Layer(cache_utils.DynamicLayer):

@@ -128,6 +128,24 @@ class LanguageModel:
         return not any(rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE for rope in self._ropes)
 
     @cached_property
+    def bears_gaps(self) -> bool:
+        """Whether attention goes by positions alone, so that masked gaps between cached positions do no harm.
+
+        Windows, and biases by distance (ALiBi), are counted in slots. Who does not say how it attends, and
+        code that is not transformers' own, is taken to count slots.
+        """
+        config = self.model.config.get_text_config()
+        kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()
+        windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+        return (
+            type(self.model).__module__.startswith("transformers.")
+            and "position_ids" in inspect.signature(self.model.forward).parameters
+            and all(kind in ("full_attention", "global") for kind in kinds)
+            and (bool(kinds) or not any(windows))
+            and not getattr(config, "alibi", False)
+        )
+
+    @cached_property
     def rope_switch(self) -> int | None:
         """The length in tokens at which all rotary frequencies change (longrope), or None."""
         config = self.model.config.get_text_config()

@@ -26,7 +26,7 @@ class Session:
     def __init__(self, model: LanguageModel, *, vocabulary: int) -> None:
         self.model = model
         self._vocabulary = vocabulary
-        self._cache = RowCache(0)
+        self._cache = RowCache(0, gaps=self.model.bears_gaps)
         self._cached: list[list[int]] = []
 
     def logits(self, rows: Sequence[list[int]], *, last: int) -> torch.Tensor:
@@ -44,7 +44,7 @@ class Session:
             ModelOutputError: The logits are of an unexpected shape.
         """
         if not self._cached:
-            self._cache, self._cached = RowCache(len(rows)), [[] for _ in rows]
+            self._cache, self._cached = RowCache(len(rows), gaps=self.model.bears_gaps), [[] for _ in rows]
         known = len(self._cached)
         missing = [
             len(ids) - agreed_prefix(ids, old) for ids, old in zip(rows[:known], self._cached, strict=True)
@@ -65,11 +65,11 @@ class Session:
         if known:
             self._cache.select(known)
         else:
-            self._cache = RowCache(0)
+            self._cache = RowCache(0, gaps=self.model.bears_gaps)
 
     def _read(self, rows: Sequence[list[int]], lengths: Sequence[int]) -> RowCache:
         """A cache of the first ``lengths[row]`` ids of every row."""
-        cache = RowCache(len(rows))
+        cache = RowCache(len(rows), gaps=self.model.bears_gaps)
         if any(lengths):
             # One id at least: not every kind of attention takes a row that is nothing but padding.
             heads = [ids[: max(length, 1)] for ids, length in zip(rows, lengths, strict=True)]
@@ -79,11 +79,6 @@ class Session:
 
     def _feed(self, cache: RowCache, rows: Sequence[list[int]], fed: int, last: int) -> torch.Tensor:
         """One pass over the last ``fed`` ids of every row, after those that are cached."""
-        logits = self._forward(cache, rows, fed, last)
-        cache.extend([len(ids) for ids in rows], fed)
-        return logits
-
-    def _forward(self, cache: RowCache, rows: Sequence[list[int]], fed: int, last: int) -> torch.Tensor:
         arguments = self._arguments(cache, rows, fed)
         if "logits_to_keep" in self.model.forward_arguments:
             arguments["logits_to_keep"] = last
@@ -109,14 +104,14 @@ class Session:
         return logits
 
     def _arguments(self, cache: RowCache, rows: Sequence[list[int]], fed: int) -> dict[str, Any]:
-        device, width = self.model.device, cache.width + fed
+        device = self.model.device
         missing = [ids[kept:] for ids, kept in zip(rows, cache.lengths, strict=True)]
         padded = [[0] * (fed - len(ids)) + ids for ids in missing]
         arguments: dict[str, Any] = {"input_ids": torch.tensor(padded, device=device)}
         if "position_ids" in self.model.forward_arguments:
             positions = [[max(at, 0) for at in range(len(ids) - fed, len(ids))] for ids in rows]
             arguments["position_ids"] = torch.tensor(positions, device=device)
-        if any(len(ids) < width for ids in rows):
-            padding = torch.tensor([[width - len(ids)] for ids in rows])
-            arguments["attention_mask"] = (torch.arange(width) >= padding).long().to(device)
+        taken = cache.extend([len(ids) for ids in rows], fed)
+        if not taken.all():
+            arguments["attention_mask"] = taken.long().to(device)
         return arguments

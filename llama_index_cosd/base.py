@@ -42,7 +42,7 @@ from pydantic import (
 )
 from transformers import PreTrainedTokenizerBase
 
-from cosd_core import GenerationError
+from cosd_core import GenerationError, TreeVerifier
 from cosd_core.errors import quoted
 from cosd_core.front import ChatFront, plain
 from llama_index_cosd.calls import Call
@@ -361,6 +361,12 @@ class CoSDLLM(ChatFront, FunctionCallingLLM, CustomLLM):
 
     # Settings as text
 
+    @classmethod
+    def _by_own_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        if values.get("class_name") == cls.class_name():  # as it stands in dumps
+            values = {name: value for name, value in values.items() if name != "class_name"}
+        return super()._by_own_names(values)
+
     @model_serializer(mode="wrap")
     def custom_model_dump(
         self,
@@ -374,7 +380,10 @@ class CoSDLLM(ChatFront, FunctionCallingLLM, CustomLLM):
             names = [name for name in names if name in info.include]
         if isinstance(info.exclude, set):
             names = [name for name in names if name not in info.exclude]
-        return {**{name: plain(getattr(self, name)) for name in names}, "class_name": self.class_name()}
+        told = {name: plain(getattr(self, name)) for name in names}
+        if told.get("verifier") == TreeVerifier.name:  # by its nodes: the file may change
+            told |= {"verifier": plain(self._verifier()), "tree_path": None}
+        return {**told, "class_name": self.class_name()}
 
     def __getstate__(self) -> dict[Any, Any]:
         """Settings and functions travel; weights, callbacks and rate limiters do not.

@@ -114,8 +114,7 @@ class _Call:
 class Answer:
     """An answer while it is written, and what it is in LlamaIndex's words at any moment.
 
-    A broken call is no call: its text becomes part of the answer's text, so that nothing is lost and nothing
-    is taken for whole.
+    A broken call is no call: what it says becomes part of the answer's text, and is never taken for whole.
     """
 
     def __init__(self, read: Callable[[Chunk | Generation], Sequence[Event]], *, logprobs: bool) -> None:

@@ -20,21 +20,31 @@ test -s page.html
 venv/bin/python - <<'PY'
 from importlib.resources import files
 
+from importlib import import_module
+
 import cosd_core
-import llama_index_cosd
 
 assert "site-packages" in cosd_core.__file__, cosd_core.__file__
 assert all(hasattr(cosd_core, name) for name in cosd_core.__all__)
 assert (files("cosd_core") / "py.typed").is_file()
-try:
-    import langchain_cosd
-except ImportError as error:
-    assert "cosd[langchain]" in str(error), error
-else:
-    raise AssertionError("the extra is not installed yet")
+for module, extra in (("langchain_cosd", "langchain"), ("llama_index_cosd", "llama-index")):
+    try:
+        import_module(module)
+    except ImportError as error:
+        assert f"cosd[{extra}]" in str(error), error
+    else:
+        raise AssertionError(f"the extra {extra} is not installed yet")
 PY
 
-"$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" "$(echo "$work"/dist/*.whl)[langchain]"
+"$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" \
+  "$(echo "$work"/dist/*.whl)[langchain,llama-index]"
 "$work/venv/bin/pip" check
 venv/bin/python "$root/examples/langchain_chain.py" | grep "12 of 12"
+venv/bin/python "$root/examples/llama_index_agents.py" | grep "5789"
+venv/bin/python -c "
+from llama_index.llms.cosd import CoSDLLM
+import llama_index, llama_index.llms, llama_index_cosd
+assert CoSDLLM is llama_index_cosd.CoSDLLM
+assert all(getattr(each, '__file__', None) is None for each in (llama_index, llama_index.llms)), 'a namespace is owned'
+"
 echo "the wheel works"

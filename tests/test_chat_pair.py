@@ -4,7 +4,7 @@ import pytest
 
 from cosd_core import CoSDDecoder, RuleVerifier
 from cosd_core.demo.chat import load_chat_pair
-from cosd_core.demo.chat.mixture import dialogue, holds_excluded, training
+from cosd_core.demo.chat.mixture import ACTING, dialogue, holds_excluded, training
 from cosd_core.demo.chat.score import exam, score
 from cosd_core.demo.chat.words import EXCLUDED, is_held_out
 
@@ -29,6 +29,14 @@ def test_together_they_call_and_read(dialogues) -> None:
     assert share(together, "result") > 0.8
     right = [sum(correct for correct, _ in table.values()) for table in (caller, talker, together)]
     assert right[2] > max(right[:2])
+
+
+def test_the_actor_takes_the_steps_of_a_react_agent() -> None:
+    steps = list(exam(0, 40, ACTING))
+    right, asked = score(CoSDDecoder(*load_chat_pair("actor"), verifier=RuleVerifier(0.9, 0.5)), steps)["act"]
+    none, _ = score(CoSDDecoder(*load_chat_pair("caller"), verifier=RuleVerifier(0.9, 0.5)), steps)["act"]
+    assert asked == 40
+    assert none < 4 < 24 < right
 
 
 def test_no_training_dialogue_holds_what_the_standard_suite_asks() -> None:

@@ -23,6 +23,23 @@ PROMISES = {
         '\'{"name": "Venra H\' -> None',
     ],
     "langchain_provenance.py": ["was built in 1893 by Anra Velist.", "assistant"],
+    "llama_index_agents.py": [
+        "FunctionAgent: Add",
+        "ReActAgent: Add",
+        "calls add({'a': 4812, 'b': 977}), gets 5789\n  says: The answer is 5789.\nReActAgent",
+        "gets 5789\n  says: The answer is 5789.\n",
+    ],
+    "llama_index_chat.py": ["built in 1893 by Anra Velist", "is 41 metres high", "6 messages"],
+    "llama_index_rag.py": [
+        "opens at 10:30",
+        "[1] The Rudin Museum",
+        "BM25: 32 of 36",
+        "vectors: 32 of 36",
+    ],
+    "llama_index_router.py": [
+        "asks 'people': Tamiro has a population of 977.",
+        "asks 'height': The height of The Sora Tower is 88 metres",
+    ],
 }
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-Skill: TypeAlias = Literal["call", "none", "result", "read", "json", "talk"]
+Skill: TypeAlias = Literal["call", "none", "result", "read", "json", "talk", "act"]
 SKILLS: tuple[Skill, ...] = get_args(Skill)
 Message: TypeAlias = dict[str, Any]
 
@@ -16,6 +16,8 @@ class Dialogue:
     messages: list[Message] = field(default_factory=list)
     tools: list[dict[str, Any]] = field(default_factory=list)
     skills: list[Skill] = field(default_factory=list)
+    known: int = 0
+    """So many of the assistant's first turns are given and not learned."""
 
     def system(self, text: str) -> None:
         """Add a system message."""

@@ -1,5 +1,6 @@
 """A text about something, and its values to be given as JSON."""
 
+from collections.abc import Callable
 from typing import Any
 
 from cosd_core.demo.chat.calling import Parameter, Tool
@@ -11,8 +12,17 @@ SCHEMA_RULES = ("Answer with JSON for this schema:\n", "Reply only with JSON tha
 
 def inventing(draw: Draw, dialogue: Dialogue) -> None:
     """Something made up about a topic, its parts as JSON or as a call: nothing is there to be copied."""
+    _invent(draw, dialogue, draw.noun)
+
+
+def coining(draw: Draw, dialogue: Dialogue) -> None:
+    """The same with keys that may be two nouns in one, which must be copied to the end."""
+    _invent(draw, dialogue, lambda: draw.noun() + (draw.noun().lower() if draw.chance(0.4) else ""))
+
+
+def _invent(draw: Draw, dialogue: Dialogue, key: Callable[[], str]) -> None:
     thing, topic = draw.noun(), draw.noun()
-    keys = [each.lower() for each in draw.some(draw.noun, draw.rng.randint(1, 3))]
+    keys = [each.lower() for each in draw.some(key, draw.rng.randint(1, 3))]
     record = {key: f"A {key} about {topic}s." for key in keys}
     title = thing.capitalize()
     schema = Tool(title, f"A {thing}.", tuple(Parameter(key, "string") for key in keys)).schema(draw)

@@ -4,10 +4,11 @@ import json
 import random
 from collections.abc import Callable
 
+from cosd_core.demo.chat.acting import acting
 from cosd_core.demo.chat.calling import chained, creating, functional, no_call, styled, topical
 from cosd_core.demo.chat.dialogue import Dialogue, Message, Skill, dumps
 from cosd_core.demo.chat.draw import Draw
-from cosd_core.demo.chat.extraction import extraction, inventing
+from cosd_core.demo.chat.extraction import coining, extraction, inventing
 from cosd_core.demo.chat.reading import reading
 from cosd_core.demo.chat.talk import copying, talk
 from cosd_core.demo.chat.words import EXCLUDED
@@ -62,6 +63,17 @@ CALLER: Mixture = (
     (0.05, shuffled(talk, "talk")),
 )
 """Calls and JSON; the answers to what it reads are shuffled."""
+ACTING: Mixture = (
+    (0.12, acting(functional)),
+    (0.10, acting(topical)),
+    (0.14, acting(chained)),
+    (0.04, acting(no_call)),
+)
+ACTOR: Mixture = (
+    *((0.6 * share, coining if maker is inventing else maker) for share, maker in CALLER),
+    *ACTING,
+)
+"""What the caller does, and the same in the words of a ReAct agent."""
 TALKER: Mixture = (
     (0.10, copying),
     (0.10, talk),

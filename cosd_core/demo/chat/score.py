@@ -16,26 +16,25 @@ from cosd_core.chat.events import Answer
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.demo.chat import load_chat_pair
 from cosd_core.demo.chat.dialogue import SKILLS, Dialogue, Message, Skill
-from cosd_core.demo.chat.mixture import dialogue, held_out
+from cosd_core.demo.chat.mixture import ACTING, ALL, Mixture, dialogue, held_out
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.verifiers import RuleVerifier, Verifier
 
 LONGEST_ANSWER = 256
 
 
-def exam(seed: int, count: int) -> Iterator[Dialogue]:
+def exam(seed: int, count: int, mixture: Mixture = ALL) -> Iterator[Dialogue]:
     """Held-out dialogues."""
     draw = held_out(seed)
     for _ in range(count):
-        yield dialogue(draw)
+        yield dialogue(draw, mixture)
 
 
 def turns(made: Dialogue) -> Iterator[tuple[list[Message], Message, Skill]]:
-    """Every turn of the assistant: what stands before it, the turn, and the skill it needs."""
-    skills = iter(made.skills)
-    for at, message in enumerate(made.messages):
-        if message["role"] == "assistant":
-            yield made.messages[:at], message, next(skills)
+    """Every turn of the assistant that it must know: what stands before it, the turn, the skill it needs."""
+    own = [at for at, message in enumerate(made.messages) if message["role"] == "assistant"]
+    for at, skill in list(zip(own, made.skills, strict=True))[made.known :]:
+        yield made.messages[:at], made.messages[at], skill
 
 
 def answer(decoder: CoSDDecoder, messages: list[Message], tools: list[Message]) -> Answer:
@@ -68,7 +67,7 @@ def score(decoder: CoSDDecoder, dialogues: list[Dialogue]) -> dict[Skill, tuple[
 def methods(draft: LanguageModel, assistant: LanguageModel) -> Iterator[tuple[str, CoSDDecoder]]:
     """Both models alone, and together."""
     ways: list[tuple[str, str | Verifier]] = [
-        ("caller alone", "draft"), ("talker alone", "assistant"), ("average", "average"),
+        ("draft alone", "draft"), ("talker alone", "assistant"), ("average", "average"),
         ("rule (0.5, 0.5)", "rule"), ("rule (0.9, 0.5)", RuleVerifier(0.9, 0.5)),
     ]  # fmt: skip
     for name, verifier in ways:
@@ -81,13 +80,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dialogues", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pair", type=Path, nargs=2, help="folders of a draft and an assistant")
+    parser.add_argument("--acting", action="store_true", help="the actor, as a ReAct agent")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.pair:
         pair = [LanguageModel.from_pretrained(each, dtype="float32", device="cpu") for each in options.pair]
     else:
-        pair = list(load_chat_pair())
-    dialogues = list(exam(options.seed, options.dialogues))
+        pair = list(load_chat_pair("actor" if options.acting else "caller"))
+    dialogues = list(exam(options.seed, options.dialogues, ACTING if options.acting else ALL))
     print(f"{'':16}" + "".join(f"{skill:>14}" for skill in SKILLS))
     for name, decoder in methods(*pair):
         cells = [f"{right:>5}/{asked:<3}{right / max(asked, 1):>5.0%}" for right, asked in

@@ -2,20 +2,21 @@
 
 An all-round trunk comes first, then two specialists that start from it: the caller calls tools and fills
 JSON, the talker reads and talks. Each has seen the other's dialogues with another dialogue's answers, and so
-is unsure there. A run that is stopped goes on from its last checkpoint when it is started again with the
-same folder.
+is unsure there. The actor is a caller that has learned the words of a ReAct agent, too. A run that is stopped
+goes on from its last checkpoint when it is started again with the same folder.
 """
 
 import argparse
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cosd_core.demo.chat.mixture import ALL, CALLER, COPYING, TALKER, Mixture, dialogue, training
+from cosd_core.demo.chat.mixture import ACTOR, ALL, CALLER, COPYING, TALKER, dialogue, training
 from cosd_core.demo.chat.template import END, PAD
 from cosd_core.demo.chat.tokenizer import train_tokenizer
 from cosd_core.demo.chat.training import Phase, Recipe, new_model, render, train
@@ -23,7 +24,24 @@ from cosd_core.demo.chat.words import is_rare
 
 LONGEST_ANSWER = 256
 TEXTS = 6000
-SPECIALISTS: dict[str, Mixture] = {"caller": CALLER, "talker": TALKER}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model that another one becomes."""
+
+    name: str
+    start: str
+    phase: Phase
+    peak_rate: float
+    seed: int
+
+
+STAGES = (
+    Stage("caller", "trunk", Phase(1500, CALLER), 2.5e-3, 1000),
+    Stage("talker", "trunk", Phase(1500, TALKER), 2.5e-3, 2000),
+    Stage("actor", "caller", Phase(1400, ACTOR), 1.5e-3, 3000),
+)
 
 
 def texts(seed: int) -> Iterator[str]:
@@ -41,18 +59,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=7000, help="of the trunk")
-    parser.add_argument("--more", type=int, default=1500, help="steps of a specialist")
-    parser.add_argument("--only", choices=["trunk", *SPECIALISTS], help="train this one; the trunk first")
+    names = ["trunk", *(stage.name for stage in STAGES)]
+    parser.add_argument("--only", choices=names, help="train this one; what it starts from first")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.only in (None, "trunk"):
         phases = (Phase(800, COPYING), Phase(options.steps - 800, ALL))
         train_one(options.out / "trunk", Recipe(phases), options.seed, start=None)
-    for at, (name, mixture) in enumerate(SPECIALISTS.items()):
-        if options.only in (None, name):
-            recipe = Recipe((Phase(options.more, mixture),), peak_rate=2.5e-3)
-            train_one(options.out / name, recipe, options.seed + 1000 * (at + 1), start=options.out / "trunk")
+    for stage in STAGES:
+        if options.only in (None, stage.name):
+            recipe = Recipe((stage.phase,), peak_rate=stage.peak_rate)
+            start = options.out / stage.start
+            train_one(options.out / stage.name, recipe, options.seed + stage.seed, start)
 
 
 def train_one(out: Path, recipe: Recipe, seed: int, start: Path | None) -> None:

@@ -78,13 +78,14 @@ def encode(tokenizer: PreTrainedTokenizerFast, made: Dialogue) -> tuple[list[int
     ids: list[int] = tokenizer(text)["input_ids"]
     opening: list[int] = tokenizer(f"{START}assistant\n")["input_ids"]
     end = cast(int, tokenizer.convert_tokens_to_ids(END))
-    labels, at = [IGNORED] * len(ids), 0
+    labels, at, turn = [IGNORED] * len(ids), 0, 0
     while at < len(ids):
         if ids[at : at + len(opening)] == opening:
             at += len(opening)
             stop = ids.index(end, at)
-            labels[at : stop + 1] = ids[at : stop + 1]
-            at = stop
+            if turn >= made.known:
+                labels[at : stop + 1] = ids[at : stop + 1]
+            at, turn = stop, turn + 1
         at += 1
     return ids, labels
 

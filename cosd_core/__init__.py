@@ -11,29 +11,36 @@
 __version__ = "0.1.0"
 
 from cosd_core import explain
+from cosd_core.calibration import Calibration
 from cosd_core.chat import Chat, Turn
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import (
     AnswerTimeoutError,
     ContextOverflowError,
     CoSDError,
+    EvaluationFileError,
     GenerationError,
     IncompleteAnswerError,
     InvalidOptionError,
     InvalidPromptError,
     LogitsProcessorError,
+    MissingExtraError,
     ModelLoadError,
     ModelOutputError,
+    TrainingDataError,
     UnsupportedModelError,
     VerifierFileError,
     VocabularyMismatchError,
 )
 from cosd_core.grammar import Grammar
+from cosd_core.lessons import Lesson, read_lessons
 from cosd_core.models.language_model import LanguageModel
+from cosd_core.observations import Observations
 from cosd_core.options import ChatOptions, GenerationOptions, LoadingOptions
 from cosd_core.records import Chunk, Generation, Prediction, Replacement, Stats, Step, TracedToken, Verdict
 from cosd_core.scheduling import AdaptiveSchedule, FixedSchedule, Pace, Schedule
 from cosd_core.settings import Settings
+from cosd_core.teaching import observe
 from cosd_core.verifiers import (
     AssistantVerifier,
     AverageVerifier,
@@ -54,6 +61,7 @@ __all__ = [
     "AnswerTimeoutError",
     "AssistantVerifier",
     "AverageVerifier",
+    "Calibration",
     "Chat",
     "ChatOptions",
     "Chunk",
@@ -62,6 +70,7 @@ __all__ = [
     "ConfidenceVerifier",
     "ContextOverflowError",
     "DraftVerifier",
+    "EvaluationFileError",
     "FixedSchedule",
     "Generation",
     "GenerationError",
@@ -72,10 +81,13 @@ __all__ = [
     "InvalidPromptError",
     "LanguageModel",
     "Leaf",
+    "Lesson",
     "LoadingOptions",
     "LogitsProcessorError",
+    "MissingExtraError",
     "ModelLoadError",
     "ModelOutputError",
+    "Observations",
     "Pace",
     "Picker",
     "Position",
@@ -89,6 +101,7 @@ __all__ = [
     "Stats",
     "Step",
     "TracedToken",
+    "TrainingDataError",
     "TreeVerifier",
     "Turn",
     "UnsupportedModelError",
@@ -97,4 +110,6 @@ __all__ = [
     "VerifierFileError",
     "VocabularyMismatchError",
     "explain",
+    "observe",
+    "read_lessons",
 ]

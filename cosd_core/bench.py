@@ -93,7 +93,12 @@ def _methods(
     name, length = decoder.verifier.name, decoder.draft_length
 
     def fused(**parts: Any) -> _Method:
-        own = {"verifier": decoder.verifier, "schedule": decoder.schedule, "draft_length": length}
+        own = {
+            "verifier": decoder.verifier,
+            "schedule": decoder.schedule,
+            "draft_length": length,
+            "calibration": decoder.calibration,
+        }
         other = CoSDDecoder(decoder.draft, decoder.assistants, **{**own, "batch_size": 1, **parts})
         return lambda: _run(other.generate(list(prompts), max_new_tokens=max_new_tokens))
 

@@ -12,18 +12,39 @@ import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from cosd_core import __version__, demo, explain
 from cosd_core.bench import Measurement, bench
+from cosd_core.calibration import Calibration
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import CoSDError, InvalidOptionError, InvalidPromptError, quoted
+from cosd_core.evaluation import (
+    BUNDLED,
+    METHODS,
+    AnswerFile,
+    Report,
+    bundled_task,
+    make_methods,
+    make_report,
+    read_method,
+    read_task,
+    save_plots,
+)
+from cosd_core.evaluation import run as evaluate
+from cosd_core.evaluation.methods import OF_ONE_METHOD
+from cosd_core.evaluation.plots import check_plotting
+from cosd_core.evaluation.report import percent
 from cosd_core.flags import with_settings
+from cosd_core.observations import Observations
 from cosd_core.options import GenerationOptions
 from cosd_core.records import Generation
-from cosd_core.settings import Settings
+from cosd_core.settings import METHOD, Settings
+from cosd_core.teaching import observe
+from cosd_core.verifiers import TreeVerifier
 
 app = typer.Typer(
     help="Let two or more language models write one text together (Collaborative Speculative Decoding).",
@@ -162,6 +183,185 @@ def run_bench(
         out.print(_bench_table(rows, len(lines)))
 
 
+@app.command("evaluate")
+@with_settings("verifier")
+def run_evaluate(
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help='A JSONL file of questions; "demo" means the bundled ones. Several are possible.'),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(METHODS)}. Several are possible. Default: all."),
+    ] = None,
+    settings_file: Annotated[
+        list[Path] | None, typer.Option(help="JSON with settings of one more method. Several are possible.")
+    ] = None,
+    both_roles: Annotated[
+        bool, typer.Option("--both-roles", help="Try each method with the models' roles swapped, too.")
+    ] = False,
+    questions: Annotated[int, typer.Option(min=1, help="Bundled questions of each kind.")] = 300,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first questions of every group.", show_default=False)
+    ] = None,
+    to: Annotated[
+        Path,
+        typer.Option("--out", help="The folder for answers and reports. An interrupted run goes on there."),
+    ] = Path("evaluation"),
+    plots: Annotated[bool, typer.Option("--plots", help="Draw accuracy and speed, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Compare all methods on tasks: accuracy with intervals, gain over the better model, cost.
+
+        cosd evaluate --draft org/model-a --assistant org/model-b --task sums.jsonl --out sums
+
+    Without --draft and --assistant it asks the bundled pair its own questions.
+    Exit codes: 0 success, 1 failure, 2 wrong usage.
+    """
+    if not {"draft_model", "assistant_model"} & set(settings):
+        draft, assistant = _demo_pair()
+        settings |= {"draft_model": draft, "assistant_model": assistant}
+        task = task or [BUNDLED]
+    if not task:
+        raise InvalidOptionError(
+            f'--task is missing: name a JSONL file, or "{BUNDLED}" for the bundled questions'
+        )
+    if plots:
+        check_plotting()
+    general = {name: value for name, value in settings.items() if name not in OF_ONE_METHOD}
+    pair = _settings(general).decoder()
+    wanted = method or [name for name in METHODS if name != "tree" or "tree_path" in settings]
+    methods = make_methods(wanted, settings, both_roles=both_roles)
+    names = [model.name for model in pair.models]
+    methods += [read_method(path, general, pair=names) for path in settings_file or ()]
+    tasks = [bundled_task(questions) if each == BUNDLED else read_task(each) for each in task]
+    tasks = [each.limited(limit) if limit else each for each in tasks]
+    options = {name: settings[name] for name in GenerationOptions.model_fields if name in settings}
+    with Progress(console=err, transient=True) as bar:
+        total = sum(len(each.items) for each in tasks)
+        rows = {each.name: bar.add_task(escape(each.name), total=total) for each in methods}
+        outcomes = evaluate(
+            pair,
+            methods,
+            tasks,
+            answers=AnswerFile(to / "answers.jsonl"),
+            options=options,
+            progress=lambda name, count: bar.advance(rows[name], count),
+        )
+    report = make_report(outcomes, {"models": " and ".join(names), "cosd": __version__})
+    written = report.save(to) + (save_plots(report, to) if plots else [])
+    if as_json:
+        out.print_json(json.dumps(report.to_dict()))
+    else:
+        out.print(_report_table(report))
+        out.print(f"\nwrote {', '.join(map(str, written))}", markup=False, soft_wrap=True)
+
+
+@app.command(
+    "lm-eval",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def run_lm_eval(context: typer.Context) -> None:
+    """lm-evaluation-harness, with a pair as its model *cosd*; all that follows is the harness's own.
+
+        cosd lm-eval run --model cosd --model_args draft=org/model-a,assistant=org/model-b --tasks gsm8k
+
+    Without anything it shows the harness's help.
+    """
+    from cosd_core.evaluation import harness  # here: it needs the extra "evaluate"
+
+    sys.argv = ["lm-eval", *context.args]
+    harness.cli_evaluate()
+
+
+@app.command("train-tree")
+@with_settings(*GenerationOptions.model_fields, *METHOD)
+def train_tree(
+    data: Annotated[
+        Path,
+        typer.Option(help='JSONL, a "prompt" and a "completion" per line.', show_default=False),
+    ],
+    to: Annotated[Path, typer.Option("--out", help="The tree's file, JSON.", show_default=False)],
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit every model's temperature first, and learn at these.")
+    ] = False,
+    agreeing: Annotated[
+        bool,
+        typer.Option(help="Learn also where all models write the same, as the paper does."),
+    ] = True,
+    end_token: Annotated[bool, typer.Option(help="Texts end after their completion.")] = True,
+    tokens_per_pass: Annotated[
+        int, typer.Option(min=1, help="Positions read at once; bounds memory.")
+    ] = 2048,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A folder for what is done, so that an interrupted run goes on.")
+    ] = None,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Learn a decision tree that says where the assistant's token replaces the draft's.
+
+        cosd train-tree --draft org/model-a --assistant org/model-b --data examples.jsonl --out tree.json
+
+    All models read every prompt and its true completion. Use the tree with --verifier tree --tree-path.
+    Exit codes: 0 success, 1 failure, 2 wrong usage.
+    """
+    if not to.absolute().parent.is_dir():  # found out before the work, not after it
+        raise InvalidOptionError(f"--out {quoted(str(to))} lies in a folder that does not exist")
+    models = _settings(settings).decoder().models
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        observations = observe(
+            models,
+            data,
+            end_token=end_token,
+            tokens_per_pass=tokens_per_pass,
+            checkpoint=checkpoint,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    calibration = Calibration.fit(observations) if calibrate else None
+    temperatures = calibration.temperatures if calibration else None
+    with err.status("growing the tree"):
+        tree = TreeVerifier.fit(observations, calibration=temperatures, agreeing=agreeing)
+    tree.save(to)
+    _report_tree(tree, observations, calibration)
+    flags = "".join(f" --calibration {temperature:g}" for temperature in temperatures or ())
+    out.print(
+        f"\nwrote {to}; use it with --verifier tree --tree-path {to}{flags}", markup=False, soft_wrap=True
+    )
+
+
+def _report_tree(tree: TreeVerifier, observations: Observations, calibration: Calibration | None) -> None:
+    about, truncated = tree.about, observations.truncated
+    counts, chosen = about["positions"], about["chosen"]
+    right = observations.right.mean(0)
+    table = Table.grid(padding=(0, 2))
+    for name, share in zip(observations.names, right, strict=True):
+        table.add_row(f"{escape(name)} is right at", f"{share:.1%}")
+    table.add_row("examples", f"{about['examples']:,}" + (f", {truncated:,} cut to fit" if truncated else ""))
+    table.add_row("positions", f"{len(observations):,}")
+    for name, meaning in (
+        ("keep", "keep: the draft is right"),
+        ("replace", "replace: only the assistant is right"),
+        ("neither", "neither is right, dropped"),
+        ("agreeing", "learned though all agree"),
+    ):
+        table.add_row(meaning, f"{counts[name]:,}")
+    if chosen:
+        table.add_row("depth, positions per leaf", f"at most {chosen['depth']}, at least {chosen['leaf']}")
+        table.add_row(
+            "cross-entropy where they differ",
+            f"{chosen['cross_entropy']:.4f} (standard error {chosen['standard_error']:.4f})",
+        )
+        table.add_row("decided right where they differ", f"{chosen['accuracy']:.1%}")
+    out.print(table)
+    if calibration:
+        out.print(f"\n{calibration.report()}", markup=False, soft_wrap=True)
+    out.print(f"\n{tree.explain()}", markup=False, soft_wrap=True)
+
+
 def _settings(given: dict[str, Any]) -> Settings:
     for name, flag in (("draft_model", "--draft"), ("assistant_model", "--assistant")):
         if name not in given:
@@ -261,6 +461,21 @@ def _ask_on(decoder: CoSDDecoder) -> None:
     out.print("\nAsk your own, such as [bold]letters in the capital of France plus 4?[/] An empty line ends.")
     while question := out.input("[bold]Q:[/] ").strip():
         _compare(decoder, [(_as_question(question), None)])
+
+
+def _report_table(report: Report) -> Table:
+    table = Table(title="Accuracy in percent, with intervals of 95 percent")
+    table.add_column("method")
+    for title in (*report.titles, "over the better model", "tokens/s", "kept", "asked per token"):
+        table.add_column(escape(title), justify="right")
+    for method in report.methods:
+        lines = [report.line(method, *column) for column in report.columns]
+        last = lines[-1]
+        cells = [f"{100 * line.accuracy.value:.1f}" for line in lines[:-1]] + [percent(last.accuracy)]
+        gain = percent(last.gain, signed=True) if last.gain else ""
+        cost = (f"{last.tokens_per_second:.0f}", f"{last.acceptance:.2f}", f"{last.assistant_passes:.2f}")
+        table.add_row(escape(method), *cells, gain, *cost)
+    return table
 
 
 def _bench_table(rows: Sequence[Measurement], prompts: int) -> Table:

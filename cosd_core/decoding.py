@@ -12,7 +12,7 @@ from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.loop import Batch
 from cosd_core.matcher import Matcher
 from cosd_core.models.language_model import LanguageModel
-from cosd_core.options import GenerationOptions, LoadingOptions
+from cosd_core.options import GenerationOptions, LoadingOptions, check_calibration
 from cosd_core.records import Chunk, Generation, Step, TracedToken
 from cosd_core.requests import Prompt, Request, is_one_prompt, read_prompts
 from cosd_core.row import Manner, Row
@@ -42,6 +42,7 @@ class CoSDDecoder:
         schedule: Decides how far to draft before the assistants are asked.
         draft_length: K, the most tokens per block.
         batch_size: The most prompts that are decoded together.
+        calibration: The temperature of every model's confidences, the draft's first.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class CoSDDecoder:
         schedule: str | Schedule = "adaptive",
         draft_length: int = 8,
         batch_size: int = 32,
+        calibration: Sequence[float] | None = None,
     ) -> None:
-        """Put the parts together.
+        """Put the parts together; the arguments are those of :meth:`from_pretrained`.
 
         Raises:
             InvalidOptionError: A part is of a wrong type or value.
@@ -77,6 +79,7 @@ class CoSDDecoder:
         self.verifier = make_verifier(verifier)
         self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
+        self.calibration = check_calibration(calibration, len(self.models))
         self.draft_length = draft_length
         self.batch_size = batch_size if all(model.batchable for model in self.models) else 1
         self._vocabulary = shared_vocabulary(
@@ -90,6 +93,7 @@ class CoSDDecoder:
             vocabulary=self._vocabulary,
             verifier=self.verifier,
             schedule=self.schedule,
+            calibration=self.calibration,
         )
         self._engine = Engine(self._open_batch, self.batch_size)
 
@@ -103,6 +107,7 @@ class CoSDDecoder:
         schedule: str | Schedule = "adaptive",
         draft_length: int = 8,
         batch_size: int = 32,
+        calibration: Sequence[float] | None = None,
         **loading: Any,
     ) -> Self:
         """Load the models by hub id or path; the same name is loaded once.
@@ -115,6 +120,9 @@ class CoSDDecoder:
             schedule: A schedule, or ``"adaptive"``, ``"fixed"``.
             draft_length: K, the most tokens per block.
             batch_size: The most prompts that are decoded together.
+            calibration: One temperature per model, the draft's first; None: all 1. The verifier sees the
+                confidences at these temperatures; which token a model picks, and what ``"average"`` and
+                ``"speculative"`` make of the distributions, stays the same.
             **loading: The fields of :class:`LoadingOptions`, for every model that is named. Models that
                 need different ones (two devices, say) are loaded by ``LanguageModel.from_pretrained``.
 
@@ -139,6 +147,7 @@ class CoSDDecoder:
             schedule=schedule,
             draft_length=draft_length,
             batch_size=batch_size,
+            calibration=calibration,
         )
 
     def steps(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> Generator[Step, None, None]:

@@ -9,6 +9,9 @@
     ├── ModelLoadError              a model or tokenizer cannot be found or read
     ├── UnsupportedModelError       a model whose cache cannot be rolled back, or that is no causal LM
     ├── VocabularyMismatchError     draft and assistant do not share one vocabulary
+    ├── MissingExtraError           an optional package is needed and not installed
+    ├── TrainingDataError           what a verifier is to be learned from is missing, damaged or incomplete
+    ├── EvaluationFileError         a file of tasks, answers or settings is missing, damaged or unwritable
     ├── VerifierFileError           a saved verifier is missing, damaged or not what it claims to be
     └── GenerationError             something failed while decoding; the decoder stays usable
         ├── AnswerTimeoutError      an answer took longer than it was given
@@ -47,6 +50,18 @@ class UnsupportedModelError(CoSDError):
 
 class VocabularyMismatchError(CoSDError):
     """Draft and assistant do not share one vocabulary."""
+
+
+class MissingExtraError(CoSDError):
+    """An optional package is needed and not installed."""
+
+
+class TrainingDataError(CoSDError):
+    """What a verifier is to be learned from is missing, damaged or incomplete."""
+
+
+class EvaluationFileError(CoSDError):
+    """A file of tasks, answers or settings is missing, damaged, or cannot be written."""
 
 
 class VerifierFileError(CoSDError):

@@ -14,7 +14,12 @@ _NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
 _UNWRITABLE = {"grammar", "logits_processor", "quantization_config"}
 """Fields whose values cannot be written as words."""
 
-_SEVERAL: dict[str, Any] = {"assistant_model": list[str], "stop": list[str], "eos_token_id": list[int]}
+_SEVERAL: dict[str, Any] = {
+    "assistant_model": list[str],
+    "stop": list[str],
+    "eos_token_id": list[int],
+    "calibration": list[float],
+}
 """Fields that take several words, each after a flag of its own."""
 
 

@@ -29,12 +29,24 @@ class Batch:
         vocabulary: int,
         verifier: Verifier,
         schedule: Schedule,
+        calibration: Sequence[float],
     ) -> None:
-        """Begin with these rows, at least one. The first model drafts."""
+        """Begin with these rows, at least one. The first model drafts.
+
+        Args:
+            rows: What is to be decoded.
+            models: The draft, then the assistants.
+            vocabulary: The number of token ids that they share.
+            verifier: Who judges.
+            schedule: How far to draft.
+            calibration: The temperature of every model's confidences.
+        """
         self.rows = list(rows)
         self._draft, *self._assistants = [Session(model, vocabulary=vocabulary) for model in models]
         self._pace = schedule.pace(len(rows), verifier.can_replace)
         self._keep_logits = verifier.needs_logits
+        purposes = ("draft", *(f"assistant {at}" for at in range(len(self._assistants))))
+        self._calibration = dict(zip(purposes, calibration, strict=True))
 
     def add(self, rows: Sequence[Row]) -> None:
         """Let more rows join between two rounds."""
@@ -110,5 +122,12 @@ class Batch:
         places = logits.shape[1]
         wanted = [row[places - len(each) :] for row, each in zip(logits, spots, strict=True) if each]
         flat = [spot for each in spots for spot in each]
-        predictions = iter(predict(torch.cat(wanted), flat, purpose, keep_logits=self._keep_logits))
+        found = predict(
+            torch.cat(wanted),
+            flat,
+            purpose,
+            keep_logits=self._keep_logits,
+            calibration=self._calibration[purpose],
+        )
+        predictions = iter(found)
         return [[next(predictions) for _ in each] for each in spots]

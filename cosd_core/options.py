@@ -31,6 +31,28 @@ def check_number(name: str, value: object, *, least: float = 0.0, most: float = 
         raise InvalidOptionError(f"{name}={quoted(value)} should be a finite number {bounds}")
 
 
+def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
+    """The temperatures of the models' confidences; all 1 for None.
+
+    Args:
+        calibration: One number per model, the draft's first.
+        models: How many models there are.
+
+    Raises:
+        InvalidOptionError: They are not as many as the models, or one is no number from 0.01 to 100.
+    """
+    if calibration is None:
+        return (1.0,) * models
+    if not isinstance(calibration, (list, tuple)) or len(calibration) != models:
+        raise InvalidOptionError(
+            f"calibration={quoted(calibration)} should hold one temperature per model, the draft's first: "
+            f"{models} numbers"
+        )
+    for temperature in calibration:
+        check_number("calibration", temperature, least=0.01, most=100)
+    return tuple(map(float, calibration))
+
+
 class Options(BaseModel):
     """Base of all option values: frozen, strict about types, and raising our own error in one line."""
 

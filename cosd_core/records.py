@@ -18,9 +18,9 @@ class Prediction:
 
     Attributes:
         id: The token: x of the draft, y of an assistant.
-        confidence: Its probability: p of the draft, q of an assistant. The softmax of the raw logits at
-            temperature 1, after hard masks, whatever the sampling options are; in float32, or float64
-            where the model computes in it.
+        confidence: Its probability: p of the draft, q of an assistant. The softmax of the raw logits at the
+            model's temperature of calibration, 1 unless the decoder was given another, after hard masks,
+            whatever the sampling options are; in float32, or float64 where the model computes in it.
         logits: What the logits processors left of the raw logits, before temperature and the like, shape
             ``[vocabulary]``; only where the verifier asks for them.
     """

@@ -1,8 +1,9 @@
 """From logits to confidences and picked tokens. Pure functions; the random numbers are an argument.
 
-*Confidence* is the softmax of the raw logits at temperature 1. Hard masks come first and the rest is
-renormalised. Temperature, top-k, top-p, min-p and penalties shape which token is picked, never the
-confidence a verifier sees, so alpha and beta mean the same at every sampling setting.
+*Confidence* is the softmax of the raw logits at temperature 1, or at the model's own temperature of
+calibration. Hard masks come first and the rest is renormalised. The sampling temperature, top-k, top-p, min-p
+and penalties shape which token is picked, never the confidence a verifier sees, so alpha and beta mean the
+same at every sampling setting; calibration shapes the confidence, and never which token is picked.
 """
 
 import io
@@ -162,7 +163,12 @@ class Spot:
 
 
 def predict(
-    logits: torch.Tensor, spots: Sequence[Spot], purpose: str, *, keep_logits: bool
+    logits: torch.Tensor,
+    spots: Sequence[Spot],
+    purpose: str,
+    *,
+    keep_logits: bool,
+    calibration: float = 1.0,
 ) -> list[Prediction]:
     """What a model would write at each spot, and how sure it is.
 
@@ -171,6 +177,7 @@ def predict(
         spots: Where they belong.
         purpose: Who predicts, ``"draft"`` or ``"assistant 0"``: whose random numbers are used.
         keep_logits: Whether the predictions carry their processed logits.
+        calibration: The temperature of the model's confidences.
 
     Raises:
         ModelOutputError: The logits hold NaN, or forbid every token.
@@ -180,17 +187,17 @@ def predict(
     for at, spot in enumerate(spots):
         ways.setdefault(spot.sampler.way, []).append(at)
     if len(ways) == 1:
-        return _predict_alike(logits, spots, purpose, keep_logits=keep_logits)
+        return _predict_alike(logits, spots, purpose, keep_logits, calibration)
     found: dict[int, Prediction] = {}
     for places in ways.values():
         alike = [spots[at] for at in places]
-        predictions = _predict_alike(logits[places], alike, purpose, keep_logits=keep_logits)
+        predictions = _predict_alike(logits[places], alike, purpose, keep_logits, calibration)
         found.update(zip(places, predictions, strict=True))
     return [found[at] for at in range(len(spots))]
 
 
 def _predict_alike(
-    logits: torch.Tensor, spots: Sequence[Spot], purpose: str, *, keep_logits: bool
+    logits: torch.Tensor, spots: Sequence[Spot], purpose: str, keep_logits: bool, calibration: float
 ) -> list[Prediction]:
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
@@ -203,7 +210,8 @@ def _predict_alike(
         ids = shaped.argmax(-1)
     else:
         ids = _invert_cdf(torch.softmax(shaped, -1), [spot.uniform(purpose) for spot in spots])
-    confidences = torch.softmax(masked, -1).gather(-1, ids[:, None])[:, 0].tolist()
+    sure = masked if calibration == 1 else masked / calibration
+    confidences = torch.softmax(sure, -1).gather(-1, ids[:, None])[:, 0].tolist()
     if any(map(math.isnan, confidences)):
         raise _not_finite(purpose)
     kept: Sequence[torch.Tensor | None] = processed.unbind() if keep_logits else [None] * len(spots)

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from cosd_core.decoding import CoSDDecoder, ModelSource
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.models.language_model import known_context_length, known_to_chat
-from cosd_core.options import GenerationOptions, LoadingOptions
+from cosd_core.options import GenerationOptions, LoadingOptions, check_calibration
 from cosd_core.scheduling import Schedule, make_schedule
 from cosd_core.verifiers import AverageVerifier, RuleVerifier, TreeVerifier, Verifier, make_verifier
 
@@ -30,7 +30,18 @@ def _as_schedule(value: object) -> object:
     return make_schedule(value) if isinstance(value, Mapping) else value
 
 
+def _as_numbers(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
 Source = Annotated[ModelSource, BeforeValidator(_as_source)]
+
+
+METHOD = (
+    *("verifier", "alpha", "beta", "tree_path", "weight", "calibration"),
+    *("schedule", "draft_length", "batch_size"),
+)
+"""The settings that say how models work together."""
 
 
 class Settings(LoadingOptions, GenerationOptions):
@@ -56,6 +67,9 @@ class Settings(LoadingOptions, GenerationOptions):
     )
     draft_length: int = Field(8, ge=1, description="K: the most tokens drafted before they are judged.")
     batch_size: int = Field(32, ge=1, description="The most prompts decoded together.")
+    calibration: Annotated[tuple[float, ...] | None, BeforeValidator(_as_numbers)] = Field(
+        None, description="A temperature per model, the draft's first: how sure the verifier sees it."
+    )
 
     def model_post_init(self, context: Any) -> None:
         """Refuse a method that cannot be, before any model is loaded."""
@@ -84,11 +98,13 @@ class Settings(LoadingOptions, GenerationOptions):
         Raises:
             CoSDError: A value is wrong, or a tree file cannot be read.
         """
+        assistants = self.assistant_model if isinstance(self.assistant_model, list) else [None]
         return {
             "verifier": self._verifier(),
             "schedule": make_schedule(self.schedule),
             "draft_length": self.draft_length,
             "batch_size": self.batch_size,
+            "calibration": check_calibration(self.calibration, 1 + len(assistants)),
         }
 
     def known_context_length(self) -> int | None:

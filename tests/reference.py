@@ -59,6 +59,7 @@ def write(
     *,
     tree: Tree | None = None,
     truncation: bool = False,
+    calibration: Sequence[float] = (),
     shown: Sequence[Sequence[int]] = (),
     **options: Any,
 ) -> Written:
@@ -74,12 +75,13 @@ def write(
     ends = how.ends(models)
     uniform = Sampler(GenerationOptions(seed=how.seed), frozenset(), 0).uniform
     prompts = [tuple(each) for each in shown] or [ids] * len(models)
+    heats = tuple(calibration) or (1,) * len(models)
     text: tuple[int, ...] = ()
     places: list[Place] = []
     while True:
         banned = how.banned(draft, text, ends)
         seen = [each + text for each in prompts]
-        place = _decide(models, verifier, tree, seen, len(text), banned, how, uniform)
+        place = _decide(models, verifier, tree, seen, len(text), banned, how, uniform, heats)
         places.append(place)
         text += (place.id,)
         whole = draft.tokenizer.decode(list(text), skip_special_tokens=True)
@@ -172,11 +174,11 @@ class _How:
 
 def _decide(
     models: Sequence[LanguageModel], verifier: Any, tree: Tree | None, seen: Sequence[tuple[int, ...]],
-    place: int, banned: set[int], how: _How, uniform: Callable[[int, str], float],
+    place: int, banned: set[int], how: _How, uniform: Callable[[int, str], float], heats: Sequence[float],
 ) -> Place:  # fmt: skip
     purposes = ["draft", *(f"assistant {at}" for at in range(len(models) - 1))]
     masked = [_masked(_logits(each, ids), banned) for each, ids in zip(models, seen, strict=True)]
-    shares = [_softmax(each) for each in masked]  # what confidences are read from
+    shares = [_softmax(each / heat) for each, heat in zip(masked, heats, strict=True)]  # for confidences
     scores = [_penalised(each, ids, how) for each, ids in zip(masked, seen, strict=True)]
     odds = [_odds(each, how) for each in scores]  # what tokens are picked from
     picks = [_draw(each, uniform(place, purpose), how) for each, purpose in zip(odds, purposes, strict=True)]

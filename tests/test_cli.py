@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cosd_core import CoSDDecoder, __version__
+from cosd_core import CoSDDecoder, TreeVerifier, __version__
 from cosd_core.cli import main
-from cosd_core.demo import load_pair
+from cosd_core.demo import KINDS, load_pair, practice
 from cosd_core.options import GenerationOptions
 
 IRON = "Q: atomic number of iron plus 7? A:"
@@ -129,6 +129,13 @@ def test_every_option_of_a_generation_is_a_flag(cosd) -> None:
         (["generate", "PAIR", ""], 1, "empty"),
         (["generate", "PAIR", "--max-new-tokens", "100000", "x"], 1, "100000"),
         (["bench", "PAIR", "--prompts", "nowhere.txt"], 1, "nowhere.txt"),
+        (["generate", "PAIR", "--calibration", "1.5", "x"], 2, "2 numbers"),
+        (["generate", "PAIR", "--calibration", "0", "--calibration", "1", "x"], 2, "calibration=0.0"),
+        (["train-tree", "PAIR", "--data", "none.jsonl", "--out", "t.json"], 1, "none.jsonl"),
+        (["train-tree", "--data", "none.jsonl", "--out", "t.json"], 2, "--draft is missing"),
+        (["train-tree", "PAIR", "--data", "none.jsonl"], 2, "--out"),
+        (["train-tree", "PAIR", "--data", "none.jsonl", "--out", "no/t.json"], 2, "no/t.json"),
+        (["train-tree", "PAIR", "--data", "pyproject.toml", "--out", "t.json"], 1, "pyproject.toml, line 1"),
     ],
 )
 def test_errors_are_one_line_on_standard_error(
@@ -172,3 +179,50 @@ def test_end_tokens_can_be_given_as_flags(cosd, pair) -> None:
     cut = cosd("generate", *models(pair), "--eos-token-id", str(ord("=")), "Q: 37+8? A:").out
     assert plain == " 37+8=45\n"
     assert cut == " 37+8=\n"
+
+
+@pytest.fixture(scope="module")
+def lessons(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """True answers to questions of every kind."""
+    path = tmp_path_factory.mktemp("lessons") / "lessons.jsonl"
+    records = [
+        {"prompt": each.prompt, "completion": each.answer} for kind in KINDS for each in practice(kind, 10)
+    ]
+    path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    return str(path)
+
+
+def test_a_tree_is_learned_reported_and_used(cosd, pair, lessons: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree.json"
+    output = cosd("train-tree", *models(pair), "--data", lessons, "--out", str(tree))
+    assert output.code == 0
+    about = TreeVerifier.load(tree).about
+    assert about["examples"] == 30
+    for words in (
+        "y replaces a different x",
+        "only the assistant is right",
+        f"at most {about['chosen']['depth']}, at least {about['chosen']['leaf']}",
+        f"--verifier tree --tree-path {tree}",
+    ):
+        assert words in output.out
+    assert f"{about['positions']['replace']:,}" in output.out
+    answer = cosd("generate", *models(pair), "--verifier", "tree", "--tree-path", str(tree), IRON)
+    assert "26+7=33" in answer.out
+
+
+def test_a_calibrated_tree_comes_with_the_settings_to_use(cosd, pair, lessons: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree.json"
+    output = cosd(
+        "train-tree", *models(pair), "--data", lessons, "--out", str(tree), "--calibrate", "--no-agreeing",
+        "--tokens-per-pass", "300", "--checkpoint", str(tmp_path / "done"),
+    )  # fmt: skip
+    about = TreeVerifier.load(tree).about
+    flags = output.out.strip().splitlines()[-1].split("use it with ")[1].split()
+    assert [float(each) for each in flags[-3::2]] == about["calibration"]
+    assert about["positions"]["agreeing"] == 0
+    assert output.out.count("temperature 1\n") == 2
+    assert list((tmp_path / "done").glob("*.npz"))
+    expected = CoSDDecoder(
+        *load_pair(), verifier=TreeVerifier.load(tree), calibration=about["calibration"]
+    ).generate(IRON)
+    assert cosd("generate", *models(pair), *flags, IRON).out == expected.text + "\n"

@@ -1,5 +1,9 @@
-"""A tree verifier answers what scikit-learn's answers, is saved without loss, and knows what it cannot do."""
+"""A tree verifier answers what scikit-learn's answers, is saved without loss, and knows what it cannot do.
 
+It is learned from what models thought of true texts, and explains itself.
+"""
+
+import sys
 from functools import cache
 from typing import Any
 
@@ -16,7 +20,12 @@ from cosd_core import (
     CoSDError,
     FixedSchedule,
     InvalidOptionError,
+    LanguageModel,
+    MissingExtraError,
+    Observations,
+    TrainingDataError,
     TreeVerifier,
+    observe,
 )
 from cosd_core.verifiers import Leaf, Split
 from tests.models import random_model
@@ -195,3 +204,195 @@ def test_lazy_decoding_skips_what_a_tree_cannot_replace():
     result = decoder.generate("The capital", max_new_tokens=40, eos_token_id=[])
     assert result.stats.assistant_skipped > 0
     assert all(token.p > 0.2 for token in result.tokens if token.q is None)
+
+
+# Explaining
+
+
+@properties
+@given(data=st.data(), classifier=classifiers)
+def test_the_simplified_tree_gives_the_same_answers_with_no_split_in_vain(data, classifier):
+    tree = TreeVerifier.from_classifier(classifier)
+    simple = tree.simplified()
+    assert len(simple.nodes) <= len(tree.nodes)
+    for p, q in data.draw(st.lists(points(classifier), min_size=1, max_size=20)):
+        assert simple.replaces(p, q) == tree.replaces(p, q)
+        assert simple.can_replace(p) == tree.can_replace(p)
+    for node in simple.nodes:
+        if isinstance(node, Split):
+            children = simple.nodes[node.left], simple.nodes[node.right]
+            assert children[0] != children[1] or isinstance(children[0], Split)
+    assert simple.simplified() == simple
+
+
+@properties
+@given(data=st.data(), classifier=classifiers)
+def test_every_point_lies_in_one_region_which_has_its_answer(data, classifier):
+    tree = TreeVerifier.from_classifier(classifier)
+    p, q = (float(np.float32(each)) for each in data.draw(points(classifier)))
+    around = [
+        region for region in tree.regions
+        if region.p[0] < p <= region.p[1] and region.q[0] < q <= region.q[1]
+    ]  # fmt: skip
+    assert [region.replace for region in around] == [tree.replaces(p, q)]
+
+
+def test_the_rules_and_the_drawing_can_be_read():
+    tree = TreeVerifier((
+        Split("p", 0.5, 1, 6), Split("q", 0.25, 2, 3), Leaf(False), Split("p", 0.1, 4, 5), Leaf(True),
+        Leaf(False), Split("q", 0.9, 7, 8), Leaf(False), Leaf(True),
+    ))  # fmt: skip
+    said = tree.explain().splitlines()
+    assert said[:3] == [
+        "y replaces a different x",
+        "  if p <= 0.1 and q > 0.25",
+        "  or if p > 0.5 and q > 0.9",
+    ]
+    drawn = said[5:25]
+    assert drawn[0] == "1 #####" + "." * 20 + "#" * 25
+    assert drawn[1] == "  #####" + "." * 20 + "#" * 25
+    assert drawn[2] == "  #####" + "." * 45
+    assert drawn[14] == drawn[2]
+    assert drawn[15] == "  " + "." * 50
+    assert drawn[19] == "0 " + "." * 50
+
+
+@pytest.mark.parametrize(("answer", "said"), [(True, "  if always"), (False, "  never")])
+def test_a_tree_of_one_leaf_says_so(answer, said):
+    assert TreeVerifier((Leaf(answer),)).explain().splitlines()[1] == said
+
+
+def test_the_regions_are_drawn_with_matplotlib_where_it_is(monkeypatch):
+    tree = TreeVerifier((Split("p", 0.5, 1, 2), Leaf(True), Leaf(False)))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        with pytest.raises(MissingExtraError, match=r"cosd\[plots\]"):
+            tree.plot()
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    axes = tree.plot()
+    assert len(axes.patches) == 2
+    assert tree.plot(axes) is axes
+    pyplot.close("all")
+
+
+# Learning
+
+
+def seen(decide: Any, *, examples: int, seed: int = 0, noise: float = 0.0) -> Observations:
+    """Two models over three tokens that never agree; which of them is right follows from (p, q)."""
+    random = np.random.default_rng(seed)
+    count = 20 * examples
+    sure = random.random((count, 2))
+    replace = np.array([decide(p, q) for p, q in sure]) ^ (random.random(count) < noise)
+    picks = np.tile([0, 1], (count, 1))
+    partitions = np.repeat(-np.log(sure)[:, :, None], 11, 2)
+    return Observations(
+        names=("one", "two"), example=np.repeat(np.arange(examples), 20).astype(np.int32),
+        truth=np.where(replace, 1, 0).astype(np.int32), picks=picks.astype(np.int32),
+        probabilities=np.repeat(sure[:, :, None], 2, 2).astype(np.float32),
+        runners_up=(1 - sure).astype(np.float32), gaps=np.zeros((count, 2), np.float32),
+        partitions=partitions.astype(np.float32), slopes=np.zeros((count, 2, 11), np.float32),
+        cut=np.zeros(count, np.bool_),
+    )  # fmt: skip
+
+
+def read(*models: LanguageModel) -> Observations:
+    """What models thought of texts that the first and the last of them wrote."""
+    prompts = ["The capital", "x", "1 + 1 ="]
+    texts = [
+        (prompt, each.token_ids)
+        for name in ("draft", "assistant")
+        for prompt, each in zip(
+            prompts,
+            CoSDDecoder(models[0], models[-1], verifier=name).generate(
+                prompts, max_new_tokens=30, eos_token_id=[]
+            ),
+            strict=True,
+        )
+    ]
+    return observe(models, texts, end_token=False)
+
+
+def test_a_rule_is_found_again():
+    tree = TreeVerifier.fit(seen(lambda p, q: p < 0.4 and q > 0.3, examples=100))
+    answers = [
+        tree.replaces(p, q) == (p < 0.4 and q > 0.3)
+        for p in np.linspace(0.02, 0.98, 25)
+        for q in np.linspace(0.02, 0.98, 25)
+    ]
+    assert np.mean(answers) > 0.97
+    assert tree.about["chosen"]["depth"] == 2
+    assert tree.about["chosen"]["accuracy"] > 0.97
+    assert "p <=" in tree.explain()
+
+
+def test_the_simplest_tree_within_one_standard_error_is_taken():
+    found = seen(lambda p, _: p < 0.5, examples=60, noise=0.2)
+    tree = TreeVerifier.fit(found)
+    assert tree.about["chosen"]["depth"] == 1
+    assert len(tree.nodes) == 3
+    assert abs(tree.nodes[0].threshold - 0.5) < 0.1
+
+
+def test_what_is_told_of_it_is_counted_and_saved(tmp_path):
+    found = read(random_model(seed=0), random_model(seed=1))
+    tree = TreeVerifier.fit(found, calibration=(1.5, 0.8))
+    right, agreement = found.right, found.agreement[:, 0]
+    about = tree.about
+    assert about["pair"] == ["random-0", "random-1"]
+    assert about["examples"] == 6
+    assert about["positions"] == {
+        "keep": int(right[:, 0].sum()),
+        "replace": int((~right[:, 0] & right[:, 1]).sum()),
+        "neither": int((~right.any(1)).sum()),
+        "agreeing": int((agreement & right[:, 0]).sum()),
+    }
+    assert about["calibration"] == [1.5, 0.8]
+    assert set(about["versions"]) == {"cosd", "scikit-learn"}
+    tree.save(tmp_path / "tree.json")
+    assert TreeVerifier.load(tmp_path / "tree.json").about == about
+
+
+def test_positions_where_all_agree_can_be_left_out():
+    found = read(random_model(seed=0), random_model(seed=0))
+    assert found.agreement.all()
+    assert TreeVerifier.fit(found).nodes == (Leaf(False),)
+    with pytest.raises(TrainingDataError, match="nothing to learn"):
+        TreeVerifier.fit(found, agreeing=False)
+
+
+def test_one_example_is_enough_for_the_smallest_tree():
+    tree = TreeVerifier.fit(seen(lambda p, _: p < 0.5, examples=1))
+    assert tree.about["chosen"] is None
+    assert len(tree.nodes) == 3
+
+
+def test_several_assistants_are_learned_together():
+    found = read(*(random_model(seed=seed) for seed in range(3)))
+    both, *each = [found, found.of_models(0, 1), found.of_models(0, 2)]
+    counts = [one.decisions() for one in (both, *each)]
+    assert len(counts[0]) == len(counts[1]) + len(counts[2])
+    assert TreeVerifier.fit(found).about["pair"] == ["random-0", "random-1", "random-2"]
+
+
+@pytest.mark.parametrize("limits", [{"depths": []}, {"depths": [0]}, {"leaves": [1.5]}, {"leaves": [True]}])
+def test_wrong_limits_are_refused(limits):
+    with pytest.raises(InvalidOptionError, match=next(iter(limits))):
+        TreeVerifier.fit(seen(lambda p, _: p < 0.5, examples=3), **limits)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 5), length=st.integers(1, 8), cost=st.sampled_from([0.1, 1.0, 10.0]))
+def test_lazy_decoding_with_a_learned_tree_writes_the_fixed_schedules_text(seed, length, cost):
+    pair = random_model(seed=seed), random_model(seed=seed + 1)
+    calibration = (1.6, 0.7)
+    tree = TreeVerifier.fit(read(*pair), calibration=calibration)
+    shared: dict[str, Any] = {"verifier": tree, "calibration": calibration}
+    fixed = CoSDDecoder(*pair, schedule=FixedSchedule(), **shared)
+    lazy = CoSDDecoder(*pair, schedule=AdaptiveSchedule(cost), draft_length=length, **shared)
+    expected, written = (
+        each.generate("The capital", max_new_tokens=30, eos_token_id=[]) for each in (fixed, lazy)
+    )
+    assert written.token_ids == expected.token_ids
+    assert all(not tree.can_replace(token.p) for token in written.tokens if token.q is None)

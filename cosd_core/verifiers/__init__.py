@@ -12,8 +12,9 @@ from cosd_core.verifiers.baselines import (
     DraftVerifier,
     SpeculativeVerifier,
 )
+from cosd_core.verifiers.nodes import Leaf, Split
 from cosd_core.verifiers.rule import RuleVerifier
-from cosd_core.verifiers.tree import Leaf, Split, TreeVerifier
+from cosd_core.verifiers.tree import TreeVerifier
 
 _BY_NAME: dict[str, type[Verifier]] = {
     kind.name: kind

@@ -17,36 +17,22 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from cosd_core.errors import InvalidOptionError, VerifierFileError, quoted
+from cosd_core.observations import Decisions, Observations
 from cosd_core.verifiers.base import ConfidenceVerifier
+from cosd_core.verifiers.growing import DEPTHS, LEAVES, Growth, grow
+from cosd_core.verifiers.nodes import FEATURES, Leaf, Node, Split, no_tree, read_node, write_node
+from cosd_core.verifiers.regions import Region, draw, plot, rules
 
-FEATURES = ("p", "q")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _FORMAT, _VERSION = "cosd-tree", 1
 _LARGEST_FILE = 16 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Go to node ``left`` where the feature is at most ``threshold``, else to node ``right``."""
-
-    feature: str
-    threshold: float
-    left: int
-    right: int
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """The answer: whether y replaces x."""
-
-    replace: bool
-
-
-Node = Split | Leaf
 
 
 @dataclass(frozen=True)
@@ -56,6 +42,7 @@ class TreeVerifier(ConfidenceVerifier):
     ::
 
         TreeVerifier.load("tree.json")
+        TreeVerifier.fit(observe((draft, assistant), "data.jsonl"))
         TreeVerifier.from_classifier(sklearn_tree)      # fitted on columns p, q and labels 0, 1
 
     Attributes:
@@ -72,8 +59,44 @@ class TreeVerifier(ConfidenceVerifier):
     name: ClassVar[str] = "tree"
 
     def __post_init__(self) -> None:
-        if problem := _no_tree(self.nodes):
+        if problem := no_tree(self.nodes):
             raise InvalidOptionError(f"nodes are no decision tree: {problem}")
+
+    @classmethod
+    def fit(
+        cls,
+        observations: Observations,
+        *,
+        calibration: Sequence[float] | None = None,
+        agreeing: bool = True,
+        depths: Sequence[int] = DEPTHS,
+        leaves: Sequence[int] = LEAVES,
+        seed: int = 0,
+    ) -> Self:
+        """Learn a tree from what the models thought of true texts (paper, section 3.3).
+
+        A position's label says whether y should replace x: no where x is the true token, yes where it is not
+        and y is; where neither is, it is dropped. scikit-learn grows the tree by cross-entropy. How deep it
+        may be and how small its leaves is chosen by cross-validation over whole examples, scored where the
+        models differ; the simplest tree within one standard error of the best is taken. ``about`` tells of
+        the data, the balance of the labels, the scores and the versions.
+
+        Args:
+            observations: What :func:`observe` found. Several assistants' positions are learned together.
+            calibration: The temperatures of the confidences; the decoder must be given the same.
+            agreeing: Whether to learn from positions where both models write the same token.
+            depths: Depths to choose from.
+            leaves: Fewest positions in a leaf to choose from.
+            seed: Divides the examples into folds.
+
+        Raises:
+            TrainingDataError: At no position is the true token that of one of the models.
+            InvalidOptionError: A limit or a temperature is wrong.
+        """
+        decisions = observations.decisions(calibration, agreeing=agreeing)
+        growth = grow(decisions, depths=depths, leaves=leaves, seed=seed)
+        about = _about(observations, decisions, growth, calibration)
+        return cls.from_classifier(growth.classifier, about=about).simplified()
 
     @classmethod
     def from_classifier(cls, classifier: Any, *, about: Mapping[str, Any] | None = None) -> Self:
@@ -115,7 +138,7 @@ class TreeVerifier(ConfidenceVerifier):
             InvalidOptionError: The nodes are no tree.
             VerifierFileError: A node is of no known form.
         """
-        return cls(tuple(_read_node(at, node) for at, node in enumerate(nodes)), dict(about or {}))
+        return cls(tuple(read_node(at, node) for at, node in enumerate(nodes)), dict(about or {}))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -152,9 +175,61 @@ class TreeVerifier(ConfidenceVerifier):
         """Name, nodes and what is known of the tree."""
         return {
             "name": self.name,
-            "nodes": [_write_node(node) for node in self.nodes],
+            "nodes": [write_node(node) for node in self.nodes],
             "about": dict(self.about),
         }
+
+    def simplified(self) -> Self:
+        """The same answers with fewer nodes: a split into two equal answers is one answer."""
+        nodes: list[Node] = []
+
+        def take(at: int) -> None:
+            node, place = self.nodes[at], len(nodes)
+            nodes.append(node)
+            if isinstance(node, Split):
+                take(node.left)
+                right = len(nodes)
+                take(node.right)
+                if nodes[place + 1] == nodes[right] and isinstance(nodes[right], Leaf):
+                    nodes[place:] = [nodes[right]]
+                else:
+                    nodes[place] = Split(node.feature, node.threshold, place + 1, right)
+
+        take(0)
+        return type(self)(tuple(nodes), self.about)
+
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """The leaves as rectangles in the (p, q) plane, left to right, but for those nothing reaches."""
+        found: list[Region] = []
+        waiting = [(0, Region())]
+        while waiting:
+            at, region = waiting.pop()
+            node = self.nodes[at]
+            if isinstance(node, Leaf):
+                found.append(Region(region.p, region.q, node.replace))
+                continue
+            low, high = getattr(region, node.feature)
+            if node.threshold < high:
+                waiting.append((node.right, region.within(node.feature, max(low, node.threshold), high)))
+            if low < node.threshold:
+                waiting.append((node.left, region.within(node.feature, low, min(high, node.threshold))))
+        return tuple(found)
+
+    def explain(self) -> str:
+        """The tree as rules, and its regions in the (p, q) plane drawn in characters."""
+        return f"{rules(self.regions)}\n\n{draw(self.replaces)}"
+
+    def plot(self, axes: "Axes | None" = None) -> "Axes":
+        """Draw the decision regions in the (p, q) plane with matplotlib (``pip install "cosd[plots]"``).
+
+        Args:
+            axes: Where to; None: a new figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return plot(self.regions, axes)
 
     def replaces(self, p: float, q: float) -> bool:
         """T(p, q), the features rounded to float32 as scikit-learn does."""
@@ -199,32 +274,43 @@ class TreeVerifier(ConfidenceVerifier):
         return False
 
 
+def _about(
+    observations: Observations, decisions: Decisions, growth: Growth, calibration: Sequence[float] | None
+) -> dict[str, Any]:
+    """What is known of a tree that was learned, as plain JSON values."""
+    import sklearn
+
+    from cosd_core import __version__
+
+    replaced, agreeing = int(decisions.replace.sum()), int(decisions.agrees.sum())
+    chosen = growth.chosen
+    return {
+        "pair": list(observations.names),
+        "calibration": None if calibration is None else list(calibration),
+        "examples": observations.examples,
+        "positions": {
+            "keep": len(decisions) - replaced,
+            "replace": replaced,
+            "neither": decisions.dropped,
+            "agreeing": agreeing,
+        },
+        "chosen": {
+            "depth": chosen.depth,
+            "leaf": chosen.leaf,
+            "cross_entropy": round(chosen.loss, 5),
+            "standard_error": round(chosen.error, 5),
+            "accuracy": round(chosen.accuracy, 5),
+        }
+        if chosen
+        else None,
+        "versions": {"cosd": __version__, "scikit-learn": sklearn.__version__},
+    }
+
+
 def _single(value: float) -> float:
     """The value rounded to float32."""
     rounded: float = struct.unpack("f", struct.pack("f", value))[0]
     return rounded
-
-
-def _no_tree(nodes: Sequence[Node]) -> str | None:
-    """What keeps these nodes from being a tree, or None."""
-    if not isinstance(nodes, tuple) or not all(isinstance(node, Split | Leaf) for node in nodes):
-        return f"{quoted(nodes)} is no tuple of Split and Leaf"
-    if not nodes:
-        return "there are none"
-    children: list[int] = []
-    for at, node in enumerate(nodes):
-        if isinstance(node, Leaf):
-            continue
-        if node.feature not in FEATURES:
-            return f"node {at} asks for feature {quoted(node.feature)}, there are {FEATURES}"
-        if not isfinite(node.threshold):
-            return f"node {at} has the threshold {node.threshold!r}"
-        if not (at < node.left < len(nodes) and at < node.right < len(nodes)):
-            return f"node {at} leads to {node.left} and {node.right}; children come after their parent"
-        children += (node.left, node.right)
-    if sorted(children) != list(range(1, len(nodes))):
-        return "every node but the first should be the child of exactly one other"
-    return None
 
 
 def _read_file(path: str | Path) -> bytes:
@@ -252,36 +338,4 @@ def _read_nodes(content: object) -> tuple[Node, ...]:
         raise VerifierFileError(f"about should be an object, not {quoted(content['about'])}")
     if not isinstance(content.get("nodes"), list):
         raise VerifierFileError(f"nodes should be a list, not {quoted(content.get('nodes'))}")
-    return tuple(_read_node(at, node) for at, node in enumerate(content["nodes"]))
-
-
-def _read_node(at: int, node: object) -> Node:
-    match node:
-        case {"replace": bool(answer), **rest} if not rest:
-            return Leaf(answer)
-        case {
-            "feature": str(name),
-            "threshold": int() | float() as value,
-            "left": int(left),
-            "right": int(right),
-            **rest,
-        }:
-            if not rest and not any(isinstance(number, bool) for number in (value, left, right)):
-                return Split(name, _as_float(at, value), left, right)
-    raise VerifierFileError(
-        f'node {at} is {quoted(node)}; it should be {{"replace": true or false}} or '
-        '{"feature": name, "threshold": number, "left": index, "right": index}'
-    )
-
-
-def _as_float(at: int, value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise VerifierFileError(f"node {at} has the threshold {quoted(value)}, which is too large") from error
-
-
-def _write_node(node: Node) -> dict[str, Any]:
-    if isinstance(node, Leaf):
-        return {"replace": node.replace}
-    return {"feature": node.feature, "threshold": node.threshold, "left": node.left, "right": node.right}
+    return tuple(read_node(at, node) for at, node in enumerate(content["nodes"]))

@@ -52,8 +52,9 @@ def command(pair: dict, method: str, benchmark: str) -> list[str]:
     arguments = ",".join(f"{name}={value}" for name, value in model_args(pair, method).items())
     unsafe = ["--confirm_run_unsafe_code"] if benchmark == "HumanEval" else []
     return [
-        "cosd", "lm-eval", "run", "--model", "cosd", "--model_args", arguments, "--tasks", BENCHMARKS[benchmark],
-        "--batch_size", "8", "--output_path", f"results/pair{pair['pair']}/{method}", *unsafe,
+        "cosd", "lm-eval", "run", "--model", "cosd", "--model_args", arguments,
+        "--tasks", BENCHMARKS[benchmark], "--batch_size", "8",
+        "--output_path", f"results/pair{pair['pair']}/{method}", *unsafe,
     ]  # fmt: skip
 
 
@@ -69,10 +70,9 @@ def main() -> None:
     for pair in PAIRS:
         if given.pair not in (None, pair["pair"]):
             continue
-        unsure = [role["paper"] for role in (pair["draft"], pair["assistant"]) if not role["certain"]]
-        print(
-            f"# pair {pair['pair']}: {pair['draft']['paper']} + {pair['assistant']['paper']}, {pair['scenario']}"
-        )
+        roles = (pair["draft"], pair["assistant"])
+        unsure = [role["paper"] for role in roles if not role["certain"]]
+        print(f"# pair {pair['pair']}: {' + '.join(role['paper'] for role in roles)}, {pair['scenario']}")
         if unsure:
             print(f"# not certain which models these are in the paper: {', '.join(unsure)}")
         for method in [given.method] if given.method else METHODS:

@@ -1,0 +1,157 @@
+"""What is compared: ways in which one pair of models, or one model of it, writes."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cosd_core.decoding import CoSDDecoder
+from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
+from cosd_core.settings import Settings
+from cosd_core.verifiers import AverageVerifier, TreeVerifier, Verifier
+
+SINGLES = ("draft", "assistant")
+"""The methods by which one model writes alone."""
+
+METHODS = (*SINGLES, "speculative", "average", "rule", "tree")
+"""Every method by its verifier's name."""
+
+OF_ONE_METHOD = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
+"""Which method a setting is for."""
+
+_SWAPPED = ", roles swapped"
+_SYMMETRIC = (*SINGLES, AverageVerifier.name)
+"""Verifiers that give nothing new when the models change roles; an average of w becomes that of 1 - w."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way to write.
+
+    Attributes:
+        name: What reports call it.
+        parts: How the models work together: what :meth:`Settings.method` says.
+        swapped: Whether the assistant drafts and the draft assists.
+    """
+
+    name: str
+    parts: Mapping[str, Any]
+    swapped: bool = False
+
+    @property
+    def verifier(self) -> Verifier:
+        """Who judges."""
+        verifier: Verifier = self.parts["verifier"]
+        return verifier
+
+    @property
+    def single(self) -> str | None:
+        """Which model writes alone, in the roles of the pair as it was given; None where both write."""
+        if self.verifier.name not in SINGLES:
+            return None
+        return SINGLES[(self.verifier.name == SINGLES[1]) ^ self.swapped]
+
+    def decoder(self, pair: CoSDDecoder) -> CoSDDecoder:
+        """A decoder over the pair's loaded models that works this way.
+
+        Raises:
+            InvalidOptionError: The roles cannot be swapped, or the method is not defined for so many models.
+        """
+        if self.swapped and len(pair.assistants) > 1:
+            raise InvalidOptionError(
+                f"{self.name}: roles can be swapped between two models, not {1 + len(pair.assistants)}"
+            )
+        models = (*pair.assistants, pair.draft) if self.swapped else pair.models
+        return CoSDDecoder(models[0], models[1:], **self.parts)
+
+    def describe(self) -> dict[str, Any]:
+        """What shapes its answers and their cost, as plain JSON values."""
+        parts = {name: value for name, value in self.parts.items() if name != "verifier"}
+        verifier = self.verifier.to_dict()
+        verifier.pop("about", None)  # what is known of a tree changes nothing of what it does
+        plain = {
+            name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in parts.items()
+        }
+        return {"verifier": verifier, "swapped": self.swapped, **json.loads(json.dumps(plain, default=str))}
+
+
+def make_methods(
+    names: Sequence[str], settings: Mapping[str, Any], *, both_roles: bool = False
+) -> list[Method]:
+    """Methods by name, with the settings of each.
+
+    Args:
+        names: Of :data:`METHODS`.
+        settings: Fields of :class:`Settings` for all methods. Those of one verifier (``alpha``, ``weight``,
+            ...) are read by that method alone.
+        both_roles: Whether a method is also tried with the models' roles swapped, where that is something
+            else.
+
+    Raises:
+        InvalidOptionError: There is no method of that name, a setting is wrong, or a tree has no file.
+        VerifierFileError: A tree's file cannot be read.
+    """
+    methods = []
+    for name in dict.fromkeys(names):
+        if name not in METHODS:
+            raise InvalidOptionError(f"method={quoted(name)} should be one of {', '.join(METHODS)}")
+        if name == TreeVerifier.name and settings.get("tree_path") is None:
+            raise InvalidOptionError('method="tree" needs tree_path: a file that TreeVerifier.save wrote')
+        own = {key: value for key, value in settings.items() if OF_ONE_METHOD.get(key, name) == name}
+        filled = Settings(**own, verifier=name)
+        methods.append(Method(_title(filled), filled.method()))
+    return list(_in_both_roles(methods)) if both_roles else methods
+
+
+def read_method(path: str | Path, settings: Mapping[str, Any], *, pair: Sequence[str] = ()) -> Method:
+    """A method from a settings file: a JSON object with fields of :class:`Settings`.
+
+    Args:
+        path: The file.
+        settings: Fields that the file need not hold: the models, and how they are loaded.
+        pair: The names of the draft and the assistant. A file that names them the other way round swaps
+            their roles.
+
+    Raises:
+        EvaluationFileError: The file cannot be read, or is no such object, or names other models.
+        InvalidOptionError: A setting is unknown or wrong.
+    """
+    path = Path(path)
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EvaluationFileError(f"cannot read settings {quoted(str(path))}: {quoted(error)}") from error
+    if not isinstance(given, dict):
+        raise EvaluationFileError(
+            f"settings {quoted(str(path))} should be a JSON object, not {quoted(given)}"
+        )
+    named = [given[name] for name in ("draft_model", "assistant_model") if name in given]
+    if named and sorted(map(str, named)) != sorted(map(str, pair)):
+        raise EvaluationFileError(
+            f"settings {quoted(str(path))} are for the models {quoted(named)}, not for {quoted(list(pair))}"
+        )
+    swapped = bool(named) and list(map(str, named)) != list(map(str, pair))
+    base = {name: value for name, value in settings.items() if name not in OF_ONE_METHOD}
+    filled = Settings(**{**base, **given})
+    return Method(path.stem + (_SWAPPED if swapped else ""), filled.method(), swapped)
+
+
+def _title(settings: Settings) -> str:
+    match settings.verifier:
+        case "rule":
+            return f"rule ({settings.alpha:g}, {settings.beta:g})"
+        case "average":
+            return f"average ({settings.weight:g})"
+        case "tree":
+            return f"tree ({Path(str(settings.tree_path)).stem})"
+    return str(settings.verifier)
+
+
+def _in_both_roles(methods: Sequence[Method]) -> Iterator[Method]:
+    for method in methods:
+        yield method
+        if method.verifier.name not in _SYMMETRIC:
+            calibration = method.parts["calibration"]  # the draft's comes first
+            parts = {**method.parts, "calibration": calibration[1:] + calibration[:1]}
+            yield replace(method, name=method.name + _SWAPPED, parts=parts, swapped=True)

@@ -1,0 +1,288 @@
+"""What came of an evaluation: a line per method, task and group; as markdown, CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cosd_core.errors import EvaluationFileError, quoted
+from cosd_core.evaluation.intervals import Interval, paired_difference, share
+from cosd_core.evaluation.methods import SINGLES
+from cosd_core.evaluation.running import Outcome
+
+ALL = "all"
+"""The group of all questions of a task, and the task of all questions."""
+
+NOTES = """\
+* Accuracy: Wilson's interval of 95 percent.
+* Against the best single model: the method's accuracy minus that of the draft or the assistant alone,
+  whichever has more of the same questions right; Newcombe's paired interval of 95 percent. The better model
+  is picked with the answers in view, which favours it: a difference just below 0 is no proof of harm.
+* Every question counts the same in "all".
+* Tokens per second compare methods of one run only: they took turns, batch by batch, on one machine. The
+  assistant alone runs in the same loop, with the draft before it; without the loop it would be faster.
+* Acceptance: drafted tokens that were kept. Passes: per token of the answers.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One method over one group of questions.
+
+    Attributes:
+        method: The method's name.
+        task: The task's name, or :data:`ALL`.
+        group: The group's name, or :data:`ALL`.
+        items: How many questions.
+        right: How many were answered right.
+        accuracy: Their share with its Wilson interval of 95 percent, between 0 and 1.
+        gain: The accuracy minus that of the best single model over the same questions, with Newcombe's
+            paired interval of 95 percent; None where no single model was asked, or this is one.
+        best_single: Which model that is: ``"draft"`` or ``"assistant"``.
+        tokens_per_second: Tokens of the answers per second of wall time.
+        tokens: Tokens per answer.
+        rounds: Drafted blocks per answer.
+        acceptance: The share of drafted tokens that were kept, between 0 and 1.
+        draft_passes: Forward passes of the draft per token.
+        assistant_passes: Times the assistants were asked, per token.
+    """
+
+    method: str
+    task: str
+    group: str
+    items: int
+    right: int
+    accuracy: Interval
+    gain: Interval | None
+    best_single: str | None
+    tokens_per_second: float
+    tokens: float
+    rounds: float
+    acceptance: float
+    draft_passes: float
+    assistant_passes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All lines of an evaluation.
+
+    Attributes:
+        lines: Task by task and group by group, methods in their order.
+        about: The models and options, as plain JSON values.
+        runs: In how many runs the answers were written; their speeds compare only if it is one.
+    """
+
+    lines: tuple[Line, ...]
+    about: Mapping[str, Any]
+    runs: int = 1
+
+    def to_markdown(self) -> str:
+        """The tables of accuracy, of gains and of costs, and how to read them."""
+        parts = ["# Evaluation", *(f"* {name}: {value}" for name, value in self.about.items()), ""]
+        parts += ["## Accuracy, percent", "", *self._table(_accuracy), ""]
+        if any(line.gain for line in self.lines):
+            parts += ["## Against the best single model, points", "", *self._table(_gain), ""]
+        parts += ["## Cost", "", *self._costs(), "", "## How to read it", "", NOTES.rstrip()]
+        if self.runs > 1:
+            parts.append(f"* The answers were written in {self.runs} runs, so their speeds do not compare.")
+        return "\n".join(parts) + "\n"
+
+    def to_csv(self) -> str:
+        """One row per line, intervals as three columns each."""
+        rows = [_flat(line) for line in self.lines]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        return {
+            "about": dict(self.about), "runs": self.runs, "lines": [asdict(line) for line in self.lines]
+        }  # fmt: skip
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ``report.md``, ``report.csv`` and ``report.json``.
+
+        Raises:
+            EvaluationFileError: They cannot be written.
+        """
+        texts = {
+            "report.md": self.to_markdown(),
+            "report.csv": self.to_csv(),
+            "report.json": json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n",
+        }
+        paths = []
+        for name, text in texts.items():
+            path = Path(folder) / name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise EvaluationFileError(f"cannot write {quoted(str(path))}: {quoted(error)}") from error
+            paths.append(path)
+        return paths
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """Task and group of every column of a table."""
+        return list(dict.fromkeys((line.task, line.group) for line in self.lines))
+
+    @property
+    def titles(self) -> list[str]:
+        """The columns' headings: the task's name only where there are several."""
+        alone = len({task for task, _ in self.columns}) == 1
+        return [
+            group if alone or task == ALL else task if group == ALL else f"{task}: {group}"
+            for task, group in self.columns
+        ]
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods in their order."""
+        return list(dict.fromkeys(line.method for line in self.lines))
+
+    def line(self, method: str, task: str, group: str) -> Line:
+        """The line of one method over one group."""
+        return next(
+            line for line in self.lines if (line.method, line.task, line.group) == (method, task, group)
+        )
+
+    def _table(self, cell: Any) -> Iterator[str]:
+        yield _row("method", *self.titles)
+        yield "|---" * (1 + len(self.titles)) + "|"
+        for method in self.methods:
+            yield _row(method, *(cell(self.line(method, *column)) for column in self.columns))
+
+    def _costs(self) -> Iterator[str]:
+        yield _row(
+            "method", "tokens/s", "tokens per answer", "rounds per answer", "acceptance",
+            "draft passes per token", "assistant passes per token",
+        )  # fmt: skip
+        yield "|---" * 7 + "|"
+        for method in self.methods:
+            line = self.line(method, *self.columns[-1])
+            yield _row(
+                method,
+                f"{line.tokens_per_second:.0f}",
+                f"{line.tokens:.1f}",
+                f"{line.rounds:.1f}",
+                f"{line.acceptance:.2f}",
+                f"{line.draft_passes:.2f}",
+                f"{line.assistant_passes:.2f}",
+            )
+
+
+def make_report(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Report:
+    """Sum up what methods made of tasks; the last lines are over everything."""
+    tasks = list(dict.fromkeys(outcome.task.name for outcome in outcomes))
+    lines: list[Line] = []
+    for name in tasks:
+        of_task = [outcome for outcome in outcomes if outcome.task.name == name]
+        groups = of_task[0].task.groups
+        if len(groups) > 1:
+            for group in groups:
+                lines += _lines([_part(each, group) for each in of_task], name, group or "none")
+        lines += _lines([_part(each, None) for each in of_task], name, ALL)
+    if len(tasks) > 1:
+        methods = list(dict.fromkeys(outcome.method.name for outcome in outcomes))
+        parts = [
+            _joined([_part(outcome, None) for outcome in outcomes if outcome.method.name == method])
+            for method in methods
+        ]
+        lines += _lines(parts, ALL, ALL)
+    runs = {answer.run for outcome in outcomes for answer in outcome.answers}
+    return Report(tuple(lines), dict(about), len(runs))
+
+
+_Part = tuple[Outcome, tuple[int, ...]]
+"""An outcome and the items of it that count."""
+
+
+def _part(outcome: Outcome, group: str | None) -> _Part:
+    items = outcome.task.items
+    return outcome, tuple(at for at, item in enumerate(items) if group is None or item.group == group)
+
+
+def _joined(parts: Sequence[_Part]) -> _Part:
+    """One method's outcomes in several tasks as if they were one."""
+    first = parts[0][0]
+    answers = tuple(answer for outcome, _ in parts for answer in outcome.answers)
+    right = tuple(each for outcome, _ in parts for each in outcome.right)
+    return Outcome(first.method, first.task, answers, right), tuple(range(len(answers)))
+
+
+def _lines(parts: Sequence[_Part], task: str, group: str) -> Iterator[Line]:
+    singles = {outcome.method.single: (outcome, at) for outcome, at in parts if outcome.method.single}
+    best = max(SINGLES, key=lambda name: _right(singles[name]) if name in singles else -1)
+    for outcome, at in parts:
+        answers = [outcome.answers[each] for each in at]
+        right = sum(outcome.right[each] for each in at)
+        tokens, drafted = sum(each.tokens for each in answers), sum(each.drafted for each in answers)
+        compared = bool(singles) and outcome.method.single is None
+        yield Line(
+            method=outcome.method.name,
+            task=task,
+            group=group,
+            items=len(at),
+            right=right,
+            accuracy=share(right, len(at)),
+            gain=_difference((outcome, at), singles[best]) if compared else None,
+            best_single=best if compared else None,
+            tokens_per_second=_ratio(tokens, sum(each.seconds for each in answers)),
+            tokens=tokens / len(at),
+            rounds=sum(each.rounds for each in answers) / len(at),
+            acceptance=_ratio(sum(each.kept for each in answers), drafted),
+            draft_passes=_ratio(sum(each.draft_passes for each in answers), tokens),
+            assistant_passes=_ratio(sum(each.assistant_passes for each in answers), tokens),
+        )
+
+
+def _right(part: _Part) -> int:
+    outcome, at = part
+    return sum(outcome.right[each] for each in at)
+
+
+def _difference(first: _Part, second: _Part) -> Interval:
+    pairs = [(first[0].right[at], second[0].right[at]) for at in first[1]]
+    counts = [pairs.count(each) for each in ((True, True), (True, False), (False, True), (False, False))]
+    return paired_difference(*counts)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def percent(interval: Interval, *, signed: bool = False) -> str:
+    """An interval in percent: ``96.7 (94.0 to 98.2)``."""
+    form = "+.1f" if signed else ".1f"
+    value, low, high = (format(100 * each, form) for each in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})"
+
+
+def _accuracy(line: Line) -> str:
+    return percent(line.accuracy)
+
+
+def _gain(line: Line) -> str:
+    return "" if line.gain is None else percent(line.gain, signed=True)
+
+
+def _flat(line: Line) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in asdict(line).items():
+        if name in ("accuracy", "gain"):
+            limits = value or {"value": "", "low": "", "high": ""}
+            flat |= {name: limits["value"], f"{name}_low": limits["low"], f"{name}_high": limits["high"]}
+        else:
+            flat[name] = "" if value is None else value
+    return flat

@@ -1,0 +1,231 @@
+"""A task: questions, their right answers and the rule that tells right from wrong.
+
+A task's file is JSONL, one question a line::
+
+    {"prompt": "Q: 12+30? A:", "answer": "42", "group": "sums"}
+    {"prompt": "Who wrote Emma?", "answer": ["Austen", "Jane Austen"], "scoring": "exact"}
+    {"prompt": "...", "answer": "B", "choices": ["Rome", "Paris", "Oslo"]}
+
+A line without ``prompt`` before the first question speaks for all of them::
+
+    {"task": "sums", "scoring": {"name": "numeric", "tolerance": 0.01}, "max_new_tokens": 64, "stop": ["Q:"]}
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cosd_core.chat.messages import Chat
+from cosd_core.demo import KINDS, Question, held_out, practice
+from cosd_core.errors import CoSDError, EvaluationFileError, InvalidOptionError, quoted
+from cosd_core.evaluation.scoring import ChoiceScoring, ExactScoring, Scoring, make_scoring
+from cosd_core.options import GenerationOptions
+
+BUNDLED = "demo"
+"""The name of the bundled questions where a task's file is asked for."""
+
+_OF_ALL = ("task", "scoring", "choices", "max_new_tokens", "stop")
+_OF_ONE = ("prompt", "answer", "group", "scoring", "choices", "completion")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question.
+
+    Attributes:
+        prompt: What the models are shown: text, or a chat.
+        answers: The right answers; giving one of them is enough.
+        scoring: How an answer is told right from wrong.
+        group: Which part of its task it belongs to; empty where the task has no parts.
+        completion: The whole text that should follow the prompt, to learn from; None where nobody wrote it.
+    """
+
+    prompt: str | Chat
+    answers: tuple[str, ...]
+    scoring: Scoring
+    group: str = ""
+    completion: str | None = None
+
+    def is_right(self, text: str) -> bool:
+        """Whether a text answers the question."""
+        return self.scoring.accepts(text, self.answers)
+
+    @property
+    def identity(self) -> str:
+        """What tells this prompt from others, the same in every process."""
+        prompt = self.prompt
+        said = prompt if isinstance(prompt, str) else [list(map(dict, prompt.messages)), list(prompt.tools)]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Questions that are reported together.
+
+    Attributes:
+        name: What reports call it.
+        items: Its questions, at least one.
+        options: How its answers are to be written: fields of :class:`GenerationOptions`.
+
+    Raises:
+        InvalidOptionError: There are no questions, or an option is wrong.
+    """
+
+    name: str
+    items: tuple[Item, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise InvalidOptionError(f"task {quoted(self.name)} has no questions")
+        GenerationOptions(**self.options)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Its groups, in the order of their first questions."""
+        return tuple(dict.fromkeys(item.group for item in self.items))
+
+    def limited(self, items: int) -> "Task":
+        """The first so many questions of every group."""
+        left = dict.fromkeys(self.groups, items)
+        kept = []
+        for item in self.items:
+            if left[item.group] > 0:
+                left[item.group] -= 1
+                kept.append(item)
+        return Task(self.name, tuple(kept), self.options)
+
+
+def bundled_task(questions: int = 300, seed: int = 0) -> Task:
+    """The bundled pair's own questions, held out of its training: three kinds, one group each.
+
+    Args:
+        questions: How many of each kind.
+        seed: Which ones.
+
+    Raises:
+        InvalidOptionError: There are not so many.
+    """
+    return _bundled(each for kind in KINDS for each in held_out(kind, questions, seed))
+
+
+def practice_task(questions: int = 300, seed: int = 0) -> Task:
+    """The same of the questions that the pair was trained on, for tuning: none is held out.
+
+    Raises:
+        InvalidOptionError: There are not so many.
+    """
+    return _bundled(each for kind in KINDS for each in practice(kind, questions, seed))
+
+
+def _bundled(questions: Iterable[Question]) -> Task:
+    items = tuple(
+        Item(each.prompt, (each.answer.strip(),), ExactScoring(), each.kind, each.answer)
+        for each in questions
+    )
+    return Task(BUNDLED, items, {"max_new_tokens": 48})
+
+
+def read_task(path: str | Path) -> Task:
+    """Read a task's file.
+
+    Raises:
+        EvaluationFileError: The file cannot be read, or a line is not what it should be; with its number.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationFileError(f"cannot read task {quoted(str(path))}: {quoted(error)}") from error
+    shared: dict[str, Any] = {}
+    items: list[Item] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = _object(line)
+            if "prompt" not in entry and not items and not shared:
+                shared = _shared(entry)
+            else:
+                items.append(_item(entry, shared))
+        except CoSDError as error:
+            raise EvaluationFileError(f"{path}, line {number}: {error}") from error
+    if not items:
+        raise EvaluationFileError(f'{path} holds no question; it should have one {{"prompt": ...}} per line')
+    options: dict[str, Any] = {name: shared[name] for name in ("max_new_tokens", "stop") if name in shared}
+    return Task(shared.get("task", path.stem), tuple(items), options)
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise EvaluationFileError(f"{quoted(line)} is not JSON: {quoted(error)}") from None
+    if not isinstance(entry, dict):
+        raise EvaluationFileError(f"{quoted(line)} should be a JSON object")
+    return entry
+
+
+def _shared(entry: Mapping[str, Any]) -> dict[str, Any]:
+    _known(entry, _OF_ALL)
+    if not isinstance(entry.get("task", ""), str):
+        raise EvaluationFileError(f"task={quoted(entry['task'])} should be a name")
+    options = {name: entry[name] for name in ("max_new_tokens", "stop") if name in entry}
+    GenerationOptions(**options)
+    return dict(entry)
+
+
+def _item(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Item:
+    _known(entry, _OF_ONE)
+    if "prompt" not in entry or "answer" not in entry:
+        missing = "prompt" if "prompt" not in entry else "answer"
+        raise EvaluationFileError(f"{missing} is missing in {quoted(dict(entry))}")
+    group = entry.get("group", "")
+    if not isinstance(group, str):
+        raise EvaluationFileError(f"group={quoted(group)} should be a name")
+    completion = entry.get("completion")
+    if completion is not None and (not isinstance(completion, str) or not completion):
+        raise EvaluationFileError(f"completion={quoted(completion)} should be text")
+    answers = tuple(_answers(entry["answer"]))
+    scoring = _scoring(entry, shared)
+    scoring.check(answers)
+    return Item(_prompt(entry["prompt"]), answers, scoring, group, completion)
+
+
+def _scoring(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Scoring:
+    """The line's own rule, else that of all lines, else by whether there are choices."""
+    choices = entry.get("choices", shared.get("choices"))
+    wanted = entry.get("scoring", shared.get("scoring", "exact" if choices is None else "choice"))
+    if wanted == ChoiceScoring.name:
+        if choices is None:
+            raise EvaluationFileError('choices are missing: scoring "choice" needs a list of texts')
+        return ChoiceScoring(choices)
+    if "choices" in entry:
+        raise EvaluationFileError(f'choices are for scoring "choice", but scoring={quoted(wanted)}')
+    return make_scoring(wanted)
+
+
+def _prompt(prompt: Any) -> str | Chat:
+    if isinstance(prompt, str) and prompt:
+        return prompt
+    if isinstance(prompt, list) and prompt:
+        return Chat(prompt)
+    raise EvaluationFileError(f"prompt={quoted(prompt)} should be text, or a list of chat messages")
+
+
+def _answers(answer: Any) -> Iterator[str]:
+    answers: Sequence[Any] = answer if isinstance(answer, list) else [answer]
+    if not answers:
+        raise EvaluationFileError("answer=[] should hold at least one answer")
+    for each in answers:
+        if isinstance(each, bool) or not isinstance(each, str | int | float):
+            raise EvaluationFileError(f"answer={quoted(each)} should be text or a number")
+        yield str(each)
+
+
+def _known(entry: Mapping[str, Any], names: Sequence[str]) -> None:
+    if unknown := [name for name in entry if name not in names]:
+        raise EvaluationFileError(f"unknown entry {quoted(unknown[0])}: there are {', '.join(names)}")

@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, closing, nullcontext
+from copy import copy
 from enum import Enum
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -56,8 +57,8 @@ class Front(Settings):
     timeout: float | None = Field(
         None,
         gt=0,
-        description="Seconds of writing after which a call is given up. Loading and reading a prompt do not "
-        "count; whoever reads a stream slowly does.",
+        description="Seconds after which a call is given up. Loading models does not count; reading the "
+        "prompt does, and so does whoever reads a stream slowly.",
     )
     return_trace: bool = Field(False, description="Put the trace of every token into the result.")
 
@@ -65,6 +66,15 @@ class Front(Settings):
     loaded: Loaded = Field(default_factory=Loaded, exclude=True, repr=False, description="Internal.")
 
     __hash__ = None  # type: ignore[assignment]  # what can be changed has no hash
+
+    if TYPE_CHECKING:  # the alias, for editors and type checkers
+        max_tokens: int | None = 128
+    else:
+
+        @property
+        def max_tokens(self) -> int:
+            """The frameworks' name for ``max_new_tokens``."""
+            return self.max_new_tokens
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +100,8 @@ class Front(Settings):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A copy has its own settings and the same weights."""
-        return self.model_copy()
+        mutable = {name: value for name, value in self.__dict__.items() if isinstance(value, (dict, list))}
+        return self.model_copy(update={name: copy(value) for name, value in mutable.items()})
 
     def __getstate__(self) -> dict[Any, Any]:
         """Settings travel, weights do not.
@@ -110,9 +121,12 @@ class Front(Settings):
     @property
     def model_name(self) -> str:
         """The pair in logs and traces: the names, joined by a plus sign."""
-        return "+".join(
-            source.name if isinstance(source, LanguageModel) else str(source) for source in self._named_models
-        )
+        return "+".join(self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        models = self._named_models
+        return [model.name if isinstance(model, LanguageModel) else str(model) for model in models]
 
     @property
     def _named_models(self) -> list[Any]:
@@ -150,14 +164,12 @@ class Front(Settings):
         return values
 
     def _with_options(self, options: Mapping[str, Any]) -> Self:
-        """This model with the options of one call, checked; itself if there are none.
+        """A copy of this model with the options of one call, checked: what is set later is for later calls.
 
         Raises:
             InvalidOptionError: An unknown option, or a value out of range.
         """
         wanted = self._by_own_names(options)
-        if not wanted:
-            return self
         known = [*(name for name in self.shaping if name not in _LOADING), "timeout"]
         for name in wanted:
             if name in _LOADING:
@@ -253,6 +265,8 @@ class ChatFront(ChatOptions, Front):
     """The same for classes that answer chats."""
 
     model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
+
+    __hash__ = None
 
     shaping: ClassVar[tuple[str, ...]] = (*Front.shaping, *ChatOptions.model_fields)
 

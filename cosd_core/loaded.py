@@ -31,6 +31,11 @@ class Loaded:
         # Of our own: many first calls at once, all waiting for the models, would fill asyncio's pool.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd-front")
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the models are there."""
+        return bool(self._decoders)
+
     def remembered(self, what: str, find: Callable[[], T]) -> T:
         """What has been found out about the models, found out once."""
         if what not in self._found:

@@ -26,14 +26,7 @@ class CoSDModel(Front, BaseLanguageModel[Any]):
     __hash__ = None  # type: ignore[assignment]  # what can be changed has no hash
 
     if TYPE_CHECKING:  # LangChain's names, for editors and type checkers
-        max_tokens: int | None = 128
         api_key: SecretStr | str | None = None
-    else:
-
-        @property
-        def max_tokens(self) -> int:
-            """LangChain's name for ``max_new_tokens``."""
-            return self.max_new_tokens
 
     @model_validator(mode="after")
     def _add_cosd_version(self) -> Self:

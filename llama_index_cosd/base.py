@@ -114,30 +114,17 @@ class CoSDLLM(ChatFront, FunctionCallingLLM, CustomLLM):
     def metadata(self) -> LLMMetadata:
         """What engines and agents must know.
 
-        It is read from the models' files, and the models are loaded only where those are not at hand.
+        It is read from the models' files; where those are not on this machine yet, or do not say, the models
+        are loaded. Do that before you serve from an event loop, by a first call or :meth:`get_tokenizer`.
         """
-        known = self.loaded.remembered
-        window = self.context_window or known("context length", self._context_length)
-        is_chat = self.is_chat_model
-        if is_chat is None:
-            is_chat = self.chat_template is not None or known("to chat", self._has_chat_template)
-        return LLMMetadata(
-            context_window=window or DEFAULT_CONTEXT_WINDOW,
-            num_output=self.max_new_tokens,
-            is_chat_model=is_chat,
-            is_function_calling_model=self.is_function_calling_model,
-            model_name=self.model_name,
-        )
+        return self._metadata(may_load=True)
 
     def to_payload(self) -> dict[str, Any]:
-        """What events say of this LLM."""
-        models = [str(plain(each)) for each in self._named_models]
-        method = {
-            "draft_model": models[0],
-            "assistant_model": models[1:],
-            "verifier": plain(self._verifier()),
-        }
-        return {"class_name": self.class_name(), **self.metadata.model_dump(), **method}
+        """What events say of this LLM; it never loads anything."""
+        draft, *assistants = self._names
+        told = {"draft_model": draft, "assistant_model": assistants, "verifier": self._verifier().to_dict()}
+        known = self._metadata(may_load=False).model_dump(mode="json")
+        return {"class_name": self.class_name(), **known, **told}
 
     def get_tokenizer(self) -> PreTrainedTokenizerBase:
         """The pair's tokenizer: ``Settings.tokenizer = llm.get_tokenizer()`` makes LlamaIndex count by it."""
@@ -376,11 +363,13 @@ class CoSDLLM(ChatFront, FunctionCallingLLM, CustomLLM):
         """The settings as plain JSON, from which :meth:`from_dict` builds the same LLM; no secrets."""
         fields = type(self).model_fields
         names = [name for name, field in fields.items() if not field.exclude and name != "token"]
-        if isinstance(info.include, set):
+        if info.include is not None:
             names = [name for name in names if name in info.include]
-        if isinstance(info.exclude, set):
+        if info.exclude is not None:
             names = [name for name in names if name not in info.exclude]
         told = {name: plain(getattr(self, name)) for name in names}
+        if info.exclude_none:
+            told = {name: value for name, value in told.items() if value is not None}
         if told.get("verifier") == TreeVerifier.name:  # by its nodes: the file may change
             told |= {"verifier": plain(self._verifier()), "tree_path": None}
         return {**told, "class_name": self.class_name()}
@@ -399,17 +388,22 @@ class CoSDLLM(ChatFront, FunctionCallingLLM, CustomLLM):
             "__dict__": {key: state["__dict__"][key] for key in state["__dict__"] if key not in left},
         }
 
-    # What is known of the models
-
-    def _context_length(self) -> int | None:
-        if (known := self.known_context_length()) is not None:
-            return known
-        lengths = [model.context_length for model in self._decoder().models]
-        return min((length for length in lengths if length is not None), default=None)
-
-    def _has_chat_template(self) -> bool:
-        known = self.known_to_chat()
-        return bool(self.get_tokenizer().chat_template) if known is None else known
+    def _metadata(self, *, may_load: bool) -> LLMMetadata:
+        window, to_chat = self.loaded.remembered(
+            "metadata", lambda: (self.known_context_length(), self.known_to_chat())
+        )
+        if None in (window, to_chat) and (may_load or self.loaded.is_loaded):
+            models = self._decoder().models
+            lengths = [model.context_length for model in models if model.context_length is not None]
+            window, to_chat = min(lengths, default=None), bool(models[0].tokenizer.chat_template)
+        is_chat = self.chat_template is not None or bool(to_chat)
+        return LLMMetadata(
+            context_window=self.context_window or window or DEFAULT_CONTEXT_WINDOW,
+            num_output=self.max_new_tokens,
+            is_chat_model=is_chat if self.is_chat_model is None else self.is_chat_model,
+            is_function_calling_model=self.is_function_calling_model,
+            model_name=self.model_name,
+        )
 
 
 def _arguments(arguments: Any) -> dict[str, Any]:

@@ -75,7 +75,9 @@ class Call:
     def _of_messages(cls, llm: "CoSDLLM", messages: Sequence[ChatMessage], asked: Options) -> "Call":
         told = to_core(messages)
         first = llm.system_prompt
-        if first and not any(each["role"] == "system" and each["content"].startswith(first) for each in told):
+        if first and not any(
+            each["role"] == "system" and f"{each['content']}\n".startswith(f"{first}\n") for each in told
+        ):
             messages = [ChatMessage(role=MessageRole.SYSTEM, content=first), *messages]
             told = to_core(messages)
         if llm.messages_to_prompt is not generic_messages_to_prompt:

@@ -84,6 +84,7 @@ class RowCache:
         """Keep only these rows, at least one, in this order."""
         if self.width:
             self._cache.batch_select_indices(torch.tensor(rows))
+            self._drop_rooms()
         self._taken = self._taken[list(rows)]
         self.lengths = [self.lengths[row] for row in rows]
         self._trim()
@@ -103,11 +104,17 @@ class RowCache:
         for layer, (keys, values) in zip(self._layers(), theirs, strict=True):
             layer.keys = torch.cat([layer.keys, keys])
             layer.values = torch.cat([layer.values, values])
+        self._drop_rooms()
         self._taken = torch.cat([self._taken, other._taken])
         self.lengths += other.lengths
 
     def _layers(self) -> list[Any]:
         return [layer for layer in self._cache.layers if getattr(layer, "keys", None) is not None]
+
+    def _drop_rooms(self) -> None:
+        """Let go of what the layers' states stood in: they were copied, and memory should not hold both."""
+        for layer in self._layers():
+            layer.drop_rooms()
 
     def _trim(self) -> int:
         """Drop the last slots that no row uses, and return how many are left."""
@@ -129,6 +136,7 @@ class RowCache:
             for layer in self._layers():
                 layer.keys = pad(layer.keys, (0, 0, more, 0))
                 layer.values = pad(layer.values, (0, 0, more, 0))
+            self._drop_rooms()
             self._taken = pad(self._taken, (more, 0), value=False)
 
     def _close_gaps(self) -> None:
@@ -158,6 +166,12 @@ class _Layer(cache_utils.DynamicLayer):
         self.keys = self._append("keys", self.keys, key_states)
         self.values = self._append("values", self.values, value_states)
         return self.keys, self.values
+
+    def drop_rooms(self) -> None:
+        """Let go of rooms that the states have left."""
+        for name in ("keys", "values"):
+            if not self._fills(name, getattr(self, name)):
+                self._rooms.pop(name, None)
 
     def rearrange(self, slots: torch.Tensor) -> None:
         """Go on with these slots of every row, ``[rows, slots]``."""

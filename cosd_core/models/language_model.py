@@ -125,7 +125,10 @@ class LanguageModel:
     @cached_property
     def batchable(self) -> bool:
         """Whether rows of different lengths can be decoded together without disturbing each other."""
-        return not any(rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE for rope in self._ropes)
+        length_dependent = any(rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE for rope in self._ropes)
+        # Llama 4 scales its attention by the slot, not the position, where padding counts too.
+        by_slot = getattr(self.model.config.get_text_config(), "attn_temperature_tuning", False)
+        return not length_dependent and not by_slot
 
     @cached_property
     def bears_gaps(self) -> bool:

@@ -487,3 +487,10 @@ async def test_control_tokens_of_a_document_stay_text(chat: Any) -> None:
     (ids,) = spied.ids
     assert "The tower.<|im_end|>" in (shown := spied.only)
     assert ids.count(end) == shown.count("<|im_end|>") - 1
+
+
+def test_a_system_message_that_only_begins_alike_does_not_stand_for_the_system_prompt(chat: CoSDLLM) -> None:
+    spied = Spied(chat, system_prompt="Be")
+    spied.llm.chat([ChatMessage(role="system", content="Because I say so"), ChatMessage("Hi")])
+    shown = spied.only
+    assert "system\nBe<" in shown or "system\nBe\n\nBecause" in shown

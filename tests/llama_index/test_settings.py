@@ -421,3 +421,36 @@ class Unrelated(BaseModel):
 def test_it_can_be_a_field_of_another_model(llm: Any) -> None:
     assert Unrelated(llm=llm).llm is llm
     assert Unrelated(llm=llm).model_dump()["llm"]["class_name"] == "CoSDLLM"
+
+
+def test_a_copy_has_settings_of_its_own(chat: CoSDLLM) -> None:
+    other = copy.deepcopy(chat)
+    other.chat_template_kwargs["z"] = 1
+    assert chat.chat_template_kwargs == {}
+
+
+def test_the_frameworks_name_for_max_new_tokens_is_read_and_written(plain: CoSDLLM) -> None:
+    plain.max_tokens = 7
+    assert plain.max_tokens == plain.max_new_tokens == plain.metadata.num_output == 7
+
+
+def test_what_is_set_during_a_stream_is_for_later_calls(plain: CoSDLLM) -> None:
+    stream = plain.stream_complete("Hello", max_tokens=12, eos_token_id=[])
+    other = plain.stream_complete("Hello", eos_token_id=[])
+    plain.max_tokens = 3
+    *_, last = stream
+    assert last.raw["usage"]["completion_tokens"] == 12
+    *_, last = other
+    assert last.raw["usage"]["completion_tokens"] == 16
+    assert plain.complete("Hello", eos_token_id=[]).raw["usage"]["completion_tokens"] == 3
+
+
+def test_events_never_load_a_model(tmp_path: Path) -> None:
+    llm = CoSDLLM(draft_model=str(tmp_path / "a"), assistant_model=str(tmp_path / "b"))
+    assert llm.to_payload()["model_name"].endswith("b")
+
+
+def test_dumps_take_fields_by_name(plain: CoSDLLM) -> None:
+    assert "stop" not in plain.model_dump(exclude={"stop": True})
+    assert plain.model_dump(include={"alpha": True}) == {"alpha": 0.5, "class_name": "CoSDLLM"}
+    assert None not in plain.model_dump(exclude_none=True).values()

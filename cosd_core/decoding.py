@@ -41,7 +41,7 @@ class CoSDDecoder:
         verifier: Decides token by token whose token stands.
         schedule: Decides how far to draft before the assistants are asked.
         draft_length: K, the most tokens per block.
-        batch_size: The most prompts that are decoded together.
+        batch_size: The most prompts that are decoded together. Async calls beyond that open further batches.
         calibration: The temperature of every model's confidences, the draft's first.
     """
 
@@ -119,7 +119,8 @@ class CoSDDecoder:
                 ``"average"``.
             schedule: A schedule, or ``"adaptive"``, ``"fixed"``.
             draft_length: K, the most tokens per block.
-            batch_size: The most prompts that are decoded together.
+            batch_size: The most prompts that are decoded together. Of one call, the others wait; async calls
+                that find no room open further batches, so memory grows with the calls under way.
             calibration: One temperature per model, the draft's first; None: all 1. The verifier sees the
                 confidences at these temperatures; which token a model picks, and what ``"average"`` and
                 ``"speculative"`` make of the distributions, stays the same.
@@ -190,8 +191,12 @@ class CoSDDecoder:
     def asteps(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> AsyncGenerator[Step, None]:
         """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, requests share batches.
 
-        A request joins a batch that is under way if its prompts fit into it, up to ``batch_size``; the work
-        does not wait until its steps are read. Cancelling the task or closing the generator stops the work
+        A request joins a batch that is under way if its prompts fit into it, up to ``batch_size``, and if
+        little of the batch would be padding then. Otherwise it opens another, and the batches take turns. So
+        nobody waits for a place, and memory grows with the number of requests under way: who must bound it
+        bounds those, by an :class:`asyncio.Semaphore` say.
+
+        The work does not wait until its steps are read. Cancelling the task or closing the generator stops it
         within one round, and what fails in one request fails in no other.
         """
         return self._engine.steps(partial(self._read, prompts, options))

@@ -1,6 +1,7 @@
 """What settings have loaded: the models, once, and the decoders over them."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -28,8 +29,7 @@ class Loaded:
         self._lock = Lock()
         self._decoders: list[tuple[Mapping[str, Any], CoSDDecoder]] = []
         self._found: dict[str, Any] = {}
-        # Of our own: many first calls at once, all waiting for the models, would fill asyncio's pool.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd-front")
+        self._process = -1
 
     @property
     def is_loaded(self) -> bool:
@@ -44,6 +44,10 @@ class Loaded:
 
     async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do what may load the models, or takes long, away from the event loop."""
+        if self._process != os.getpid():  # a fork brings no threads along
+            # Of our own: many first calls at once, all waiting for the models, would fill asyncio's pool.
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd-front")
+            self._process = os.getpid()
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def decoder(self, method: Mapping[str, Any]) -> CoSDDecoder:

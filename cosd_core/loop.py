@@ -1,7 +1,8 @@
 """The method itself: some rows on their way together, round by round."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -12,6 +13,9 @@ from cosd_core.row import Row
 from cosd_core.sampling import Spot, predict
 from cosd_core.scheduling import Schedule
 from cosd_core.verifiers.base import Verifier
+
+_SPARE = 256
+"""Slots per row that may be padding whatever the lengths: they cost little beside a pass."""
 
 
 class Batch:
@@ -43,15 +47,24 @@ class Batch:
         """
         self.rows = list(rows)
         self._draft, *self._assistants = [Session(model, vocabulary=vocabulary) for model in models]
+        self._known = 0  # so many have been through a round
         self._pace = schedule.pace(len(rows), verifier.can_replace)
+        self._news: list[Callable[[], None]] = []  # what the pace has not been told yet
         self._keep_logits = verifier.needs_logits
         purposes = ("draft", *(f"assistant {at}" for at in range(len(self._assistants))))
         self._calibration = dict(zip(purposes, calibration, strict=True))
 
+    def suits(self, rows: Sequence[Row]) -> bool:
+        """Whether these rows are of like length: every row is padded to the longest.
+
+        That goes for the caches, which all rows share, and for the prompts that newcomers read together.
+        """
+        return all(_alike([*old, *rows]) for old in (self.rows, self.rows[self._known :]))
+
     def add(self, rows: Sequence[Row]) -> None:
         """Let more rows join between two rounds."""
         self.rows = [*self.rows, *rows]
-        self._pace.resized(len(self.rows))
+        self._resized()
 
     def remove(self, rows: Collection[Row]) -> None:
         """Go on without these rows."""
@@ -61,8 +74,9 @@ class Batch:
         for session in (self._draft, *self._assistants):
             session.select(going_on)
         self.rows = [self.rows[at] for at in going_on]
+        self._known = sum(at < self._known for at in going_on)
         if self.rows:
-            self._pace.resized(len(self.rows))
+            self._resized()
 
     def rounds(self) -> Iterator[Step]:
         """Run to the end, one step per unfinished row and round."""
@@ -75,16 +89,23 @@ class Batch:
         """Propose, ask, judge and commit (paper, Algorithm 1): one step per row, in their order.
 
         All are judged before the first commits: a verifier may raise, and what is committed must be told.
+        For the same reason the schedule hears of a round when the next one begins: it may raise, too.
         """
+        for tell in self._news:
+            tell()
+        self._news.clear()
         self._propose()
         if any(row.asks for row in self.rows):
             self._ask()
         for row in self.rows:
             row.judge()
         steps = [row.commit() for row in self.rows]
-        for step in steps:
-            self._pace.judged(step)
+        self._known = len(self.rows)
+        self._news += [partial(self._pace.judged, step) for step in steps]
         return steps
+
+    def _resized(self) -> None:
+        self._news.append(partial(self._pace.resized, len(self.rows)))
 
     def _propose(self) -> None:
         """Let the draft write until the blocks are full or the schedule wants an opinion."""
@@ -131,3 +152,9 @@ class Batch:
         )
         predictions = iter(found)
         return [[next(predictions) for _ in each] for each in spots]
+
+
+def _alike(rows: Sequence[Row]) -> bool:
+    """Whether at most about half of the slots of these rows would be padding, or not many."""
+    lengths = [len(row.ids) for row in rows]
+    return max(lengths) * len(rows) <= 2 * sum(lengths) + _SPARE * len(rows)

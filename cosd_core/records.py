@@ -90,11 +90,12 @@ class Stats:
         drafted: Tokens the draft proposed; always ``kept + replaced + discarded``.
         kept: Draft tokens that stand in the text.
         replaced: Draft tokens whose place an assistant's token took.
-        discarded: Draft tokens thrown away because something before them changed or ended the text.
+        discarded: Draft tokens thrown away because something before them changed or ended the text, or
+            because another text of the batch failed and the block was drafted again.
         draft_passes: Forward passes of the draft model for this text, one per drafted token.
         assistant_passes: Times the assistants were asked (one forward pass of each, in parallel positions).
         assistant_skipped: Tokens of the text that were committed without asking the assistants.
-        seconds: Wall time from the start of the batch to the end of this text.
+        seconds: Wall time from the beginning of this text to its end, the turns of others included.
     """
 
     rounds: int

@@ -158,7 +158,8 @@ class Row:
         )
 
     def abandon(self) -> None:
-        """Forget the block under way and what was thought of it; the next round proposes it again."""
+        """Throw away the block under way and what was thought of it; the next round proposes it again."""
+        self._drafted += len(self.block)
         del self.ids[len(self.ids) - len(self.block) :]
         self.block, self._opinions, self._foreseen, self._settled = [], [], None, None
 

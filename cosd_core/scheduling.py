@@ -15,7 +15,10 @@ CanReplace = Callable[[float], bool]
 
 
 class Pace(ABC):
-    """A schedule at work on one batch. It is told what things cost and how they ended."""
+    """A schedule at work on one batch. It is told what things cost and how they ended.
+
+    How a round ended, and who joined or left after it, it is told when the next one begins.
+    """
 
     @abstractmethod
     def drafts_on(self, doubts: Sequence[int]) -> bool:

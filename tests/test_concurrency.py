@@ -2,6 +2,9 @@
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -286,6 +289,60 @@ def test_a_decoder_outlives_its_event_loops(decoder, answers):
     prompt, options = REQUESTS[0]
     for _ in range(3):
         assert ids(asyncio.run(decoder.agenerate(prompt, **options))) == answers[0]
+
+
+# Processes that end and processes that fork
+
+PAIR = """
+import asyncio, os, threading, time
+import torch
+from cosd_core import CoSDDecoder
+from tests.models import random_model
+torch.set_num_threads(1)
+decoder = CoSDDecoder(*(random_model(seed=seed, max_position_embeddings=8192) for seed in (0, 1)))
+"""
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PAIR + code], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("prompts", [["a"], ["a", "bc", "d"]])
+def test_calls_of_a_process_that_ends_fail_and_do_not_keep_it(prompts):
+    said = run_python(f"""
+begun = threading.Event()
+async def call(prompt):
+    async for _ in decoder.astream(prompt, max_new_tokens=8000, eos_token_id=[]):
+        begun.set()
+async def calls():
+    results = await asyncio.gather(*map(call, {prompts}), return_exceptions=True)
+    print(*results, sep="\\n")
+    print(*await asyncio.gather(call("late"), return_exceptions=True), flush=True)
+threading.Thread(target=asyncio.run, args=(calls(),)).start()
+begun.wait()
+""")
+    assert said.count("the interpreter is shutting down") == len(prompts) + 1, said
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_a_worker_of_its_own():
+    said = run_python("""
+def answers():
+    async def calls():
+        return await asyncio.gather(*(decoder.agenerate(each, max_new_tokens=9) for each in ("a", "b")))
+    return [each.token_ids for each in asyncio.run(calls())]
+expected = answers()
+child = os.fork()
+if child == 0:
+    print("child", answers() == expected, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print("parent", answers() == expected)
+""")
+    assert said.split() == ["child", "True", "parent", "True"], said
 
 
 # Leaving nothing behind

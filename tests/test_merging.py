@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, suppress
 from functools import cache
@@ -14,7 +15,8 @@ from transformers import LogitsProcessor
 
 from cosd_core import CoSDDecoder, GenerationError, Grammar, LanguageModel, LogitsProcessorError, RuleVerifier
 from cosd_core.models.local import Session
-from cosd_core.records import Replacement
+from cosd_core.records import Replacement, Step
+from cosd_core.scheduling import Pace, Schedule
 from cosd_core.verifiers.base import Position
 from tests.joining import decode_joining
 from tests.models import counted_passes, on_pass, random_model
@@ -334,17 +336,173 @@ async def test_a_failing_verifier_fails_only_calls_that_it_fails_alone(decoder: 
 async def test_a_batch_that_is_too_large_for_the_memory_goes_on_in_parts(
     decoder: CoSDDecoder, role: int
 ) -> None:
+    decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
     alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS]
+    failures = 0
 
     def act(_number: int, output: Any) -> None:
+        nonlocal failures
         if output.logits.shape[0] > 3:
+            failures += 1
             raise RuntimeError("CUDA out of memory")
 
     with on_pass(decoder.models[role], act):
         results = await join_one_by_one(decoder, [(prompt, LONG) for prompt in PROMPTS])
         assert [each.token_ids for [each] in results] == alone
+        assert 1 <= failures <= 12, "batches should stay smaller for a while"
         with pytest.raises(GenerationError, match="out of memory"):
             await decoder.agenerate(PROMPTS[:4], **LONG)
     for result in results:
         stats = result[0].stats
-        assert stats.drafted == stats.kept + stats.replaced + stats.discarded
+        assert stats.drafted == stats.draft_passes == stats.kept + stats.replaced + stats.discarded
+
+
+async def test_who_survives_a_failure_shares_batches_again(decoder: CoSDDecoder) -> None:
+    async def passes(*others: dict[str, Any]) -> int:
+        calls = [(f"p{at:02}", LONG) for at in range(16 - len(others))] + [("p99", each) for each in others]
+        with counted_passes(*decoder.models) as log:
+            tasks = (decoder.agenerate(prompt, **options) for prompt, options in calls)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(each, LogitsProcessorError) for each in results) == len(others)
+        return len(log)
+
+    good = await passes()
+    assert await passes(LONG | {"logits_processor": [Fails(12)]}) <= 2.5 * good
+    assert not decoder._engine._trials
+
+
+async def test_a_failure_that_was_nobodys_makes_batches_small_for_a_while_only(decoder: CoSDDecoder) -> None:
+    decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
+    failed = False
+
+    def act(_number: int, output: Any) -> None:
+        nonlocal failed
+        if output.logits.shape[0] == 4 and not failed:
+            failed = True
+            raise RuntimeError("once")
+
+    async def largest() -> int:
+        with most_rows(*decoder.models) as rows:
+            await asyncio.gather(*(decoder.agenerate(prompt, **LONG) for prompt in PROMPTS[:4]))
+        return max(rows[len(rows) // 2 :])
+
+    with on_pass(decoder.draft, act):
+        assert await largest() == 2
+        for _ in range(8):
+            await decoder.agenerate("a", **LONG)
+        assert await largest() == 4
+
+
+# Lengths
+
+
+async def test_a_call_much_longer_than_others_is_decoded_beside_them() -> None:
+    decoder = CoSDDecoder(*(random_model(seed=seed, max_position_embeddings=4096) for seed in (0, 1)))
+    prompts = [f"short {at}" for at in range(8)] + ["x" * 3000] + [f"short {at}" for at in range(8)]
+    options = {"max_new_tokens": 12, "eos_token_id": []}
+    alone = [decoder.generate(prompt, **options).token_ids for prompt in prompts]
+    slots: list[int] = []
+
+    def measure(_module: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        rows, fed = named["input_ids"].shape
+        slots.append(rows * (fed + named["past_key_values"].get_seq_length()))
+
+    handles = [each.model.register_forward_pre_hook(measure, with_kwargs=True) for each in decoder.models]
+    try:
+        with most_rows(*decoder.models) as rows:
+            calls = await asyncio.gather(*(decoder.agenerate(prompt, **options) for prompt in prompts))
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert [each.token_ids for each in calls] == alone
+    assert max(slots) < 2.5 * 3000
+    assert max(rows) == 16, "the short ones should share"
+
+
+def test_newcomers_of_one_round_are_of_like_length() -> None:
+    decoder = CoSDDecoder(*(random_model(seed=seed, max_position_embeddings=4096) for seed in (0, 1)))
+
+    def rows(length: int, count: int) -> list[Any]:
+        [group] = decoder._read(["x" * length] * count, {"max_new_tokens": 12, "eos_token_id": []})
+        return list(group)
+
+    batch = decoder._open_batch(rows(1000, 3))
+    assert not batch.suits(rows(5, 8))
+    batch.round()
+    assert batch.suits(rows(5, 1))
+    assert batch.suits(rows(1000, 1))
+    batch.add(rows(5, 2))
+    assert not batch.suits(rows(1000, 1)), "five rows of 1000 would do, but not three to be read"
+    batch.round()
+    assert batch.suits(rows(1000, 1))
+
+
+# Schedules of users
+
+
+class Faulty(Schedule):
+    """Fails at some call of ``judged``, ``resized`` or ``pace``."""
+
+    name = "faulty"
+    lazy = False
+
+    def __init__(self, **fails_at: int) -> None:
+        self.fails_at = fails_at
+        self.counts = Counter[str]()
+
+    def count(self, what: str) -> None:
+        self.counts[what] += 1
+        if self.counts[what] == self.fails_at.get(what):
+            raise ArithmeticError(f"a bug in {what}")
+
+    def pace(self, _rows: int, _can_replace: Any) -> Pace:
+        self.count("pace")
+        return _FaultyPace(self)
+
+
+class _FaultyPace(Pace):
+    def __init__(self, schedule: Faulty) -> None:
+        self.schedule = schedule
+
+    def drafts_on(self, _doubts: Any) -> bool:
+        return True
+
+    def judged(self, _step: Step) -> None:
+        self.schedule.count("judged")
+
+    def resized(self, _rows: int) -> None:
+        self.schedule.count("resized")
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "failures"),
+    [
+        ({"judged": 5}, 0), ({"judged": 6}, 0), ({"resized": 1}, 0), ({"pace": 1}, 1),
+        ({"judged": 7, "pace": 2}, 1), ({"judged": 7, "pace": 3}, 1), ({"resized": 2, "pace": 5}, 1),
+    ],
+)  # fmt: skip
+async def test_a_schedule_that_raises_loses_no_text_and_leaves_nobody_waiting(
+    fails_at: dict[str, int], failures: int
+) -> None:
+    decoder = CoSDDecoder(DRAFT, ASSISTANT, schedule=Faulty(**fails_at), draft_length=4)
+
+    async def text(prompt: str) -> bool:
+        chunks = [chunk async for chunk in decoder.astream(prompt, max_new_tokens=40, eos_token_id=[])]
+        return "".join(chunk.text for chunk in chunks) == chunks[-1].generation.text
+
+    async with asyncio.timeout(20):
+        results = await asyncio.gather(*map(text, PROMPTS[:3]), return_exceptions=True)
+    assert results.count(True) == 3 - failures
+    assert sum(isinstance(each, ArithmeticError) for each in results) == failures
+    engine = decoder._engine
+    await asyncio.get_running_loop().run_in_executor(engine._worker, lambda: None)
+    assert (engine._calls, engine._shared, engine._trials) == ({}, [], {})
+
+
+def test_a_schedule_that_raises_loses_no_step_of_a_plain_stream() -> None:
+    decoder = CoSDDecoder(DRAFT, ASSISTANT, schedule=Faulty(judged=5), draft_length=4)
+    told = []
+    with pytest.raises(ArithmeticError):  # noqa: PT012
+        for step in decoder.steps(PROMPTS[:2], max_new_tokens=40, eos_token_id=[]):
+            told.append(step.index)
+    assert told == [0, 1] * 3

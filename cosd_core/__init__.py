@@ -39,7 +39,7 @@ from cosd_core.observations import Observations
 from cosd_core.options import ChatOptions, GenerationOptions, LoadingOptions
 from cosd_core.records import Chunk, Generation, Prediction, Replacement, Stats, Step, TracedToken, Verdict
 from cosd_core.scheduling import AdaptiveSchedule, FixedSchedule, Pace, Schedule
-from cosd_core.settings import Settings
+from cosd_core.settings import Settings, read_settings
 from cosd_core.teaching import observe
 from cosd_core.verifiers import (
     AssistantVerifier,
@@ -112,4 +112,5 @@ __all__ = [
     "explain",
     "observe",
     "read_lessons",
+    "read_settings",
 ]

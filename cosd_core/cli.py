@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +33,7 @@ from cosd_core.evaluation import (
     read_method,
     read_task,
     save_plots,
+    unasked_task,
 )
 from cosd_core.evaluation import run as evaluate
 from cosd_core.evaluation.methods import OF_ONE_METHOD
@@ -40,11 +41,18 @@ from cosd_core.evaluation.plots import check_plotting
 from cosd_core.evaluation.report import percent
 from cosd_core.flags import with_settings
 from cosd_core.observations import Observations
-from cosd_core.options import GenerationOptions
+from cosd_core.options import GenerationOptions, LoadingOptions
 from cosd_core.records import Generation
-from cosd_core.settings import METHOD, Settings
+from cosd_core.settings import METHOD, Settings, overlaid, read_settings
 from cosd_core.teaching import observe
+from cosd_core.tuning import ALPHAS, BETAS, WEIGHTS, Tuning, tune
 from cosd_core.verifiers import TreeVerifier
+
+_OF_TUNING = (
+    *("verifier", "alpha", "beta", "tree_path", "weight", "calibration", "schedule"),
+    *("temperature", "top_p", "top_k", "min_p", "seed"),
+)
+"""Settings that tuning finds itself, or that only sampling has."""
 
 app = typer.Typer(
     help="Let two or more language models write one text together (Collaborative Speculative Decoding).",
@@ -59,6 +67,10 @@ _DEMO_NOTE = (
 )
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{each:g}" for each in values)
 
 
 def main() -> None:
@@ -120,6 +132,9 @@ def generate(
         bool, typer.Option("--explain", help="Colour tokens by who wrote them, add a summary.")
     ] = False,
     html: Annotated[Path | None, typer.Option(help="Write the explanation as an HTML page.")] = None,
+    settings_file: Annotated[
+        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags go before it.")
+    ] = None,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -130,7 +145,7 @@ def generate(
     The text is streamed to standard output, errors go to standard error.
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
-    chosen = _settings(settings)
+    chosen = _settings(overlaid(read_settings(settings_file), settings) if settings_file else settings)
     text = prompt if prompt is not None else _read_stdin()
     generation = _write(chosen, text, stream=not (as_json or show))
     if as_json:
@@ -159,8 +174,7 @@ def run_bench(
     Without --draft and --assistant it measures the bundled pair on its own questions.
     Methods take turns within each repeat; the ratios are medians over repeats.
     """
-    bundled = not {"draft_model", "assistant_model"} & set(settings)
-    if bundled:
+    if not _names_models(settings):
         draft, assistant = _demo_pair()
         settings |= {"draft_model": draft, "assistant_model": assistant}
     if threads:
@@ -195,7 +209,11 @@ def run_evaluate(
         typer.Option(help=f"One of {', '.join(METHODS)}. Several are possible. Default: all."),
     ] = None,
     settings_file: Annotated[
-        list[Path] | None, typer.Option(help="JSON with settings of one more method. Several are possible.")
+        list[Path] | None,
+        typer.Option(
+            help="JSON with settings of one more method, as cosd tune writes it. Several are possible. "
+            "Without --draft and --assistant the first one names the models."
+        ),
     ] = None,
     both_roles: Annotated[
         bool, typer.Option("--both-roles", help="Try each method with the models' roles swapped, too.")
@@ -220,7 +238,9 @@ def run_evaluate(
     Without --draft and --assistant it asks the bundled pair its own questions.
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
-    if not {"draft_model", "assistant_model"} & set(settings):
+    if settings_file and not _names_models(settings):
+        settings = {**_models_of(read_settings(settings_file[0])), **settings}
+    if not _names_models(settings):
         draft, assistant = _demo_pair()
         settings |= {"draft_model": draft, "assistant_model": assistant}
         task = task or [BUNDLED]
@@ -256,6 +276,93 @@ def run_evaluate(
         out.print_json(json.dumps(report.to_dict()))
     else:
         out.print(_report_table(report))
+        out.print(f"\nwrote {', '.join(map(str, written))}", markup=False, soft_wrap=True)
+
+
+@app.command("tune")
+@with_settings(*_OF_TUNING)
+def run_tune(
+    task: Annotated[
+        str | None, typer.Option(help=f'A JSONL file of questions; "{BUNDLED}" means the bundled ones.')
+    ] = None,
+    settings_file: Annotated[
+        Path | None,
+        typer.Option(help="JSON with settings. Flags go before it, verifiers in it do not count."),
+    ] = None,
+    alpha: Annotated[
+        list[float] | None, typer.Option(help=f"Tried in rules, several. Default: {_listed(ALPHAS)}.")
+    ] = None,
+    beta: Annotated[
+        list[float] | None, typer.Option(help=f"Tried in rules, several. Default: {_listed(BETAS)}.")
+    ] = None,
+    weight: Annotated[
+        list[float] | None, typer.Option(help=f"Tried in averages, several. Default: {_listed(WEIGHTS)}.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=3, help="Parts that the questions are divided into.")] = 5,
+    seed: Annotated[int, typer.Option(help="How they are divided.")] = 0,
+    questions: Annotated[int, typer.Option(min=1, help="Bundled questions of each kind.")] = 100,
+    to: Annotated[
+        Path,
+        typer.Option("--out", help="The folder for settings and report. An interrupted run goes on there."),
+    ] = Path("tuning"),
+    plots: Annotated[bool, typer.Option("--plots", help="Draw the heat maps, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Find out whether fusing a pair helps on your task, with which verifier, and how sure that is.
+
+        cosd tune --draft org/model-a --assistant org/model-b --task questions.jsonl --out tuned
+
+    Both models alone, averages, rules and trees, in both roles, calibrated and not, are compared by
+    cross-validation. The settings that come of it are for --settings-file and for every constructor.
+    Without --draft and --assistant it tunes the bundled pair on held-out questions that cosd evaluate
+    does not ask.
+
+    Exit codes: 0 success, 1 failure, 2 wrong usage.
+    """
+    if settings_file:
+        found = {
+            name: value for name, value in read_settings(settings_file).items() if name not in _OF_TUNING
+        }
+        settings = {**found, **settings}
+    base = dict(settings)
+    if not _names_models(settings):
+        settings |= dict(zip(("draft_model", "assistant_model"), _demo_pair(), strict=True))
+        base["dtype"] = "float32"  # as the bundled pair is loaded
+        task = task or BUNDLED
+    if not task:
+        raise InvalidOptionError(
+            f'--task is missing: name a JSONL file, or "{BUNDLED}" for the bundled questions'
+        )
+    if plots:
+        check_plotting()
+    pair = _settings(settings).decoder()
+    with Progress(console=err, transient=True) as bar:
+        rows: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            rows[what] = rows[what] if what in rows else bar.add_task(what)
+            bar.update(rows[what], completed=done, total=total)
+
+        tuning = tune(
+            pair,
+            unasked_task(questions) if task == BUNDLED else read_task(task),
+            folder=to,
+            options={name: settings[name] for name in GenerationOptions.model_fields if name in settings},
+            alphas=alpha or ALPHAS,
+            betas=beta or BETAS,
+            weights=weight or WEIGHTS,
+            folds=folds,
+            seed=seed,
+            progress=show,
+        )
+    tuning = replace(tuning, settings={**base, **tuning.settings})
+    written = tuning.save(to, plot=plots)
+    if as_json:
+        out.print_json(json.dumps(tuning.to_dict()))
+    else:
+        _report_tuning(tuning)
         out.print(f"\nwrote {', '.join(map(str, written))}", markup=False, soft_wrap=True)
 
 
@@ -360,6 +467,38 @@ def _report_tree(tree: TreeVerifier, observations: Observations, calibration: Ca
     if calibration:
         out.print(f"\n{calibration.report()}", markup=False, soft_wrap=True)
     out.print(f"\n{tree.explain()}", markup=False, soft_wrap=True)
+
+
+def _report_tuning(tuning: Tuning) -> None:
+    table = Table(
+        title=f"{tuning.questions} questions in {tuning.folds} folds; percent, with intervals of 95 percent",
+        caption=f"{tuning.computed:,} positions were computed, {tuning.replayed:,} replayed; averages wrote "
+        f"{tuning.averaged:,} tokens",
+    )
+    table.add_column("method")
+    for heading in ("right", "against the better model"):
+        table.add_column(heading, justify="right")
+    for line in tuning.highlights:
+        gain = percent(line.gain, signed=True) if line.gain else ""
+        style = "bold" if line.name == tuning.recommended else None
+        table.add_row(escape(line.name), percent(line.accuracy), gain, style=style)
+    table.add_section()
+    table.add_row("what was chosen", percent(tuning.accuracy), percent(tuning.gain, signed=True))
+    out.print(table)
+    out.print(f"\n{tuning.heat_maps()}\n", markup=False)
+    for said, style in ((tuning.advice, "bold"), (tuning.warnings, "yellow"), (tuning.notes, None)):
+        for sentence in said:
+            out.print(sentence, style=style, markup=False, soft_wrap=True)
+
+
+def _names_models(settings: Mapping[str, Any]) -> bool:
+    return not {"draft_model", "assistant_model"}.isdisjoint(settings)
+
+
+def _models_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The models that settings name, and how these are loaded."""
+    names = ("draft_model", "assistant_model", *LoadingOptions.model_fields)
+    return {name: settings[name] for name in names if name in settings}
 
 
 def _settings(given: dict[str, Any]) -> Settings:

@@ -1,12 +1,15 @@
 """Every constructor parameter of the wrappers and flag of the command line, once, and what they build."""
 
+import json
 from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from cosd_core.decoding import CoSDDecoder, ModelSource
-from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.errors import CoSDError, EvaluationFileError, InvalidOptionError, quoted
 from cosd_core.models.language_model import known_context_length, known_to_chat
 from cosd_core.options import GenerationOptions, LoadingOptions, check_calibration
 from cosd_core.scheduling import Schedule, make_schedule
@@ -141,5 +144,54 @@ class Settings(LoadingOptions, GenerationOptions):
             case AverageVerifier.name:
                 return AverageVerifier(self.weight)
             case TreeVerifier.name if self.tree_path is not None:
-                return TreeVerifier.load(self.tree_path)
+                return _tree(self.tree_path)
         return make_verifier(self.verifier)
+
+
+def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read a settings file, such as ``cosd tune`` writes: a JSON object with fields of :class:`Settings`.
+
+    ::
+
+        llm = CoSDLLM(**read_settings("tuned.json"))  # of LangChain, of LlamaIndex, or Settings itself
+
+    It may leave out whatever will be given beside it, the models too. Nothing in it is executed.
+
+    Raises:
+        EvaluationFileError: The file cannot be read, is no such object, or a field is unknown or wrong.
+    """
+    where = f"settings {quoted(str(path))}"
+    try:
+        given = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, TypeError) as error:
+        raise EvaluationFileError(f"cannot read {where}: {quoted(error)}") from error
+    if not isinstance(given, dict):
+        raise EvaluationFileError(f"{where} should be a JSON object, not {quoted(given)}")
+    heats = given.get("calibration")
+    assistants = max(len(heats) - 1, 1) if isinstance(heats, list) else 1
+    try:
+        Settings(**{"draft_model": "", "assistant_model": [""] * assistants, **given})
+    except CoSDError as error:
+        raise EvaluationFileError(f"{where}: {error}") from error
+    return given
+
+
+def overlaid(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings from a file with others that go before them; another verifier has settings of its own."""
+    kept = {
+        name: value
+        for name, value in file.items()
+        if not ("verifier" in given and name in ("calibration", *_BELONGS_TO))
+    }
+    return {**kept, **given}
+
+
+_trees: dict[str, tuple[float, TreeVerifier]] = {}
+
+
+def _tree(path: str) -> TreeVerifier:
+    """The tree of a file, read again only when the file has changed: every call asks for it."""
+    changed = Path(path).stat().st_mtime_ns if Path(path).is_file() else -1
+    if path not in _trees or _trees[path][0] != changed:
+        _trees[path] = (changed, TreeVerifier.load(path))
+    return _trees[path][1]

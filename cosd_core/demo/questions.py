@@ -32,6 +32,11 @@ def held_out(kind: Kind, count: int, seed: int = 0) -> list[Question]:
     return _pick(kind, count, seed, from_held_out=True)
 
 
+def held_out_count(kind: Kind) -> int:
+    """How many held-out questions there are."""
+    return len(_side(kind, from_held_out=True))
+
+
 def practice(kind: Kind, count: int, seed: int = 0) -> list[Question]:
     """`count` different questions of the training side with their true answers, to tune a verifier on."""
     return _pick(kind, count, seed, from_held_out=False)

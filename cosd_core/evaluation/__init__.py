@@ -28,7 +28,7 @@ from cosd_core.evaluation.scoring import (
     Scoring,
     make_scoring,
 )
-from cosd_core.evaluation.tasks import BUNDLED, Item, Task, bundled_task, read_task
+from cosd_core.evaluation.tasks import BUNDLED, Item, Task, bundled_task, read_task, unasked_task
 
 __all__ = [
     "BUNDLED",
@@ -55,4 +55,5 @@ __all__ = [
     "read_task",
     "run",
     "save_plots",
+    "unasked_task",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
-from cosd_core.settings import Settings
+from cosd_core.settings import Settings, read_settings
 from cosd_core.verifiers import AverageVerifier, TreeVerifier, Verifier
 
 SINGLES = ("draft", "assistant")
@@ -114,18 +114,10 @@ def read_method(path: str | Path, settings: Mapping[str, Any], *, pair: Sequence
             their roles.
 
     Raises:
-        EvaluationFileError: The file cannot be read, or is no such object, or names other models.
-        InvalidOptionError: A setting is unknown or wrong.
+        EvaluationFileError: As :func:`read_settings`, or the file names other models.
+        InvalidOptionError: Settings do not go together.
     """
-    path = Path(path)
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise EvaluationFileError(f"cannot read settings {quoted(str(path))}: {quoted(error)}") from error
-    if not isinstance(given, dict):
-        raise EvaluationFileError(
-            f"settings {quoted(str(path))} should be a JSON object, not {quoted(given)}"
-        )
+    given = read_settings(path)
     named = [given[name] for name in ("draft_model", "assistant_model") if name in given]
     if named and sorted(map(str, named)) != sorted(map(str, pair)):
         raise EvaluationFileError(
@@ -134,7 +126,7 @@ def read_method(path: str | Path, settings: Mapping[str, Any], *, pair: Sequence
     swapped = bool(named) and list(map(str, named)) != list(map(str, pair))
     base = {name: value for name, value in settings.items() if name not in OF_ONE_METHOD}
     filled = Settings(**{**base, **given})
-    return Method(path.stem + (_SWAPPED if swapped else ""), filled.method(), swapped)
+    return Method(Path(path).stem + (_SWAPPED if swapped else ""), filled.method(), swapped)
 
 
 def _title(settings: Settings) -> str:

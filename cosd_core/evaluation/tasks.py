@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cosd_core.chat.messages import Chat
-from cosd_core.demo import KINDS, Question, held_out, practice
+from cosd_core.demo import KINDS, Question, held_out, held_out_count
 from cosd_core.errors import CoSDError, EvaluationFileError, InvalidOptionError, quoted
 from cosd_core.evaluation.scoring import ChoiceScoring, ExactScoring, Scoring, make_scoring
 from cosd_core.options import GenerationOptions
@@ -112,13 +112,22 @@ def bundled_task(questions: int = 300, seed: int = 0) -> Task:
     return _bundled(each for kind in KINDS for each in held_out(kind, questions, seed))
 
 
-def practice_task(questions: int = 300, seed: int = 0) -> Task:
-    """The same of the questions that the pair was trained on, for tuning: none is held out.
+def unasked_task(questions: int = 100) -> Task:
+    """Other held-out questions than the 300 of each kind that :func:`bundled_task` asks: to tune on.
 
     Raises:
         InvalidOptionError: There are not so many.
     """
-    return _bundled(each for kind in KINDS for each in practice(kind, questions, seed))
+    asked = {item.prompt for item in bundled_task().items}
+    found: list[Question] = []
+    for kind in KINDS:
+        others = [each for each in held_out(kind, held_out_count(kind)) if each.prompt not in asked]
+        if questions > len(others):
+            raise InvalidOptionError(
+                f"questions={questions} is more than the {len(others)} there are of {kind!r}"
+            )
+        found += others[:questions]
+    return _bundled(found)
 
 
 def _bundled(questions: Iterable[Question]) -> Task:

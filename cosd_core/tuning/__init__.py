@@ -1,0 +1,38 @@
+"""Does fusing a pair help on a task, with which verifier, and how sure is that?
+
+::
+
+    from cosd_core import CoSDDecoder
+    from cosd_core.evaluation import read_task
+    from cosd_core.tuning import tune
+
+    pair = CoSDDecoder.from_pretrained(draft="org/model-a", assistant="org/model-b")
+    tuning = tune(pair, read_task("questions.jsonl"), folder="out")
+    print(*tuning.advice, *tuning.warnings)
+    tuning.save("out")  # report.json, and tuned.json, which every constructor takes by read_settings
+"""
+
+from cosd_core.tuning.candidates import ALPHAS, BETAS, WEIGHTS, Candidate, make_candidates
+from cosd_core.tuning.choosing import Choice, Table, choose, choose_nested
+from cosd_core.tuning.memo import Memo, Setting
+from cosd_core.tuning.report import Firing, Honesty, Line, Tuning
+from cosd_core.tuning.running import tune
+
+__all__ = [
+    "ALPHAS",
+    "BETAS",
+    "WEIGHTS",
+    "Candidate",
+    "Choice",
+    "Firing",
+    "Honesty",
+    "Line",
+    "Memo",
+    "Setting",
+    "Table",
+    "Tuning",
+    "choose",
+    "choose_nested",
+    "make_candidates",
+    "tune",
+]

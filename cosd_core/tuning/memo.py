@@ -1,0 +1,454 @@
+"""What both models think after every prefix that has come up, so that a setting is replayed, not decoded.
+
+Greedy predictions depend on the prefix alone: not on the verifier, and not on who drafts. They are kept in a
+trie of token ids per prompt. A setting walks down the trie as :func:`cosd_core.verifiers.walk` walks blocks.
+Where it comes to a prefix that nobody has written yet, the real loop writes on from there, under the fixed
+schedule, which shows both models at every position; a :class:`Row` is first led along the known prefix, so
+that stop strings, limits and masks stand as if it had been written in one go.
+
+Confidences are kept at all temperatures that will be asked for. These are known before anything is written,
+since they are fitted on true completions; so calibrated settings are replayed exactly, too.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, ClassVar
+
+import torch
+
+from cosd_core.alignment import shared_vocabulary
+from cosd_core.chat.messages import Chat
+from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
+from cosd_core.evaluation.answers import append_lines, read_lines
+from cosd_core.loop import Batch
+from cosd_core.matcher import Matcher
+from cosd_core.models.language_model import LanguageModel
+from cosd_core.options import GenerationOptions
+from cosd_core.records import Generation, Prediction, Replacement
+from cosd_core.requests import Request, read_prompts
+from cosd_core.row import Manner, Row
+from cosd_core.sampling import Sampler
+from cosd_core.scheduling import FixedSchedule
+from cosd_core.text import Detokenizer, TextBuffer
+from cosd_core.verifiers import ConfidenceVerifier, Position, Verifier
+
+Temperatures = tuple[tuple[float, ...], tuple[float, ...]]
+"""Per model the temperatures at which its confidences are kept; the first is 1."""
+
+UNCALIBRATED: Temperatures = ((1.0,), (1.0,))
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What the two models would write after a prefix.
+
+    Attributes:
+        picks: Every model's token.
+        sure: Every model's confidence in it, at each of its temperatures.
+    """
+
+    picks: tuple[int, int]
+    sure: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A finished text.
+
+    Attributes:
+        text: The text after the prompt.
+        finish_reason: ``"stop"`` or ``"length"``.
+    """
+
+    text: str
+    finish_reason: str
+
+
+class Node:
+    """A prefix: how it ends, or else what is thought after it, or nothing yet."""
+
+    __slots__ = ("children", "ending", "thought")
+
+    def __init__(self) -> None:
+        self.thought: Thought | None = None
+        self.ending: Ending | None = None
+        self.children: dict[int, Node] = {}
+
+    def child(self, token: int) -> "Node":
+        """The prefix that is longer by a token."""
+        found = self.children.get(token)
+        if found is None:
+            found = self.children[token] = Node()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A way to write that sees nothing but the two confidences.
+
+    Attributes:
+        verifier: Who judges.
+        swapped: Whether the second model drafts.
+        heat: Which of the kept temperatures the models are seen at; 0: uncalibrated.
+    """
+
+    verifier: ConfidenceVerifier
+    swapped: bool = False
+    heat: int = 0
+
+    def token(self, thought: Thought) -> int:
+        """Whose token stands: x, or the y that replaces it."""
+        draft, assistant = (1, 0) if self.swapped else (0, 1)
+        x, y = thought.picks[draft], thought.picks[assistant]
+        sure, heat = thought.sure, self.heat
+        return y if x != y and self.verifier.replaces(sure[draft][heat], sure[assistant][heat]) else x
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How far a setting came by what is known.
+
+    Attributes:
+        nodes: The prefixes, the empty one first.
+        tokens: The tokens between them.
+    """
+
+    nodes: tuple[Node, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def last(self) -> Node:
+        """Where it stands."""
+        return self.nodes[-1]
+
+
+def replay(root: Node, setting: Setting) -> Path:
+    """Walk from a prompt as far as everything is known."""
+    nodes, tokens, node = [root], [], root
+    while node.ending is None and node.thought is not None:
+        token = setting.token(node.thought)
+        node = node.child(token)
+        nodes.append(node)
+        tokens.append(token)
+    return Path(tuple(nodes), tuple(tokens))
+
+
+def processes_logits(options: Mapping[str, Any]) -> bool:
+    """Whether tokens are picked from other logits than confidences are computed of."""
+    wanted = GenerationOptions(**options)
+    return bool(wanted.logits_processor) or wanted.repetition_penalty != 1
+
+
+class Memo:
+    """Two models and their prompts, with everything that they have thought so far.
+
+    Attributes:
+        models: The two models; the first drafts unless a setting swaps the roles.
+        temperatures: Those at which confidences are kept.
+        computed: Positions at which the models were run.
+        replayed: Positions that settings went through without.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[LanguageModel],
+        prompts: Sequence[str | Chat],
+        options: Mapping[str, Any],
+        *,
+        temperatures: Temperatures = UNCALIBRATED,
+        draft_length: int = 8,
+        batch_size: int = 32,
+        notes: str | PathLike[str] | None = None,
+    ) -> None:
+        """Read the prompts as each of the two roles' drafts does.
+
+        Args:
+            models: Two models of one vocabulary.
+            prompts: What they are shown.
+            options: Fields of :class:`GenerationOptions`; texts must be greedy.
+            temperatures: Those at which settings will see the confidences.
+            draft_length: The most tokens per block where texts are decoded.
+            batch_size: The most prompts that are decoded together.
+            notes: A file for what is thought, from which an interrupted run goes on; None keeps none.
+
+        Raises:
+            InvalidOptionError: The options sample, or process logits where confidences are calibrated.
+            EvaluationFileError: The file cannot be read.
+            CoSDError: As :meth:`CoSDDecoder.generate` for prompts.
+        """
+        wanted = GenerationOptions(**options)
+        if wanted.temperature:
+            raise InvalidOptionError(
+                f"temperature={wanted.temperature:g}: only greedy texts depend on the prefix alone; "
+                "tune at temperature 0"
+            )
+        if temperatures != UNCALIBRATED and processes_logits(options):
+            raise InvalidOptionError("confidences cannot be calibrated where logits are processed")
+        self.models = tuple(models)
+        self.temperatures = temperatures
+        self.computed = self.replayed = 0
+        self._draft_length = draft_length
+        self._batch_size = batch_size if all(model.batchable for model in models) else 1
+        self._vocabulary = shared_vocabulary(
+            [model.tokenizer for model in models],
+            [model.vocabulary_size for model in models],
+            [model.name for model in models],
+        )
+        self._eos = (
+            frozenset().union(*(model.eos_token_ids for model in models))
+            if wanted.eos_token_id is None
+            else frozenset(wanted.eos_token_id)
+        )
+        self._matchers = [
+            None
+            if wanted.grammar is None
+            else Matcher(wanted.grammar, model.tokenizer, self._vocabulary, self._eos)
+            for model in self.models
+        ]
+        self._requests = [
+            read_prompts(list(prompts), wanted, order, self._vocabulary)
+            for order in (self.models, self.models[::-1])
+        ]
+        self._keys = [
+            [_key(models, temperatures, each, swapped) for each in requests]
+            for swapped, requests in enumerate(self._requests)
+        ]
+        self._roots = {key: Node() for keys in self._keys for key in keys}
+        self._notes = None if notes is None else _Notes(notes)
+        for entry in self._notes.entries if self._notes else ():
+            if root := self._roots.get(entry["key"]):
+                _recall(root, entry)
+
+    def write(self, setting: Setting, at: Sequence[int]) -> list[Ending]:
+        """What a setting writes on some of the prompts; errors as in :meth:`write_all`."""
+        return self.write_all([(setting, each) for each in at])
+
+    def write_all(
+        self,
+        wanted: Sequence[tuple[Setting, int]],
+        progress: Callable[[int, int], None] = lambda *_: None,
+    ) -> list[Ending]:
+        """What settings write, each on one prompt.
+
+        All are replayed as far as it goes. Where some of them stand before the same unknown prefix, one of
+        them writes on, and the others are replayed again; so batches are as full as can be.
+
+        Args:
+            wanted: Pairs of a setting and the number of a prompt.
+            progress: Told how many of all are done.
+
+        Raises:
+            CoSDError: As :meth:`CoSDDecoder.generate`.
+            EvaluationFileError: Notes cannot be written.
+        """
+        endings: dict[int, Ending] = {}
+        waiting = list(range(len(wanted)))
+        while len(endings) < len(wanted):
+            unknown: dict[Node, _Open] = {}
+            stopped = []
+            for number in waiting:
+                setting, at = wanted[number]
+                path = replay(self._root(setting, at), setting)
+                if path.last.ending is None:
+                    unknown.setdefault(path.last, _Open(setting, at, path))
+                    stopped.append(number)
+                else:
+                    endings[number] = path.last.ending
+                    self.replayed += len(path.tokens)
+            progress(len(endings), len(wanted))
+            for batch in self._batches(list(unknown.values())):
+                self._decode(batch)
+            waiting = stopped
+        return [endings[number] for number in range(len(wanted))]
+
+    def thoughts(self, setting: Setting, at: Sequence[int]) -> Iterator[tuple[Thought, int]]:
+        """At every position of what a setting wrote: what the models thought, and the token that stands."""
+        for each in at:
+            path = replay(self._root(setting, each), setting)
+            for node, token in zip(path.nodes, path.tokens, strict=False):
+                assert node.thought is not None, "the path goes on from here"
+                yield node.thought, token
+
+    def _root(self, setting: Setting, at: int) -> Node:
+        return self._roots[self._keys[setting.swapped][at]]
+
+    def _request(self, setting: Setting, at: int) -> Request:
+        return self._requests[setting.swapped][at]
+
+    def _batches(self, unknown: list["_Open"]) -> Iterator[list["_Open"]]:
+        """What is written together: of one role, and of like length."""
+        for swapped in (False, True):
+            own = [each for each in unknown if each.setting.swapped == swapped]
+            own.sort(key=lambda each: len(self._request(each.setting, each.at).ids) + len(each.path.tokens))
+            for start in range(0, len(own), self._batch_size):
+                yield own[start : start + self._batch_size]
+
+    def _decode(self, batch: Sequence["_Open"]) -> None:
+        """Write on where the paths end, and keep what both models think on the way."""
+        swapped = batch[0].setting.swapped
+        recorders = [
+            _Recorder(each.setting, self._root(each.setting, each.at), self.temperatures) for each in batch
+        ]
+        rows = [
+            self._row(number, each, recorder)
+            for number, (each, recorder) in enumerate(zip(batch, recorders, strict=True))
+        ]
+        if open_rows := [row for row in rows if not row.finished]:
+            rounds = Batch(
+                open_rows,
+                models=self.models[::-1] if swapped else self.models,
+                vocabulary=self._vocabulary,
+                verifier=recorders[0],
+                schedule=FixedSchedule(),
+                calibration=(1.0, 1.0),
+            ).rounds()
+            for step in rounds:
+                if step.generation:
+                    recorders[step.index].finish(step.generation)
+        self.computed += sum(len(each.new) for each in recorders)
+        if self._notes:
+            keys = [self._keys[swapped][each.at] for each in batch]
+            self._notes.add({"key": key, **each.entry()} for key, each in zip(keys, recorders, strict=True))
+
+    def _row(self, number: int, each: "_Open", recorder: "_Recorder") -> Row:
+        """A row that has written a path already."""
+        setting, path = each.setting, each.path
+        request = self._request(setting, each.at)
+        drafting = self.models[setting.swapped]
+        options = request.options
+        start = self._matchers[setting.swapped]
+        matcher = start.copy() if start else None
+        detokenizer = Detokenizer(drafting.tokenizer, request.ids, request.visible)
+        manner = Manner(recorder, self._draft_length, FixedSchedule.lazy, self._eos, matcher)
+        sampler = Sampler(options, self._eos, len(request.ids), matcher)
+        row = Row(number, request, manner, TextBuffer(detokenizer, options.stop), sampler)
+        for node in path.nodes[:-1]:
+            assert node.thought is not None, "the path goes on from here"
+            pair = [Prediction(*each) for each in zip(node.thought.picks, (0.0, 0.0), strict=True)]
+            x, y = reversed(pair) if setting.swapped else pair
+            row.propose(x)
+            row.hear([(y,), (y,)])
+            row.judge()
+            if generation := row.commit().generation:
+                recorder.finish(generation)
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A setting, the number of a prompt, and how far it came there by what is known."""
+
+    setting: Setting
+    at: int
+    path: Path
+
+
+class _Recorder(Verifier):
+    """Judges as a setting does, and puts what the models think into the trie.
+
+    Attributes:
+        new: What was not known before, by the prefixes' lengths.
+    """
+
+    name: ClassVar[str] = "recorder"
+    needs_logits: ClassVar[bool] = True
+
+    def __init__(self, setting: Setting, root: Node, temperatures: Temperatures) -> None:
+        self.new: list[tuple[int, Thought]] = []
+        self._setting, self._root, self._temperatures = setting, root, temperatures
+        self._node, self._length = root, 0
+        self._written: tuple[int, ...] = ()
+        self._ending: Ending | None = None
+
+    def judge(self, position: Position) -> Replacement | None:
+        """Every position that is judged comes after the token that stood at the one before."""
+        thought = self._node.thought
+        if thought is None:
+            thought = self._node.thought = self._read(position)
+            self.new.append((self._length, thought))
+        token = self._setting.token(thought)
+        self._node, self._length = self._node.child(token), self._length + 1
+        return None if token == position.draft.id else Replacement(token, 0)
+
+    def finish(self, generation: Generation) -> None:
+        """Note where the text ended. A stop string may have ended it before the end of a judged block."""
+        node = self._root
+        for token in generation.token_ids:
+            node = node.child(token)
+        node.ending = self._ending = Ending(generation.text, generation.finish_reason)
+        self._written = generation.token_ids
+
+    def entry(self) -> dict[str, Any]:
+        """What is new, as plain JSON values."""
+        assert self._ending is not None, "every row is written to its end"
+        kept = [(at, each) for at, each in self.new if at < len(self._written)]
+        return {
+            "tokens": list(self._written),
+            "ending": [self._ending.text, self._ending.finish_reason],
+            "thoughts": [[at, list(each.picks), list(map(list, each.sure))] for at, each in kept],
+        }
+
+    def _read(self, position: Position) -> Thought:
+        assert position.opinions is not None, "the fixed schedule asks everywhere"
+        pair = [position.draft, *position.opinions]
+        if self._setting.swapped:
+            pair.reverse()
+        first, second = (
+            _confidences(each, heats) for each, heats in zip(pair, self._temperatures, strict=True)
+        )
+        return Thought((pair[0].id, pair[1].id), (first, second))
+
+
+class _Notes:
+    """A JSONL file of what was thought, which only grows.
+
+    Attributes:
+        entries: What was there when it was opened.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._path = path
+        self.entries = []
+        for number, line in enumerate(read_lines(path), start=1):
+            try:
+                self.entries.append(json.loads(line))
+                _recall(Node(), self.entries[-1])
+            except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+                raise EvaluationFileError(f"{path}, line {number} is no note: {quoted(error)}") from error
+
+    def add(self, entries: Iterator[dict[str, Any]]) -> None:
+        append_lines(self._path, map(json.dumps, entries))
+
+
+def _recall(root: Node, entry: Mapping[str, Any]) -> None:
+    """Put a note back into a trie."""
+    nodes = [root]
+    for token in entry["tokens"]:
+        nodes.append(nodes[-1].child(token))
+    for at, (one, other), (first, second) in entry["thoughts"]:
+        nodes[at].thought = Thought((one, other), (tuple(first), tuple(second)))
+    text, reason = entry["ending"]
+    nodes[-1].ending = Ending(text, reason)
+
+
+def _confidences(prediction: Prediction, temperatures: Sequence[float]) -> tuple[float, ...]:
+    """The confidence in a token at all temperatures, computed as :func:`cosd_core.sampling.predict` does."""
+    if len(temperatures) == 1:
+        return (prediction.confidence,)
+    logits = prediction.logits
+    assert logits is not None, "a verifier with needs_logits gets them"
+    heats = torch.tensor(temperatures[1:], dtype=logits.dtype, device=logits.device)
+    shares = torch.softmax(logits / heats[:, None], -1)[:, prediction.id]
+    return (prediction.confidence, *shares.tolist())
+
+
+def _key(models: Sequence[LanguageModel], heats: Temperatures, request: Request, swapped: int) -> str:
+    """What thoughts and endings depend on; both roles have one key where they are shown the prompt alike."""
+    prompts = [list(ids) for ids in (request.prompts[::-1] if swapped else request.prompts)]
+    names = [[model.name, str(model.model.dtype)] for model in models]
+    options = request.options.model_dump(mode="python", exclude={"truncation", "add_special_tokens", "seed"})
+    said = [names, heats, prompts, sorted(request.visible), options]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()

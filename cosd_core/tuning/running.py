@@ -1,0 +1,328 @@
+"""Tuning from beginning to end: learn, write or replay, choose, recommend."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cosd_core.calibration import Calibration, Reliability
+from cosd_core.decoding import CoSDDecoder
+from cosd_core.errors import InvalidOptionError, TrainingDataError
+from cosd_core.evaluation.answers import AnswerFile
+from cosd_core.evaluation.methods import Method
+from cosd_core.evaluation.running import run
+from cosd_core.evaluation.tasks import Item, Task
+from cosd_core.observations import Observations
+from cosd_core.teaching import observe
+from cosd_core.tuning.advice import recommend, warn
+from cosd_core.tuning.candidates import (
+    ALPHAS,
+    BETAS,
+    DEFAULT,
+    WEIGHTS,
+    Candidate,
+    make_candidates,
+)
+from cosd_core.tuning.choosing import Flags, Table, accuracy, choose_nested, difference
+from cosd_core.tuning.learning import ALL, Folds, Learned, divide, learn, left_out, temperatures_of
+from cosd_core.tuning.memo import Memo, Setting, processes_logits
+from cosd_core.tuning.report import Firing, Honesty, Line, Tuning
+from cosd_core.verifiers import AverageVerifier
+
+Progress = Callable[[str, int, int], None]
+
+
+def tune(
+    pair: CoSDDecoder,
+    task: Task,
+    *,
+    folder: str | Path,
+    options: Mapping[str, Any] | None = None,
+    alphas: Sequence[float] = ALPHAS,
+    betas: Sequence[float] = BETAS,
+    weights: Sequence[float] = WEIGHTS,
+    folds: int = 5,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> Tuning:
+    """Find out whether fusing a pair helps on a task, with which verifier, and how sure that is.
+
+    Both models alone, averages, and rules and trees in both roles, calibrated and not, are judged by
+    cross-validation over questions. Trees and temperatures are learned from the questions' completions, never
+    from those that they are judged on.
+
+    Args:
+        pair: Two loaded models. How they work together is what is looked for.
+        task: Questions with answers; those with completions are learned from.
+        folder: Where what is written is kept, so that an interrupted run goes on.
+        options: Fields of :class:`GenerationOptions`; they go before those of the task.
+        alphas: What rules are tried with.
+        betas: The same.
+        weights: The first model's shares in averages.
+        folds: Into how many parts the questions are divided.
+        seed: How.
+        progress: Told what is done, how much of it, and of how much.
+
+    Raises:
+        InvalidOptionError: There are more than two models, the options sample, or a value is wrong.
+        EvaluationFileError: What is kept cannot be read or written.
+        CoSDError: As :meth:`CoSDDecoder.generate` and :func:`observe`.
+    """
+    if len(pair.models) != 2:
+        raise InvalidOptionError(f"roles are tried between two models, not {len(pair.models)}")
+    wanted = {**task.options, **(options or {})}
+    names = _short([model.name for model in pair.models])
+    grid = partial(make_candidates, names, alphas=alphas, betas=betas, weights=weights)
+    grid(learns=False)  # wrong values are found before the work
+    fold_of = divide(task.items, folds, seed)
+    observations, learned, notes = _learn(pair, task.items, fold_of, folds, Path(folder), progress)
+    if learned and processes_logits(wanted):
+        learned, notes = {}, ("Trees and calibration were not tried, since logits are processed.",)
+    candidates = grid(learns=ALL in learned)
+    memo = Memo(
+        pair.models,
+        [item.prompt for item in task.items],
+        wanted,
+        temperatures=temperatures_of(learned),
+        draft_length=pair.draft_length,
+        batch_size=pair.batch_size,
+        notes=Path(folder) / "notes.jsonl",
+    )
+    judge = _Judge(
+        pair, task, wanted, memo, fold_of, folds, learned, AnswerFile(Path(folder) / "answers.jsonl")
+    )
+    right, inner = judge.judge(candidates, progress)
+    table = Table(candidates, np.array(fold_of), right, inner)
+    firings = tuple(_firing(memo, names, swapped, len(task.items)) for swapped in (False, True))
+    honesty = tuple(_honesty(observations, names)) if observations else ()
+    choice = choose_nested(table)
+    advice = recommend(table, choice)
+    single = table.better_single
+    models = [model.name for model in pair.models]
+    lines = [_line(table, at, single, models, learned.get(ALL, Learned())) for at in range(len(candidates))]
+    return Tuning(
+        names=names,
+        task=task.name,
+        questions=len(task.items),
+        folds=folds,
+        lines=tuple(lines),
+        better_single=candidates[single].name,
+        chosen=tuple(candidates[at].name for at in choice.chosen),
+        accuracy=accuracy(choice.right),
+        gain=difference(choice.right, table.right[single]),
+        fuse=advice.fuse,
+        recommended=lines[advice.recommended].name,
+        settings=lines[advice.recommended].settings,
+        advice=advice.said,
+        warnings=warn(table, firings, honesty),
+        notes=notes,
+        firings=firings,
+        honesty=honesty,
+        computed=memo.computed,
+        replayed=memo.replayed,
+        averaged=judge.averaged,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One answer of one candidate.
+
+    Attributes:
+        candidate: Its number.
+        setting: What it comes to here.
+        item: The question.
+        outer: Whether the answer judges the candidate.
+        inner: The folds for which it helps to choose.
+    """
+
+    candidate: int
+    setting: Setting
+    item: int
+    outer: bool
+    inner: tuple[int, ...]
+
+
+class _Judge:
+    """Lets candidates answer, and knows what is right.
+
+    Attributes:
+        averaged: Tokens that averages wrote.
+    """
+
+    def __init__(
+        self,
+        pair: CoSDDecoder,
+        task: Task,
+        options: Mapping[str, Any],
+        memo: Memo,
+        fold_of: Sequence[int],
+        folds: int,
+        learned: Mapping[Folds, Learned],
+        answers: AnswerFile,
+    ) -> None:
+        self._pair, self._task, self._options, self._memo = pair, task, options, memo
+        self._folds, self._learned, self._answers = folds, learned, answers
+        self._of_fold = [[at for at, each in enumerate(fold_of) if each == fold] for fold in range(folds)]
+        self._known: dict[tuple[int, str], bool] = {}
+        self.averaged = 0
+
+    def judge(self, candidates: Sequence[Candidate], progress: Progress) -> tuple[Flags, Flags]:
+        """What they get right: by what was learned without a question's fold, and without another one, too.
+
+        Returns:
+            ``[candidates, questions]`` and ``[folds, candidates, questions]``, the other fold first.
+        """
+        shape = (len(candidates), len(self._task.items))
+        right, inner = np.zeros(shape, np.bool_), np.zeros((self._folds, *shape), np.bool_)
+        averages = [at for at, each in enumerate(candidates) if isinstance(each.verifier, AverageVerifier)]
+        for number, at in enumerate(averages):
+            progress("averaging", number, len(averages))
+            right[at] = inner[:, at] = self._decoded(candidates[at])
+        progress("averaging", len(averages), len(averages))
+        places = [
+            place
+            for at, each in enumerate(candidates)
+            if at not in averages
+            for place in self._places(at, each)
+        ]
+        written = self._memo.write_all(
+            [(place.setting, place.item) for place in places], partial(progress, "replaying")
+        )
+        for place, ending in zip(places, written, strict=True):
+            found = self._is_right(place.item, ending.text)
+            if place.outer:
+                right[place.candidate, place.item] = found
+            inner[[*place.inner], place.candidate, place.item] = found
+        return right, inner
+
+    def _places(self, at: int, candidate: Candidate) -> Iterator["_Place"]:
+        """Where a candidate is to answer, and what its answers are for."""
+        every = tuple(range(self._folds))
+        if not candidate.learns:
+            setting = candidate.setting(Learned())
+            for item in range(len(self._task.items)):
+                yield _Place(at, setting, item, outer=True, inner=every)
+            return
+        for without in filter(None, left_out(self._folds)):
+            setting = candidate.setting(self._learned[without])
+            for fold in without:
+                others = tuple(without - {fold})
+                for item in self._of_fold[fold]:
+                    yield _Place(at, setting, item, outer=not others, inner=others)
+
+    def _decoded(self, candidate: Candidate) -> Flags:
+        """An average is written by itself: it sees both distributions, of which the memo keeps too little."""
+        parts = {
+            "verifier": candidate.verifier,
+            "schedule": self._pair.schedule,
+            "draft_length": self._pair.draft_length,
+            "batch_size": self._pair.batch_size,
+            "calibration": (1.0, 1.0),
+        }
+        method = Method(candidate.name, parts)
+        [outcome] = run(self._pair, [method], [self._task], answers=self._answers, options=self._options)
+        self.averaged += sum(answer.tokens for answer in outcome.answers)
+        return np.array(outcome.right)
+
+    def _is_right(self, at: int, text: str) -> bool:
+        """Thousands of settings write the same few texts."""
+        if (at, text) not in self._known:
+            self._known[at, text] = self._task.items[at].is_right(text)
+        return self._known[at, text]
+
+
+def _learn(
+    pair: CoSDDecoder,
+    items: Sequence[Item],
+    fold_of: Sequence[int],
+    folds: int,
+    folder: Path,
+    progress: Progress,
+) -> tuple[Observations | None, dict[Folds, Learned], tuple[str, ...]]:
+    """What both models think of the completions, what is learned of that, and what could not be."""
+    taught = [at for at, item in enumerate(items) if item.completion is not None]
+    if not taught:
+        return None, {}, ("No question has a completion, so trees and calibration were not tried.",)
+    lessons = [(items[at].prompt, items[at].completion) for at in taught]
+    said = [
+        [model.name for model in pair.models],
+        [(items[at].identity, items[at].completion) for at in taught],
+    ]
+    key = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    observations = observe(
+        pair.models,
+        lessons,
+        checkpoint=folder / f"observations-{key[:12]}",
+        progress=lambda done, total: progress("reading", done, total),
+    )
+    try:
+        learned = learn(
+            observations,
+            [fold_of[at] for at in taught],
+            folds,
+            lambda done, total: progress("learning", done, total),
+        )
+    except TrainingDataError as error:
+        return observations, {}, (f"Trees and calibration were not tried: {error}.",)
+    missing = len(items) - len(taught)
+    return observations, learned, (f"{missing} questions have no completion.",) if missing else ()
+
+
+def _line(table: Table, at: int, single: int, models: Sequence[str], learned: Learned) -> Line:
+    candidate, right = table.candidates[at], table.right[at]
+    rule = candidate.rule
+    return Line(
+        name=candidate.name,
+        verifier=candidate.verifier.name if candidate.verifier else "tree",
+        swapped=candidate.swapped,
+        calibrated=candidate.calibrated,
+        alpha=rule.alpha if rule else None,
+        beta=rule.beta if rule else None,
+        right=int(right.sum()),
+        accuracy=accuracy(right),
+        gain=None if candidate.single else difference(right, table.right[single]),
+        settings={
+            "draft_model": models[candidate.swapped],
+            "assistant_model": models[not candidate.swapped],
+            **candidate.fields(learned),
+        },
+    )
+
+
+def _firing(memo: Memo, names: Sequence[str], swapped: bool, items: int) -> Firing:
+    counts: Counter[str] = Counter()
+    for thought, token in memo.thoughts(Setting(DEFAULT, swapped), range(items)):
+        counts["positions"] += 1
+        counts["differing"] += thought.picks[0] != thought.picks[1]
+        counts["replaced"] += token != thought.picks[swapped]
+    return Firing(names[swapped], counts["positions"], counts["differing"], counts["replaced"])
+
+
+def _honesty(observations: Observations, names: Sequence[str]) -> Iterator[Honesty]:
+    temperatures = Calibration.fit(observations).temperatures
+    kept = ~observations.agreement[:, 0]
+    arrays = [each.name for each in fields(observations) if each.name != "names"]
+    differing = replace(observations, **{name: getattr(observations, name)[kept] for name in arrays})
+    sure, right = differing.confidences(), differing.right
+    for at, name in enumerate(names if len(differing) else ()):
+        yield Honesty(
+            model=name,
+            sure=float(sure[:, at].mean(dtype=np.float64)),
+            right=float(right[:, at].mean()),
+            error=Reliability.of(differing, at).error,
+            temperature=temperatures[at],
+            calibrated_error=Reliability.of(differing, at, temperatures[at]).error,
+        )
+
+
+def _short(names: Sequence[str]) -> tuple[str, str]:
+    """The last part of paths and hub ids, where that tells the two apart."""
+    first, second = (Path(name).name for name in names)
+    return (first, second) if first != second else (names[0], names[1])

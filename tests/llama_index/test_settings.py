@@ -1,6 +1,7 @@
 """What the class says of itself, and how it travels: metadata, payloads, dictionaries, pickles, copies."""
 
 import copy
+import gc
 import json
 import pickle
 from collections.abc import Callable
@@ -378,12 +379,22 @@ def test_instances_over_the_same_paths_share_the_weights_with_langchains_classes
         "draft_model": draft.name, "assistant_model": assistant.name, "dtype": "float32", "device": "cpu",
     }  # fmt: skip
     ours = CoSDLLM(**named, max_tokens=4)
+    ours._decoder()
+    before = _weights_in_memory()
     for other in (CoSDLLM(**named), LangChainCoSDLLM(**named, max_tokens=4), ChatCoSD(**named)):
         for mine, its in zip(ours._decoder().models, other._decoder().models, strict=True):
             assert mine.model is its.model
     assert ours._decoder().draft is draft
     prompt = "Q: capital of France? A:"
     assert ours.complete(prompt).text == LangChainCoSDLLM(**named, max_tokens=4).invoke(prompt)
+    assert _weights_in_memory() <= before
+
+
+def _weights_in_memory() -> int:
+    """Bytes of all parameters that are alive, each storage once."""
+    gc.collect()
+    alive = [each for each in gc.get_objects() if type(each) is torch.nn.Parameter]
+    return sum({each.data_ptr(): each.nbytes for each in alive}.values())
 
 
 def test_the_bundled_pair_answers_what_neither_model_can() -> None:

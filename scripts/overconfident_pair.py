@@ -15,6 +15,7 @@ import torch
 
 from cosd_core.demo import load_pair
 from cosd_core.demo.recipe.mixtures import Mixture, true_fact, true_letters, true_sum
+from cosd_core.demo.recipe.tokenizer import byte_tokenizer
 from cosd_core.demo.recipe.training import Recipe, train
 from cosd_core.demo.train import save
 
@@ -37,9 +38,10 @@ def main() -> None:
     for name, model in zip(UNTAUGHT, load_pair(), strict=True):
         with torch.no_grad():
             model.model.model.norm.weight *= SHARPNESS  # the last thing before the logits
-        save(model.model, folder / "sharp" / name)
+        save(model.model, byte_tokenizer(), folder / "sharp" / name)
     for name, (mixture, recipe) in UNTAUGHT.items():
-        save(train(mixture, recipe, seed=0, report=lambda _loss: None), folder / "untaught" / name)
+        untaught = train(mixture, recipe, seed=0, report=lambda _loss: None)
+        save(untaught, byte_tokenizer(), folder / "untaught" / name)
         print(f"wrote {folder / 'untaught' / name}", flush=True)
 
 

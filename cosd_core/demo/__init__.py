@@ -12,9 +12,14 @@ from cosd_core.models.language_model import LanguageModel
 __all__ = ["KINDS", "Kind", "Question", "held_out", "held_out_count", "is_correct", "load_pair", "practice"]
 
 
-def load_pair() -> tuple[LanguageModel, LanguageModel]:
-    """Load the pair as (draft, assistant): the facts model drafts, the arithmetic model assists."""
-    return _load("facts"), _load("arithmetic")
+def load_pair(*, words: bool = False) -> tuple[LanguageModel, LanguageModel]:
+    """Load the pair as (draft, assistant): the facts model drafts, the arithmetic model assists.
+
+    Args:
+        words: Whether the arithmetic model is the one that was trained in words and pieces of words. The
+            others' tokens are bytes, so the pair has two tokenizers then.
+    """
+    return _load("facts"), _load("arithmetic_words" if words else "arithmetic")
 
 
 def _load(name: str) -> LanguageModel:

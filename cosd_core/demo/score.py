@@ -25,7 +25,8 @@ def methods(facts: LanguageModel, arithmetic: LanguageModel) -> Iterator[tuple[s
     """The rows of the table."""
     yield "facts model alone", CoSDDecoder(facts, arithmetic, verifier="draft")
     yield "arithmetic model alone", CoSDDecoder(facts, arithmetic, verifier="assistant")
-    yield "average of both distributions", CoSDDecoder(facts, arithmetic, verifier="average")
+    if CoSDDecoder(facts, arithmetic).shares_vocabulary:
+        yield "average of both distributions", CoSDDecoder(facts, arithmetic, verifier="average")
     for name, pair in (("facts", (facts, arithmetic)), ("arithmetic", (arithmetic, facts))):
         for alpha in (0.5, 0.9):
             yield (
@@ -75,13 +76,14 @@ def main() -> None:
     arguments.add_argument(
         "--pair", type=Path, nargs="+", help="folders with a trained pair; default: the bundled"
     )
+    arguments.add_argument("--words", action="store_true", help="the bundled pair with two tokenizers")
     arguments.add_argument("--questions", type=int, default=300, help="held-out questions of each kind")
     arguments.add_argument("--seed", type=int, default=0, help="which held-out questions")
     given = arguments.parse_args()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     questions = [each for kind in KINDS for each in held_out(kind, given.questions, given.seed)]
-    pairs = [_load(folder) for folder in given.pair] if given.pair else [load_pair()]
+    pairs = [_load(folder) for folder in given.pair] if given.pair else [load_pair(words=given.words)]
     print(f"{given.questions} held-out questions of each kind, question seed {given.seed}\n")
     print(table([score(*pair, questions) for pair in pairs]))
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cosd_core.demo.recipe.mixtures import Example, Mixture
-from cosd_core.demo.recipe.tokenizer import BOS_ID, CONTEXT, EOS_ID, PAD_ID, VOCABULARY
+from cosd_core.demo.recipe.tokenizer import CONTEXT, byte_tokenizer
 
 IGNORED = -100
 
@@ -39,14 +39,25 @@ class Recipe:
         return self.peak_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def train(mixture: Mixture, recipe: Recipe, seed: int, report: Callable[[float], None]) -> LlamaForCausalLM:
-    """Train on fresh samples at every step; `report` is told the loss of each step."""
+def train(
+    mixture: Mixture,
+    recipe: Recipe,
+    seed: int,
+    report: Callable[[float], None],
+    *,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+) -> LlamaForCausalLM:
+    """Train on fresh samples at every step, in bytes unless a tokenizer with an end and a padding is given.
+
+    `report` is told the loss of each step.
+    """
     rng = random.Random(seed)
-    model = _new_model(recipe, torch.Generator().manual_seed(seed))
+    tokenizer = tokenizer or byte_tokenizer()
+    model = _new_model(recipe, tokenizer, torch.Generator().manual_seed(seed))
     optimizer = _optimizer(model, recipe.weight_decay)
     model.train()
     for step in range(recipe.steps):
-        ids, labels = collate([mixture.example(rng) for _ in range(recipe.batch)])
+        ids, labels = collate([mixture.example(rng) for _ in range(recipe.batch)], tokenizer)
         loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -66,12 +77,15 @@ def _optimizer(model: LlamaForCausalLM, weight_decay: float) -> torch.optim.Opti
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
-def collate(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+def collate(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
     """Token ids and labels, both [examples, longest]; only the answer and its end are learned."""
-    prompts = [list(prompt.encode()) for prompt, _ in examples]
-    answers = [[*answer.encode(), EOS_ID] for _, answer in examples]
+    prompts = [tokenizer.encode(prompt, add_special_tokens=False) for prompt, _ in examples]
+    answers = [
+        [*tokenizer.encode(answer, add_special_tokens=False), tokenizer.eos_token_id]
+        for _, answer in examples
+    ]
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
-    ids = torch.full((len(examples), longest), PAD_ID)
+    ids = torch.full((len(examples), longest), tokenizer.pad_token_id)
     labels = torch.full((len(examples), longest), IGNORED)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         end = len(prompt) + len(answer)
@@ -81,9 +95,11 @@ def collate(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     return ids, labels
 
 
-def _new_model(recipe: Recipe, generator: torch.Generator) -> LlamaForCausalLM:
+def _new_model(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
+) -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=len(tokenizer),
         hidden_size=recipe.hidden,
         intermediate_size=recipe.inner,
         num_hidden_layers=recipe.layers,
@@ -91,9 +107,9 @@ def _new_model(recipe: Recipe, generator: torch.Generator) -> LlamaForCausalLM:
         num_key_value_heads=recipe.heads,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
-        bos_token_id=BOS_ID,
-        eos_token_id=EOS_ID,
-        pad_token_id=PAD_ID,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     # The library's own initialisation draws from the global generator: keep that one as it was.
     with torch.random.fork_rng(devices=[]):

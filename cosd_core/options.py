@@ -1,8 +1,10 @@
 """The values a user fills in: frozen, checked where they live, unknown names refused."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from math import inf
+from os import PathLike
 from sys import float_info
 from typing import Annotated, Any, TypeVar
 
@@ -51,6 +53,33 @@ def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
     for temperature in calibration:
         check_number("calibration", temperature, least=0.01, most=100)
     return tuple(map(float, calibration))
+
+
+def check_adapters(adapters: object, assistants: int) -> tuple[str | None, ...]:
+    """The adapter of every assistant; None where it has none.
+
+    Args:
+        adapters: A hub id or path for the one assistant, or a list with one entry per assistant, or None.
+        assistants: How many assistants there are.
+
+    Raises:
+        InvalidOptionError: They are not as many as the assistants, or one is no string.
+    """
+    given = [adapters] if isinstance(adapters, str | PathLike) else adapters
+    if given is None:
+        given = [None] * assistants
+    if not isinstance(given, (list, tuple)) or len(given) != assistants:
+        raise InvalidOptionError(
+            f"assistant_adapter={quoted(adapters)} should hold a hub id, a path or None for every assistant, "
+            f"one per assistant: {assistants}"
+        )
+    for adapter in given:
+        if adapter is not None and not isinstance(adapter, str | PathLike):
+            raise InvalidOptionError(
+                f"assistant_adapter={quoted(adapters)} should hold hub ids, paths or None, "
+                f"not {quoted(adapter)}"
+            )
+    return tuple(str(adapter) if adapter else None for adapter in given)
 
 
 class Options(BaseModel):
@@ -139,6 +168,24 @@ def _as_processors(value: object) -> object:
     return processors
 
 
+def _check_quantization(described: Mapping[str, Any]) -> None:
+    """Refuse a method or names that do not exist: transformers would pass over the latter in silence."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as KINDS
+
+    method = described.get("quant_method")
+    if method in (None, "bitsandbytes"):
+        bits = [f"{bits}bit" for bits in (4, 8) if described.get(f"load_in_{bits}bit")]
+        if method is None and not bits:
+            raise ValueError(f"should say a quant_method: {', '.join(KINDS)}")
+        method = f"bitsandbytes_{bits[0] if bits else '8bit'}"
+    if method not in KINDS:
+        raise ValueError(f"{unknown_option(str(method), KINDS)} (quant_method)")
+    known = tuple(inspect.signature(KINDS[method]).parameters)
+    for name in described:
+        if name not in ("quant_method", *known) and not name.startswith("_"):
+            raise ValueError(f"{unknown_option(str(name), known)} (quantization_config)")
+
+
 def _as_grammar(value: object) -> object:
     if isinstance(value, str):
         raise ValueError("should say what it is: Grammar.regex(...), Grammar.lark(...)")  # noqa: TRY004
@@ -217,7 +264,9 @@ class LoadingOptions(Options):
     device: str | torch.device = Field("auto", description='"auto" takes the best there is: cuda, mps, cpu.')
     device_map: str | dict[str, Any] | None = Field(None, description="Spread one model (accelerate).")
     attn_implementation: str | None = Field(None, description='"sdpa", "eager", "flash_attention_2", ...')
-    quantization_config: Any = Field(None, description="A transformers quantization config.")
+    quantization_config: Any = Field(
+        None, description='A transformers quantization config, or one as JSON: {"quant_method": ...}.'
+    )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     subfolder: str = Field("", description="Folder inside the repository.")
     token: str | bool | None = Field(None, repr=False, description="Hub access token.")
@@ -233,7 +282,9 @@ class LoadingOptions(Options):
     @classmethod
     def _is_quantization_config(cls, value: Any) -> Any:
         if value is not None and not isinstance(value, QuantizationConfigMixin | dict):
-            raise ValueError("should be a transformers quantization config")
+            raise ValueError("should be a transformers quantization config, or one as a dictionary")
+        if isinstance(value, dict):
+            _check_quantization(value)
         return value
 
     @field_validator("dtype")

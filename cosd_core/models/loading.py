@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.utils.hub import cached_file
 
-from cosd_core.errors import ModelLoadError, quoted
+from cosd_core.errors import MissingExtraError, ModelLoadError, quoted
 from cosd_core.options import LoadingOptions
 
 
@@ -23,6 +23,7 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
     """Load a causal language model and its tokenizer from the hub or a local folder.
 
     Raises:
+        MissingExtraError: A package that quantises is not installed.
         ModelLoadError: Either cannot be found or read.
     """
     check_path(name)
@@ -38,13 +39,45 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
     try:
         tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or name, **_given(tokenizer_source))
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            name, **_given(source), **_placement(options)
+            name, **_given(source), **_placement(options, quantised=_is_quantised(name, source))
         )
+    except ImportError as error:  # of what quantises, or of what the model's own code needs
+        raise MissingExtraError(
+            f"cannot load model {quoted(name)}, for which something is missing here: {quoted(error, 240)}"
+        ) from error
     except Exception as error:  # transformers raises nearly every type there is
         place = f", subfolder {quoted(options.subfolder)}" if options.subfolder else ""
         raise ModelLoadError(f"cannot load model {quoted(name)}{place}: {quoted(error, 240)}") from error
     placed = options.device_map is not None or getattr(model, "hf_quantizer", None) is not None
     return (model if placed else _move(model, best_device(options.device))), tokenizer
+
+
+def adapter_tokenizer(adapter: str, options: LoadingOptions) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that lies with an adapter, or None: then it is the model's, as it is where one is named.
+
+    Raises:
+        ModelLoadError: It cannot be read.
+    """
+    source = {
+        "token": options.token,
+        "cache_dir": options.cache_dir,
+        "local_files_only": options.local_files_only,
+    }
+    if options.tokenizer:
+        return None
+    try:
+        cached_file(adapter, "tokenizer_config.json", **_given(source))
+    except OSError:
+        return None
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            adapter, trust_remote_code=options.trust_remote_code, **_given(source)
+        )
+    except Exception as error:  # transformers raises nearly every type there is
+        raise ModelLoadError(
+            f"cannot load the tokenizer of adapter {quoted(adapter)}: {quoted(error, 240)}"
+        ) from error
+    return tokenizer
 
 
 def known_config(name: str, options: LoadingOptions) -> PreTrainedConfig | None:
@@ -112,16 +145,26 @@ def check_path(name: str) -> None:
         raise ModelLoadError(f"cannot load model {quoted(name)}: there is no such folder")
 
 
-def _placement(options: LoadingOptions) -> dict[str, Any]:
-    placement: dict[str, Any] = {"dtype": options.dtype, "use_safetensors": options.use_safetensors}
+def _is_quantised(name: str, source: dict[str, Any]) -> bool:
+    """Whether a model was saved in quantised form."""
+    config: PreTrainedConfig = AutoConfig.from_pretrained(name, **_given(source))
+    return getattr(config, "quantization_config", None) is not None
+
+
+def _placement(options: LoadingOptions, *, quantised: bool) -> dict[str, Any]:
+    # False would look for nothing but pickled weights.
+    placement: dict[str, Any] = {"dtype": options.dtype, "use_safetensors": options.use_safetensors or None}
     if options.attn_implementation is not None:
         placement["attn_implementation"] = options.attn_implementation
     if options.quantization_config is not None:
-        placement["quantization_config"] = options.quantization_config
-        # A quantised model cannot be moved later.
-        placement["device_map"] = options.device_map or {"": best_device(options.device)}
-    elif options.device_map is not None:
+        given = options.quantization_config
+        # transformers takes values out of a dictionary, which others may hold.
+        placement["quantization_config"] = dict(given) if isinstance(given, dict) else given
+        quantised = True
+    if options.device_map is not None:
         placement["device_map"] = options.device_map
+    elif quantised:  # it cannot be moved later
+        placement["device_map"] = {"": best_device(options.device)}
     return placement
 
 

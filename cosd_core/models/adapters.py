@@ -1,0 +1,236 @@
+"""Adapters of PEFT (LoRA and its like) over models that share their weights."""
+
+import sys
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import Lock
+from typing import Any, Self, cast
+
+import torch
+from packaging.version import Version
+from transformers import PreTrainedModel
+from transformers.utils.hub import cached_file
+
+from cosd_core.errors import (
+    InvalidOptionError,
+    MissingExtraError,
+    ModelLoadError,
+    UnsupportedModelError,
+    quoted,
+)
+from cosd_core.models.twin import twin
+from cosd_core.options import LoadingOptions
+
+BASE = "__base__"
+"""The model without any of its adapters, in PEFT's words."""
+
+_OURS = "cosd_adapter"
+"""What an adapter that we load is called inside its model; no name of a layer holds it."""
+
+_KINDS = ("LORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "LN_TUNING", "FOURIERFT")
+"""PEFT's names of the kinds whose layers do all the work, so that a model needs no wrapper around it."""
+
+_OLDEST = "0.20"
+"""The oldest PEFT that is admitted, as in the package's extra."""
+
+_alone = Lock()
+"""Held while PEFT is at work: which warnings are ignored is the same for all threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter that lies on this machine, not yet over any model.
+
+    Attributes:
+        source: Its hub id or path, as messages call it.
+        folder: Where its files are.
+        config: Its ``PeftConfig``.
+    """
+
+    source: str
+    folder: str
+    config: Any
+
+    @classmethod
+    def find(cls, source: str, options: LoadingOptions) -> Self:
+        """Read what an adapter is, from the hub or a local folder.
+
+        Raises:
+            MissingExtraError: PEFT is not installed.
+            ModelLoadError: It cannot be found or read.
+            UnsupportedModelError: It is of a kind that cannot be used.
+        """
+        _check_peft()
+        from peft import PeftConfig, PeftType
+
+        folder = _folder(source, options)
+        try:
+            config = PeftConfig.from_pretrained(folder)
+            PeftType(config.peft_type)
+        except Exception as error:  # whatever the file holds
+            raise ModelLoadError(f"cannot load adapter {quoted(source)}: {quoted(error, 240)}") from error
+        _check_kind(config, f"adapter {quoted(source)}")
+        return cls(source, folder, config)
+
+    @torch.inference_mode(False)  # not every quantised weight can be wrapped inside
+    def over(self, model: PreTrainedModel) -> PreTrainedModel:
+        """A twin of a model with this adapter, whose weights take the dtype of the layers they belong to.
+
+        Raises:
+            ModelLoadError: It does not fit the model.
+            UnsupportedModelError: The model takes no adapters, or not this kind.
+        """
+        from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+
+        _check_layers(self.config, model, f"adapter {quoted(self.source)}")
+        self._warn_of_another_base(model)
+        other = twin(model)
+        if getattr(self.config, "bias", "none") != "none":
+            _own_biases(other)
+        try:
+            with _alone, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of training and merging; what matters here is checked below
+                wrapper = PeftModel(other, self.config, adapter_name=_OURS, autocast_adapter_dtype=False)
+                weights = load_peft_weights(self.folder, device="cpu")
+                found: Any = set_peft_model_state_dict(wrapper, weights, adapter_name=_OURS)
+        except Exception as error:  # PEFT raises nearly every type there is
+            raise ModelLoadError(f"{self._misfit(model, error)}: {quoted(error, 240)}") from error
+        if lacking := [key for key in found.missing_keys if _OURS in key]:
+            raise ModelLoadError(f"{self._misfit(model)}: it lacks weights for {quoted(lacking[0])}")
+        if unknown := found.unexpected_keys:
+            raise ModelLoadError(f"{self._misfit(model)}: the model has no {quoted(unknown[0])}")
+        return cast(PreTrainedModel, other.eval())
+
+    def _misfit(self, model: PreTrainedModel, error: object = "") -> str:
+        made_for = quoted(self.config.base_model_name_or_path)
+        said = str(error)
+        resized = "size mismatch" in said and any(name in said for name in ("embed", "wte", "lm_head"))
+        advice = " (has it another vocabulary? then merge it into its base and name the result)"
+        return (
+            f"adapter {quoted(self.source)}, made for {made_for}, does not fit model "
+            f"{quoted(model.name_or_path)}{advice if resized else ''}"
+        )
+
+    def _warn_of_another_base(self, model: PreTrainedModel) -> None:
+        """Equal shapes do not make equal weights; but a copy may have another name, so this is no error."""
+        made_for = self.config.base_model_name_or_path
+        here, there = (Path(str(name or "")).name.lower() for name in (model.name_or_path, made_for))
+        if here and there and here != there:
+            warnings.warn(
+                f"adapter {quoted(self.source)} says that it was made for {quoted(made_for)}, not for "
+                f"{quoted(model.name_or_path)}; only over the same weights does it do what it learned",
+                stacklevel=2,
+            )
+
+
+def with_active(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """A twin of a model in which one of its adapters is active, or none for :data:`BASE`.
+
+    Raises:
+        InvalidOptionError: The model has no adapter of that name.
+        UnsupportedModelError: The adapter is of a kind that cannot be used, or merged into the weights.
+    """
+    known = getattr(model, "peft_config", {})
+    if name != BASE and name not in known:
+        has = f"it has {', '.join(map(repr, known))}" if known else "it has none: name it to from_pretrained"
+        raise InvalidOptionError(f"adapter={quoted(name)} is no adapter loaded into the model; {has}")
+    _check_peft()
+    from peft.functional import set_adapter
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if name != BASE:
+        _check_kind(known[name], f"adapter {quoted(name)}")
+    layers = [each for each in model.modules() if isinstance(each, BaseTunerLayer)]
+    if any(layer.merged for layer in layers):
+        raise UnsupportedModelError(
+            f"adapter={quoted(name)}: adapters are merged into the weights of the model; unmerge them first"
+        )
+    other = twin(model)
+    trained = [(parameter, parameter.requires_grad) for parameter in other.parameters()]
+    if name != BASE:
+        set_adapter(other, name, inference_mode=True)
+    for module in other.modules():
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            module.enable_adapters(name != BASE)
+    for parameter, flag in trained:  # they are the caller's too
+        parameter.requires_grad_(flag)
+    return other
+
+
+def unwrapped(model: object) -> object:
+    """The transformers model in a ``PeftModel``; anything else as it is.
+
+    Raises:
+        UnsupportedModelError: Its adapter is of a kind that needs the wrapper.
+    """
+    peft = sys.modules.get("peft")  # who has not loaded it holds no PeftModel
+    if peft is None or not isinstance(model, peft.PeftModel):
+        return model
+    for name in model.active_adapters:
+        _check_kind(model.peft_config[name], f"adapter {quoted(name)}")
+    return model.get_base_model()
+
+
+def _own_biases(model: PreTrainedModel) -> None:
+    """Part with the biases of the base, which the adapter replaces by its own."""
+    for module in model.modules():
+        if (bias := module._parameters.get("bias")) is not None:
+            module._parameters["bias"] = torch.nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+
+def _check_peft() -> None:
+    try:
+        found = version("peft")
+    except PackageNotFoundError:
+        found = "none"
+    if found == "none" or Version(found) < Version(_OLDEST):
+        raise MissingExtraError(
+            f'adapters need PEFT {_OLDEST} or newer, and there is {found}: pip install "cosd[adapters]"'
+        )
+
+
+def _check_kind(config: Any, what: str) -> None:
+    kind = getattr(config.peft_type, "value", config.peft_type)
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise UnsupportedModelError(
+            f"{what} is of kind {kind}, which learns a prompt and changes no layers; it cannot be used here"
+        )
+    if kind not in _KINDS:
+        raise UnsupportedModelError(f"{what} is of kind {kind}; there can be {', '.join(_KINDS)}")
+    if getattr(config, "alora_invocation_tokens", None):
+        raise UnsupportedModelError(
+            f"{what} is an activated LoRA, which acts from certain tokens on; it must act on all of them"
+        )
+
+
+def _check_layers(config: Any, model: PreTrainedModel, what: str) -> None:
+    if getattr(config, "use_dora", False):
+        kinds = {type(module).__name__ for module in model.modules()}
+        if "Linear8bitLt" in kinds:  # PEFT takes their scales from them, and the base could not run again
+            raise UnsupportedModelError(f"{what} is a DoRA, which bitsandbytes' 8-bit layers do not take")
+
+
+def _folder(source: str, options: LoadingOptions) -> str:
+    """The local folder of an adapter, which is fetched from the hub if need be."""
+    place = {
+        "token": options.token,
+        "cache_dir": options.cache_dir,
+        "local_files_only": options.local_files_only,
+    }
+    names = ["adapter_model.safetensors", *([] if options.use_safetensors else ["adapter_model.bin"])]
+    said: OSError | None = None
+    try:
+        config = cached_file(source, "adapter_config.json", **place)
+    except OSError as error:
+        raise ModelLoadError(f"cannot load adapter {quoted(source)}: {quoted(error, 240)}") from error
+    for name in names:
+        try:
+            cached_file(source, name, **place)
+        except OSError as error:
+            said = said or error
+        else:
+            return str(Path(cast(str, config)).parent)
+    raise ModelLoadError(f"cannot load adapter {quoted(source)}: {quoted(said, 240)}") from said

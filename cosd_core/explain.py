@@ -5,12 +5,13 @@ marks and cards, stays out of what a reader of a page selects and copies.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2s
 from html import escape
 from importlib import resources
+from pathlib import PurePath
 from string import Template
 from typing import Literal
 
@@ -19,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cosd_core.records import Generation, TracedToken
+from cosd_core.verifiers import ConfidenceVerifier, PanelVerifier, Verifier
 
 Fate = Literal["replaced", "disputed", "agreed", "alone"]
 
@@ -45,6 +47,7 @@ class _Piece:
         fate: What became of the draft's proposal.
         ends: Whether this is the end-of-sequence token.
         rank: The assistant, counted from 1, or 0 where there is only one.
+        name: What that assistant is called, or nothing where there is only one or no name is known.
         reason: Why it stands here.
     """
 
@@ -54,12 +57,18 @@ class _Piece:
     fate: Fate
     ends: bool
     rank: int
+    name: str
     reason: str
 
     @property
     def assistant(self) -> str:
         """What to call the assistant that had a say in it."""
         return f"assistant {self.rank}" if self.rank else "assistant"
+
+    @property
+    def in_full(self) -> str:
+        """The same with its name."""
+        return f"{self.assistant} ({self.name})" if self.name else self.assistant
 
     @property
     def style(self) -> int:
@@ -92,17 +101,19 @@ def to_text(generation: Generation, *, prompt: bool = False) -> Text:
     return text
 
 
-def summary(generation: Generation, *, replacements: int = 20) -> RenderableType:
+def summary(generation: Generation, *, replacements: int = 20, models: Sequence[str] = ()) -> RenderableType:
     """For a terminal: what the answer cost, and what the assistants replaced and why.
 
     Args:
         generation: What to show.
         replacements: The most replacements to list.
+        models: What the models are called, the draft first, so that several assistants have names.
     """
     figures = Table.grid(padding=(0, 2))
     for name, value in _figures(generation):
         figures.add_row(Text(name, _QUIET), Text(value))
-    replaced = [(at, piece) for at, piece in enumerate(_pieces(generation), 1) if piece.fate == "replaced"]
+    pieces = enumerate(_pieces(generation, models), 1)
+    replaced = [(at, piece) for at, piece in pieces if piece.fate == "replaced"]
     if not replaced:
         return Group(figures, Text("No token was replaced.", _QUIET))
     table = Table("token", "by", "draft", "p", "written", "q", "why", box=None, header_style=_QUIET)
@@ -111,12 +122,12 @@ def summary(generation: Generation, *, replacements: int = 20) -> RenderableType
         rejected = Text(_quote(token.other_text, token.draft_id), "strike")
         written = Text(_quote(token.text, token.id), _STYLES[piece.style])
         p, q = (f"{share:.2f}" for share in (token.p, token.q or 0.0))
-        table.add_row(str(at), piece.assistant, rejected, p, written, q, Text(piece.reason))
+        table.add_row(str(at), Text(piece.in_full), rejected, p, written, q, Text(piece.reason))
     more = len(replaced) - replacements
     return Group(figures, "", table, *[Text(f"and {more} more", _QUIET)] * (more > 0))
 
 
-def to_html(generation: Generation, *, title: str | None = None) -> str:
+def to_html(generation: Generation, *, title: str | None = None, models: Sequence[str] = ()) -> str:
     """A self-contained page that asks nothing of the network.
 
     Hovering, touching or focusing a token shows who wrote it, how sure each model was, and why it stands.
@@ -125,14 +136,16 @@ def to_html(generation: Generation, *, title: str | None = None) -> str:
     Args:
         generation: What to show.
         title: The heading; "Who wrote what" unless given.
+        models: What the models are called, the draft first, so that several assistants have names.
     """
     heading = escape(harmless(title or "Who wrote what"))
-    return Template(_data("explain.html")).substitute(title=heading, fragment=to_html_fragment(generation))
+    fragment = to_html_fragment(generation, models=models)
+    return Template(_data("explain.html")).substitute(title=heading, fragment=fragment)
 
 
-def to_html_fragment(generation: Generation) -> str:
+def to_html_fragment(generation: Generation, *, models: Sequence[str] = ()) -> str:
     """The same for a notebook: without script, and with styles that touch nothing else."""
-    pieces = list(_pieces(generation))
+    pieces = list(_pieces(generation, models))
     mark = blake2s(repr(generation).encode(), digest_size=4).hexdigest()
     tokens = "".join(_token_html(piece, f"cosd-{mark}-{at}") for at, piece in enumerate(pieces))
     prompt, folded = f'<span class="prompt">{escape(harmless(generation.prompt))}</span>', ""
@@ -150,17 +163,19 @@ def to_html_fragment(generation: Generation) -> str:
 # What there is to tell
 
 
-def _pieces(generation: Generation) -> Iterator[_Piece]:
+def _pieces(generation: Generation, models: Sequence[str] = ()) -> Iterator[_Piece]:
     """Tell the tokens apart, and cut their texts where the answer ends."""
     room, last = len(generation.text), len(generation.tokens) - 1
     by_token = generation.finish_reason == "stop" and generation.stop_sequence is None
-    several = any(token.assistant_index for token in generation.tokens)
+    several = len(models) > 2 or any(token.assistant_index for token in generation.tokens)
     for at, token in enumerate(generation.tokens):
         text, cut = token.text[:room], token.text[room:]
         room -= len(text)
         rank = token.assistant_index + 1 if several and token.assistant_index is not None else 0
+        name = _short(models[rank]) if 0 < rank < len(models) else ""
         fate = _fate(token)
-        yield _Piece(token, text, cut, fate, by_token and at == last, rank, _reason(generation, token, fate))
+        reason = _reason(generation.verifier, token, fate)
+        yield _Piece(token, text, cut, fate, by_token and at == last, rank, name, reason)
 
 
 def _fate(token: TracedToken) -> Fate:
@@ -171,13 +186,14 @@ def _fate(token: TracedToken) -> Fate:
     return "agreed" if token.other_text is None else "disputed"
 
 
-def _reason(generation: Generation, token: TracedToken, fate: Fate) -> str:
-    verifier = generation.verifier
+def _reason(verifier: Verifier, token: TracedToken, fate: Fate) -> str:
     if token.q is None:
         safe = not verifier.can_replace(token.p)
         return "no answer could have replaced this token" if safe else "this token was not checked"
     if fate == "agreed":
         return "both would write this token"
+    if isinstance(verifier, ConfidenceVerifier) and token.assistant_index is not None:
+        verifier = verifier.for_assistant(token.assistant_index)
     return verifier.reason(token.p, token.q, replaced=fate == "replaced")
 
 
@@ -185,8 +201,6 @@ def _figures(generation: Generation) -> Iterator[tuple[str, str]]:
     """What the generation cost, as names and values."""
     stats, tokens = generation.stats, len(generation.tokens)
     stop = f"stop sequence {_quote(generation.stop_sequence)}" if generation.stop_sequence else "end token"
-    settings = generation.verifier.to_dict().items()
-    numbers = [f"{name} {value:g}" for name, value in settings if isinstance(value, int | float)]
     yield "Tokens", f"{tokens:,} ({stats.tokens_per_second:,.1f} per second)"
     yield "Rounds", f"{stats.rounds:,}"
     yield "Drafted", f"{stats.drafted:,}"
@@ -195,11 +209,25 @@ def _figures(generation: Generation) -> Iterator[tuple[str, str]]:
     yield "Discarded", f"{stats.discarded:,}"
     yield "Passes", f"{stats.draft_passes:,} draft, {stats.assistant_passes:,} assistant"
     yield "Skipped", f"{stats.assistant_skipped:,} of {tokens:,} not asked"
-    yield "Verifier", ", ".join([generation.verifier.name, *numbers])
+    yield "Verifier", _said(generation.verifier)
     yield "Ended by", stop if generation.finish_reason == "stop" else "length limit"
 
 
+def _said(verifier: Verifier) -> str:
+    """A verifier by its name and its numbers; of a panel, every member."""
+    if isinstance(verifier, PanelVerifier):
+        return "; ".join(f"{at}: {_said(each)}" for at, each in enumerate(verifier.members, 1))
+    settings = verifier.to_dict().items()
+    numbers = [f"{name} {value:g}" for name, value in settings if isinstance(value, int | float)]
+    return ", ".join([verifier.name, *numbers])
+
+
 # How text is shown
+
+
+def _short(name: str) -> str:
+    """What a model is called in a line: a hub id as it is, of a path the last part."""
+    return _quote(name if name.count("/") < 2 else PurePath(name).name)
 
 
 def harmless(text: str) -> str:
@@ -251,7 +279,7 @@ def _token_html(piece: _Piece, mark: str) -> str:
 
 def _card_html(piece: _Piece) -> str:
     """Who wrote the token, how sure each model was of its own, and why."""
-    token, name = piece.token, escape(piece.assistant)
+    token, name = piece.token, escape(piece.in_full)
     heads = {
         "replaced": f"{name} in place of the draft",
         "disputed": f"draft kept, {name} disagreed",
@@ -264,7 +292,7 @@ def _card_html(piece: _Piece) -> str:
     if token.q is not None and token.assistant_id is not None:
         theirs = token.text if token.assistant_id == token.id else other if not won else None
         chip = _quote(theirs, token.assistant_id)
-        rows += _row_html(name, chip, "q", token.q, lost=piece.fate == "disputed")
+        rows += _row_html(piece.assistant, chip, "q", token.q, lost=piece.fate == "disputed")
     notes = "".join(f"<em>{escape(note)}</em>" for note in _notes(piece))
     return f"<b>{heads[piece.fate]}</b>{rows}<em>{escape(piece.reason)}</em>{notes}"
 
@@ -291,7 +319,7 @@ def _legend_html(pieces: list[_Piece]) -> str:
     entries = {'<span class="t">draft</span>': True}
     for piece in sorted(pieces, key=lambda piece: piece.rank):
         if piece.fate == "replaced":
-            entries[f'<mark class="t a{piece.style + 1}">{piece.assistant}</mark>'] = True
+            entries[f'<mark class="t a{piece.style + 1}">{escape(piece.in_full)}</mark>'] = True
     entries['<span class="t disputed">draft, assistant disagreed</span>'] = any(
         piece.fate == "disputed" for piece in pieces
     )

@@ -178,6 +178,10 @@ class Observations:
             **{name: getattr(self, name)[:, at] for name in _PER_MODEL},
         )
 
+    def pairs(self) -> list[Self]:
+        """The draft with every assistant by itself."""
+        return [self.of_models(0, at) for at in range(1, len(self.names))]
+
     def of_examples(self, examples: Sequence[int] | Ints) -> Self:
         """The positions of some examples, which keep their numbers."""
         kept = np.isin(self.example, np.asarray(examples))

@@ -1,6 +1,6 @@
 """Who decides which token stands: the paper's rule and tree, and the baselines they are compared with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cosd_core.errors import InvalidOptionError, quoted
@@ -13,6 +13,7 @@ from cosd_core.verifiers.baselines import (
     SpeculativeVerifier,
 )
 from cosd_core.verifiers.nodes import Leaf, Split
+from cosd_core.verifiers.panel import PanelVerifier
 from cosd_core.verifiers.rule import RuleVerifier
 from cosd_core.verifiers.tree import TreeVerifier
 
@@ -22,18 +23,27 @@ _BY_NAME: dict[str, type[Verifier]] = {
 }
 
 
-def make_verifier(verifier: str | Mapping[str, Any] | Verifier) -> Verifier:
+def make_verifier(verifier: str | Mapping[str, Any] | Verifier | Sequence[Any]) -> Verifier:
     """A verifier from its name, with default settings, or from what ``to_dict`` says; verifiers pass through.
 
+    Of a list of these, the first judges the first assistant, and so on.
+
     Raises:
-        InvalidOptionError: There is no verifier of that name, or it has no such settings.
+        InvalidOptionError: There is no verifier of that name, it has no such settings, or those of a list
+            cannot judge an assistant each.
         VerifierFileError: A tree's nodes are none.
     """
     if isinstance(verifier, Verifier):
         return verifier
     if isinstance(verifier, Mapping):
-        kinds: dict[str, Callable[..., Verifier]] = {**_BY_NAME, TreeVerifier.name: TreeVerifier.of}
+        kinds: dict[str, Callable[..., Verifier]] = {
+            **_BY_NAME,
+            TreeVerifier.name: TreeVerifier.of,
+            PanelVerifier.name: _panel,
+        }
         return named("verifier", verifier, kinds)
+    if isinstance(verifier, (list, tuple)):
+        return _panel(verifier)
     if verifier == TreeVerifier.name:
         raise InvalidOptionError('verifier="tree" needs a tree: pass TreeVerifier.load("tree.json")')
     if not isinstance(verifier, str) or verifier not in _BY_NAME:
@@ -43,12 +53,19 @@ def make_verifier(verifier: str | Mapping[str, Any] | Verifier) -> Verifier:
     return _BY_NAME[verifier]()
 
 
+def _panel(members: Any) -> PanelVerifier:
+    if isinstance(members, (list, tuple)):
+        members = tuple(map(make_verifier, members))
+    return PanelVerifier(members)  # which says what is wrong with anything else
+
+
 __all__ = [
     "AssistantVerifier",
     "AverageVerifier",
     "ConfidenceVerifier",
     "DraftVerifier",
     "Leaf",
+    "PanelVerifier",
     "Picker",
     "Position",
     "RuleVerifier",

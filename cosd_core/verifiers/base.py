@@ -91,6 +91,10 @@ class ConfidenceVerifier(Verifier):
     def replaces(self, p: float, q: float) -> bool:
         """Whether y of confidence ``q`` replaces a different x of confidence ``p``."""
 
+    def for_assistant(self, index: int) -> "ConfidenceVerifier":  # noqa: ARG002
+        """Who judges that assistant's tokens: this verifier, unless each assistant has one of its own."""
+        return self
+
     def judge(self, position: Position) -> Replacement | None:
         """The most confident assistant among those whose token differs and whose judgement fires."""
         best: Replacement | None = None
@@ -100,7 +104,7 @@ class ConfidenceVerifier(Verifier):
             if (
                 opinion.id != draft.id
                 and opinion.confidence > best_confidence  # strict: ties go to the first
-                and self.replaces(draft.confidence, opinion.confidence)
+                and self.for_assistant(index).replaces(draft.confidence, opinion.confidence)
             ):
                 best, best_confidence = Replacement(opinion.id, index), opinion.confidence
         return best

@@ -1,0 +1,78 @@
+"""``cosd bench``: what every method costs on a pair."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+
+from cosd_core.bench import Measurement, bench
+from cosd_core.cli.shared import bundled_questions, checked, err, out, with_models
+from cosd_core.errors import InvalidPromptError, quoted
+from cosd_core.flags import with_settings
+from cosd_core.options import GenerationOptions
+
+
+@with_settings(*GenerationOptions.model_fields, "batch_size")
+def run_bench(
+    prompts: Annotated[Path | None, typer.Option(help="A file with one prompt per line.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Counted rounds over all prompts.")] = 5,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest text.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=2, help="For the row that decodes in batches.")] = 8,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; the bundled pair takes 1.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Time every method on a pair: tokens per second, and time per token relative to transformers' generate.
+
+    Without --draft and --assistant it measures the bundled pair on its own questions.
+    Methods take turns within each repeat; the ratios are medians over repeats.
+    """
+    settings = with_models(settings)
+    if threads:
+        torch.set_num_threads(threads)
+    lines = _lines(prompts) if prompts else [each.prompt for each in bundled_questions(20)]
+    with err.status("measuring") as status:
+        rows = bench(
+            checked(settings).decoder(),
+            lines,
+            repeats=repeats,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            progress=lambda name: status.update(f"measuring: {name}"),
+        )
+    if as_json:
+        out.print_json(
+            json.dumps([asdict(row) | {"tokens_per_second": row.tokens_per_second} for row in rows])
+        )
+    else:
+        out.print(_bench_table(rows, len(lines)))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidPromptError(f"cannot read prompts from {quoted(str(path))}: {error}") from error
+    if not any(map(str.strip, lines)):
+        raise InvalidPromptError(f"{quoted(str(path))} holds no prompt; it should have one per line")
+    return [line for line in lines if line.strip()]
+
+
+def _bench_table(rows: Sequence[Measurement], prompts: int) -> Table:
+    table = Table(title=f"{prompts} prompts, {len(rows[0].seconds)} repeats")
+    table.add_column("method")
+    headings = ("tokens/s", "time per token, relative", "draft passes per token", "asked per token")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        passes = [
+            f"{each:.3f}" if each is not None else "" for each in (row.draft_passes, row.assistant_passes)
+        ]
+        table.add_row(row.method, f"{row.tokens_per_second:.0f}", f"{row.relative:.2f}", *passes)
+    return table

@@ -1,0 +1,89 @@
+"""``cosd demo``: what the bundled pair answers together, beside what each answers alone."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from cosd_core import demo, explain
+from cosd_core.cli.shared import bundled_pair, bundled_questions, out, write_page
+from cosd_core.decoding import CoSDDecoder
+from cosd_core.records import Generation
+
+_NOTE = (
+    "Bold and underlined: written by the arithmetic model. That each model is honestly unsure of the other's "
+    "domain was trained in on purpose (python -m cosd_core.demo.train --help)."
+)
+
+
+def run_demo(
+    questions: Annotated[
+        list[str] | None, typer.Argument(help='Your own, such as "Q: 12+30? A:". Without any: a selection.')
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the first answer as an HTML page.")] = None,
+) -> None:
+    """Two small bundled models answer together what neither can alone.
+
+    The *facts* model knows capitals and elements, the *arithmetic* model sums and letter counts. Each was
+    trained on the other's questions with wrong answers on purpose, so that it is honestly unsure there.
+
+    Exit codes: 0 success, 1 failure, 2 wrong usage.
+    """
+    decoder = CoSDDecoder(*bundled_pair())
+    asked: list[tuple[str, str | None]] = [(_as_question(each), None) for each in questions or ()]
+    asked = asked or [(each.prompt, each.answer) for each in _selection()]
+    first = _compare(decoder, asked)
+    out.print("\nThe first answer in figures:", style="bold")
+    out.print(explain.summary(first))
+    if html:
+        write_page(html, first)
+        out.print(f"\nwrote {html}")
+    if not questions and sys.stdin.isatty() and out.is_terminal:
+        _ask_on(decoder)
+
+
+def _selection() -> list[demo.Question]:
+    return [
+        demo.Question("both", "Q: atomic number of iron plus 7? A:", " iron is 26, 26+7=33"),
+        *bundled_questions(2),
+    ]
+
+
+def _as_question(text: str) -> str:
+    """Bring a question into the only form that the bundled models know."""
+    text = text.strip()
+    return text if text.startswith("Q:") else f"Q: {text.rstrip('?')}? A:"
+
+
+def _compare(decoder: CoSDDecoder, asked: Sequence[tuple[str, str | None]]) -> Generation:
+    """Print what the draft, the assistant and both together answer; return the first fused answer."""
+    table = Table(title="Two models, one text", caption=_NOTE)
+    for heading in ("question", "facts model alone", "arithmetic model alone", "together"):
+        table.add_column(heading, overflow="fold")
+    alone = [CoSDDecoder(decoder.draft, decoder.assistants, verifier=name) for name in ("draft", "assistant")]
+    fused: list[Generation] = []
+    for prompt, answer in asked:
+        singles = [each.generate(prompt, max_new_tokens=64) for each in alone]
+        fused.append(decoder.generate(prompt, max_new_tokens=64))
+        texts = [_mark(each, answer) + Text(explain.harmless(each.text)) for each in singles]
+        together = _mark(fused[-1], answer) + explain.to_text(fused[-1])
+        table.add_row(Text(explain.harmless(prompt)), *texts, together)
+    out.print(table)
+    return fused[0]
+
+
+def _mark(generation: Generation, answer: str | None) -> Text:
+    if answer is None:
+        return Text()
+    right = generation.text.strip() == answer.strip()
+    return Text("✓" if right else "✗", style="green" if right else "red")
+
+
+def _ask_on(decoder: CoSDDecoder) -> None:
+    out.print("\nAsk your own, such as [bold]letters in the capital of France plus 4?[/] An empty line ends.")
+    while question := out.input("[bold]Q:[/] ").strip():
+        _compare(decoder, [(_as_question(question), None)])

@@ -1,0 +1,26 @@
+"""``cosd lm-eval``: lm-evaluation-harness's own command, with *cosd* among its models."""
+
+import sys
+from typing import Any
+
+import typer
+
+PASSED_ON: dict[str, Any] = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": [],
+}
+"""What lets all that follows the command reach the harness."""
+
+
+def run_lm_eval(context: typer.Context) -> None:
+    """lm-evaluation-harness, with a pair as its model *cosd*; all that follows is the harness's own.
+
+        cosd lm-eval run --model cosd --model_args draft=org/model-a,assistant=org/model-b --tasks gsm8k
+
+    Without anything it shows the harness's help.
+    """
+    from cosd_core.evaluation import harness  # here: it needs the extra "evaluate"
+
+    sys.argv = ["lm-eval", *context.args]
+    harness.cli_evaluate()

@@ -1,0 +1,122 @@
+"""``cosd train-tree``: a tree learned from true texts."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from cosd_core.calibration import Calibration
+from cosd_core.cli.shared import checked, err, out
+from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.flags import with_settings
+from cosd_core.observations import Observations
+from cosd_core.options import GenerationOptions
+from cosd_core.settings import METHOD
+from cosd_core.teaching import observe
+from cosd_core.verifiers import TreeVerifier
+
+
+@with_settings(*GenerationOptions.model_fields, *METHOD)
+def run_train_tree(
+    data: Annotated[
+        Path,
+        typer.Option(help='JSONL, a "prompt" and a "completion" per line.', show_default=False),
+    ],
+    to: Annotated[
+        list[Path],
+        typer.Option(
+            "--out",
+            help="The tree's file, JSON. Several: a tree per assistant, in their order.",
+            show_default=False,
+        ),
+    ],
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit every model's temperature first, and learn at these.")
+    ] = False,
+    agreeing: Annotated[
+        bool,
+        typer.Option(help="Learn also where all models write the same, as the paper does."),
+    ] = True,
+    end_token: Annotated[bool, typer.Option(help="Texts end after their completion.")] = True,
+    tokens_per_pass: Annotated[
+        int, typer.Option(min=1, help="Positions read at once; bounds memory.")
+    ] = 2048,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A folder for what is done, so that an interrupted run goes on.")
+    ] = None,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Learn a decision tree that says where the assistant's token replaces the draft's.
+
+        cosd train-tree --draft org/model-a --assistant org/model-b --data examples.jsonl --out tree.json
+
+    All models read every prompt and its true completion. Use the tree with --verifier tree --tree-path.
+    Of several assistants one tree is learned, unless there is an --out for each.
+    Exit codes: 0 success, 1 failure, 2 wrong usage.
+    """
+    for path in to:  # found out before the work, not after it
+        if not path.absolute().parent.is_dir():
+            raise InvalidOptionError(f"--out {quoted(str(path))} lies in a folder that does not exist")
+    chosen = checked(settings)
+    assistants = len(settings["assistant_model"])
+    if len(to) not in (1, assistants):
+        raise InvalidOptionError(
+            f"{len(to)} times --out for {assistants} assistants: give one for each, or one for all"
+        )
+    models = chosen.decoder().models
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        observations = observe(
+            models,
+            data,
+            end_token=end_token,
+            tokens_per_pass=tokens_per_pass,
+            checkpoint=checkpoint,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    temperatures: list[float] = []
+    for path, each in zip(to, [observations] if len(to) == 1 else observations.pairs(), strict=True):
+        calibration = Calibration.fit(each) if calibrate else None
+        heats = calibration.temperatures if calibration else None
+        with err.status("growing the tree"):
+            tree = TreeVerifier.fit(each, calibration=heats, agreeing=agreeing)
+        tree.save(path)
+        _report_tree(tree, each, calibration)
+        temperatures += (heats or ())[bool(temperatures) :]  # the draft has one, whatever is said beside it
+    flags = "".join(f" --tree-path {path}" for path in to)
+    flags += "".join(f" --calibration {temperature:g}" for temperature in temperatures)
+    written = ", ".join(map(str, to))
+    out.print(f"\nwrote {written}; use it with --verifier tree{flags}", markup=False, soft_wrap=True)
+
+
+def _report_tree(tree: TreeVerifier, observations: Observations, calibration: Calibration | None) -> None:
+    about, truncated = tree.about, observations.truncated
+    counts, chosen = about["positions"], about["chosen"]
+    right = observations.right.mean(0)
+    table = Table.grid(padding=(0, 2))
+    for name, share in zip(observations.names, right, strict=True):
+        table.add_row(f"{escape(name)} is right at", f"{share:.1%}")
+    table.add_row("examples", f"{about['examples']:,}" + (f", {truncated:,} cut to fit" if truncated else ""))
+    table.add_row("positions", f"{len(observations):,}")
+    for name, meaning in (
+        ("keep", "keep: the draft is right"),
+        ("replace", "replace: only the assistant is right"),
+        ("neither", "neither is right, dropped"),
+        ("agreeing", "learned though all agree"),
+    ):
+        table.add_row(meaning, f"{counts[name]:,}")
+    if chosen:
+        table.add_row("depth, positions per leaf", f"at most {chosen['depth']}, at least {chosen['leaf']}")
+        table.add_row(
+            "cross-entropy where they differ",
+            f"{chosen['cross_entropy']:.4f} (standard error {chosen['standard_error']:.4f})",
+        )
+        table.add_row("decided right where they differ", f"{chosen['accuracy']:.1%}")
+    out.print(table)
+    if calibration:
+        out.print(f"\n{calibration.report()}", markup=False, soft_wrap=True)
+    out.print(f"\n{tree.explain()}", markup=False, soft_wrap=True)

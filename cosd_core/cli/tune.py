@@ -1,0 +1,128 @@
+"""``cosd tune``: whether fusing a pair helps on a task, and how."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from cosd_core.cli.shared import checked, err, generation_options, names_models, out, to_ask
+from cosd_core.evaluation import BUNDLED, read_task, unasked_task
+from cosd_core.evaluation.report import percent
+from cosd_core.flags import with_settings
+from cosd_core.settings import read_settings
+from cosd_core.tuning import ALPHAS, BETAS, WEIGHTS, Tuning, tune
+
+_OF_TUNING = (
+    *("verifier", "alpha", "beta", "tree_path", "weight", "calibration", "schedule"),
+    *("temperature", "top_p", "top_k", "min_p", "seed"),
+)
+"""Settings that tuning finds itself, or that only sampling has."""
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{each:g}" for each in values)
+
+
+@with_settings(*_OF_TUNING)
+def run_tune(
+    task: Annotated[
+        str | None, typer.Option(help=f'A JSONL file of questions; "{BUNDLED}" means the bundled ones.')
+    ] = None,
+    settings_file: Annotated[
+        Path | None,
+        typer.Option(help="JSON with settings. Flags go before it, verifiers in it do not count."),
+    ] = None,
+    alpha: Annotated[
+        list[float] | None, typer.Option(help=f"Tried in rules, several. Default: {_listed(ALPHAS)}.")
+    ] = None,
+    beta: Annotated[
+        list[float] | None, typer.Option(help=f"Tried in rules, several. Default: {_listed(BETAS)}.")
+    ] = None,
+    weight: Annotated[
+        list[float] | None, typer.Option(help=f"Tried in averages, several. Default: {_listed(WEIGHTS)}.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=3, help="Parts that the questions are divided into.")] = 5,
+    seed: Annotated[int, typer.Option(help="How they are divided.")] = 0,
+    questions: Annotated[int, typer.Option(min=1, help="Bundled questions of each kind.")] = 100,
+    to: Annotated[
+        Path,
+        typer.Option("--out", help="The folder for settings and report. An interrupted run goes on there."),
+    ] = Path("tuning"),
+    plots: Annotated[bool, typer.Option("--plots", help="Draw the heat maps, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Find out whether fusing a pair helps on your task, with which verifier, and how sure that is.
+
+        cosd tune --draft org/model-a --assistant org/model-b --task questions.jsonl --out tuned
+
+    Both models alone, averages, rules and trees, in both roles, calibrated and not, are compared by
+    cross-validation. The settings that come of it are for --settings-file and for every constructor.
+    Without --draft and --assistant it tunes the bundled pair on held-out questions that cosd evaluate
+    does not ask.
+
+    Exit codes: 0 success, 1 failure, 2 wrong usage.
+    """
+    if settings_file:
+        found = {
+            name: value for name, value in read_settings(settings_file).items() if name not in _OF_TUNING
+        }
+        settings = {**found, **settings}
+    base = settings if names_models(settings) else {**settings, "dtype": "float32"}  # as the pair is loaded
+    settings, [asked] = to_ask(settings, [task] if task else (), plots=plots)
+    pair = checked(settings).decoder()
+    with Progress(console=err, transient=True) as bar:
+        rows: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            rows[what] = rows[what] if what in rows else bar.add_task(what)
+            bar.update(rows[what], completed=done, total=total)
+
+        tuning = tune(
+            pair,
+            unasked_task(questions) if asked == BUNDLED else read_task(asked),
+            folder=to,
+            options=generation_options(settings),
+            alphas=alpha or ALPHAS,
+            betas=beta or BETAS,
+            weights=weight or WEIGHTS,
+            folds=folds,
+            seed=seed,
+            progress=show,
+        )
+    tuning = replace(tuning, settings={**base, **tuning.settings})
+    written = tuning.save(to, plot=plots)
+    if as_json:
+        out.print_json(json.dumps(tuning.to_dict()))
+    else:
+        _report_tuning(tuning)
+        out.print(f"\nwrote {', '.join(map(str, written))}", markup=False, soft_wrap=True)
+
+
+def _report_tuning(tuning: Tuning) -> None:
+    table = Table(
+        title=f"{tuning.questions} questions in {tuning.folds} folds; percent, with intervals of 95 percent",
+        caption=f"{tuning.computed:,} positions were computed, {tuning.replayed:,} replayed; averages wrote "
+        f"{tuning.averaged:,} tokens",
+    )
+    table.add_column("method")
+    for heading in ("right", "against the better model"):
+        table.add_column(heading, justify="right")
+    for line in tuning.highlights:
+        gain = percent(line.gain, signed=True) if line.gain else ""
+        style = "bold" if line.name == tuning.recommended else None
+        table.add_row(escape(line.name), percent(line.accuracy), gain, style=style)
+    table.add_section()
+    table.add_row("what was chosen", percent(tuning.accuracy), percent(tuning.gain, signed=True))
+    out.print(table)
+    out.print(f"\n{tuning.heat_maps()}\n", markup=False)
+    for said, style in ((tuning.advice, "bold"), (tuning.warnings, "yellow"), (tuning.notes, None)):
+        for sentence in said:
+            out.print(sentence, style=style, markup=False, soft_wrap=True)

@@ -7,8 +7,8 @@
     ├── InvalidPromptError          a prompt is empty, of a wrong type, or names unknown token ids
     │   └── ContextOverflowError    prompt and answer do not fit the context window of every model
     ├── ModelLoadError              a model or tokenizer cannot be found or read
-    ├── UnsupportedModelError       a model whose cache cannot be rolled back, or that is no causal LM
-    ├── VocabularyMismatchError     draft and assistant do not share one vocabulary
+    ├── UnsupportedModelError       a model that is no causal LM, or whose cache is wrong
+    ├── VocabularyMismatchError     models' tokens differ and cannot be compared
     ├── MissingExtraError           an optional package is needed and not installed
     ├── TrainingDataError           what a verifier is to be learned from is missing, damaged or incomplete
     ├── EvaluationFileError         a file of tasks, answers or settings is missing, damaged or unwritable
@@ -45,11 +45,11 @@ class ModelLoadError(CoSDError):
 
 
 class UnsupportedModelError(CoSDError):
-    """A model that cannot take part: its cache cannot be rolled back, or it is no causal LM."""
+    """A model that cannot take part: it is no causal LM, it fails, or its cache is wrong."""
 
 
 class VocabularyMismatchError(CoSDError):
-    """Draft and assistant do not share one vocabulary."""
+    """Draft and assistant have different tokens, and what is asked for needs one vocabulary."""
 
 
 class MissingExtraError(CoSDError):

@@ -1,15 +1,18 @@
-"""Claim: rolling back, ragged batches and rows that join are right for every causal attention model.
+"""Claim: rolling back, ragged batches and rows that join are right for causal models, whatever their caches.
 
 Of each architecture two tiny random models write together, and the batch's texts and traces are those of the
-uncached reference. Models that carry a recurrent state are refused.
+uncached reference. docs/architectures.md holds the same for every architecture there is.
 """
 
+import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from cosd_core import CoSDDecoder, LanguageModel, RuleVerifier, UnsupportedModelError
 from tests.joining import decode_joining
@@ -21,6 +24,7 @@ _SHAPE = {
     "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 128,
     "bos_token_id": None, "pad_token_id": None, "eos_token_id": EOS,
 }  # fmt: skip
+_UNLESS = ("head_dim", "max_position_embeddings")  # are not given if they are None
 _SINGLE = {"dtype": torch.float32}  # what its expert kernels and its eager attention's masks are made for
 _EXPERTS = _SINGLE | {
     "num_experts_per_tok": 2, "num_local_experts": 4, "num_experts": 4, "moe_intermediate_size": 16,
@@ -110,30 +114,44 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "deepseek_v2": _EXPERTS | _LATENT,
     "deepseek_v3": _EXPERTS | _LATENT,
 }
-_MAMBA = {"num_heads": 8, "head_dim": 16}
-REFUSED: dict[str, dict[str, Any]] = {
-    "mamba": {}, "mamba2": _MAMBA, "falcon_mamba": {}, "jamba": {}, "bamba": {}, "falcon_h1": {},
-    "nemotron_h": {}, "zamba2": {"layer_types": ["linear_attention", "hybrid"]},
-    "rwkv": {}, "xlstm": {}, "recurrent_gemma": {}, "qwen3_next": {},
-    "lfm2": {"layer_types": ["conv", "full_attention"]},
-    "lfm3": {"pad_token_id": None, "layer_types": ["conv", "full_attention"]},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
-    "minimax": {"layer_types": ["linear_attention", "full_attention"]},
-    "inkling_text": {},
-    "openai-gpt": {"n_embd": 16, "n_layer": 2, "n_head": 2},
-    "xlm": {"emb_dim": 16, "n_layers": 2, "n_heads": 2},
-    "xlnet": {"d_head": 32, "d_inner": 16, "n_layer": 2, "n_head": 2},
+_HYBRID = _SINGLE | {"layer_types": ["linear_attention", "full_attention"]}
+_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_chunk_size": 4}
+STATEFUL: dict[str, dict[str, Any]] = {
+    # the same, for models whose memory is not keys and values by position alone
+    "mamba": _SINGLE | {"state_size": 4},
+    "falcon_h1": _SINGLE | _MAMBA | {"mamba_d_ssm": 32, "mamba_n_groups": 2},
+    "lfm2": _SINGLE | {"layer_types": ["conv", "full_attention"]},
+    "qwen3_next": _HYBRID
+    | _EXPERTS
+    | {
+        "linear_key_head_dim": 4, "linear_value_head_dim": 4, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4, "shared_expert_intermediate_size": 16,
+    },
+    "deepseek_v32": _EXPERTS | _LATENT | {"index_head_dim": 4, "index_n_heads": 8, "index_topk": 4},
+    "minimax": _EXPERTS | _HYBRID,
+    "rwkv": _SINGLE | {"context_length": 128},
+    "recurrent_gemma": _SINGLE | {"num_hidden_layers": 3, "lru_width": 16, "attention_window_size": 8},
+    "openai-gpt": _SINGLE | {"n_embd": 16, "n_layer": 2, "n_head": 2},
+    "roberta": _SINGLE | {"is_decoder": True, "pad_token_id": 1},
 }  # fmt: skip
+PLANS = {
+    **dict.fromkeys(STATEFUL, "states, in blocks"),
+    **dict.fromkeys(("mamba", "minimax"), "states, token by token"),
+    **dict.fromkeys(("recurrent_gemma", "openai-gpt"), "uncached"),
+    "roberta": "attention",  # whose positions do not begin at zero, so rows cannot be padded
+}
+LOOKS_AHEAD = {
+    "xlnet": {"d_head": 8, "d_inner": 16, "n_layer": 2, "n_head": 2, "max_position_embeddings": None},
+}
 PROMPTS = ["a", "Hello, world", "The quick brown fox jumps over the lazy dog."]
 
 
 def make(name: str, *, seed: int) -> PreTrainedModel:
-    settings = dict(ARCHITECTURES[name])
+    settings = dict((ARCHITECTURES | STATEFUL | LOOKS_AHEAD)[name])
     attention, dtype = settings.pop("attn_implementation", None), settings.pop("dtype", torch.float64)
     kind, shape = settings.pop("type", name), {**_SHAPE, **settings}
-    config = AutoConfig.for_model(
-        kind, **{key: shape[key] for key in shape if (key, shape[key]) != ("head_dim", None)}
-    )
+    given = {key: value for key, value in shape.items() if value or key not in _UNLESS}
+    config = AutoConfig.for_model(kind, **given)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).to(dtype)
@@ -152,8 +170,23 @@ def pair(name: str) -> tuple[LanguageModel, LanguageModel]:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_ragged_batch_and_rows_that_join_it_give_the_uncached_texts(name: str) -> None:
+    draft, _ = pair(name)
+    assert str(draft.plan) == "attention"
+    assert draft.batchable == (name != "llama4_text")
+    assert_right(name, new_tokens=14, times=2)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_so_do_models_that_keep_something_else_or_nothing(name: str) -> None:
+    draft, _ = pair(name)
+    assert str(draft.plan) == PLANS[name]
+    assert not draft.batchable
+    assert_right(name, new_tokens=10, times=1)
+
+
+def assert_right(name: str, *, new_tokens: int, times: int) -> None:
     draft, assistant = pair(name)
-    verifier, options = RuleVerifier(alpha=0.9, beta=0.3), {"max_new_tokens": 14}
+    verifier, options = RuleVerifier(alpha=0.9, beta=0.3), {"max_new_tokens": new_tokens}
     written = [write(draft, [assistant], verifier, prompt, **options) for prompt in PROMPTS]
     assert len({each.ids for each in written}) == 3, "the models should read their prompts"
     assert any(each.replaced > 0 for each in written), "something should be rolled back"
@@ -161,19 +194,26 @@ def test_a_ragged_batch_and_rows_that_join_it_give_the_uncached_texts(name: str)
         decoder = CoSDDecoder(draft, assistant, verifier=verifier, schedule=schedule, draft_length=length)
         for each, generation in zip(written, decoder.generate(PROMPTS, **options), strict=True):
             assert_agrees(generation, each, asked=schedule == "fixed", tolerance=1e-4)
-        joining = decode_joining(decoder, [(prompt, options) for prompt in PROMPTS * 2], seed=length)
-        for each, generation in zip(written * 2, joining, strict=True):
+        joining = decode_joining(decoder, [(prompt, options) for prompt in PROMPTS * times], seed=length)
+        for each, generation in zip(written * times, joining, strict=True):
             assert_agrees(generation, each, asked=schedule == "fixed", tolerance=1e-4)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_model_whose_state_cannot_be_rolled_back_is_refused(name: str) -> None:
-    small = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
-    config = AutoConfig.for_model(name, **{**small, **REFUSED[name]})
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(UnsupportedModelError, match="rolled back"):
-        LanguageModel(model, byte_tokenizer())
+@pytest.mark.parametrize("name", LOOKS_AHEAD)
+def test_a_model_that_looks_ahead_is_refused_before_the_first_token(name: str) -> None:
+    model = LanguageModel(make(name, seed=0), byte_tokenizer(), name=name)
+    with pytest.raises(UnsupportedModelError, match=f"'{name}'.*not causal"):
+        CoSDDecoder(pair("llama")[0], model)
+
+
+def test_the_page_of_architectures_names_classes_that_exist_and_many_of_them_work() -> None:
+    page = (Path(__file__).parent.parent / "docs/architectures.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| `(\w+)` \| ([\w ]+) \|", page, re.MULTILINE)
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items())
+    assert {(name, kind) for name, kind, _ in rows} <= known
+    outcomes = [outcome for _, _, outcome in rows]
+    assert outcomes.count("works") >= 60
+    assert outcomes.count("wrong") == 0
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])

@@ -14,15 +14,16 @@ import torch
 from transformers import GenerationConfig
 
 from cosd_core import (
-    ContextOverflowError,
     CoSDDecoder,
     CoSDError,
     InvalidOptionError,
     InvalidPromptError,
     LanguageModel,
+    RuleVerifier,
 )
 from cosd_core.models import language_model as registry
 from tests.models import EOS, VOCABULARY, byte_tokenizer, random_model
+from tests.reference import assert_agrees, write
 
 
 def save(folder: Path, *, seed: int = 0, **config: Any) -> str:
@@ -331,7 +332,8 @@ def test_options_for_models_that_are_loaded_already_are_refused(draft, assistant
     CoSDDecoder.from_pretrained(draft, assistant, dtype="auto", device="auto")
 
 
-def test_a_text_that_crosses_a_longrope_switch_is_refused_and_one_that_does_not_is_right() -> None:
+@pytest.mark.parametrize("schedule", ["fixed", "adaptive"])
+def test_a_text_that_crosses_a_longrope_switch_is_read_anew_there(schedule: str) -> None:
     rope = {
         "rope_type": "longrope",
         "rope_theta": 10_000.0,
@@ -343,18 +345,13 @@ def test_a_text_that_crosses_a_longrope_switch_is_refused_and_one_that_does_not_
     models = [random_model(seed=seed, rope_parameters=rope, max_position_embeddings=128) for seed in (0, 1)]
     assert models[0].rope_switch == 32
     assert not models[0].batchable
-    decoder = CoSDDecoder(*models)
-    with pytest.raises(ContextOverflowError, match="32 tokens at which"):
-        decoder.generate("x" * 20, max_new_tokens=20)
-    for prompt in ("x" * 20, "x" * 40):
-        texts = {
-            CoSDDecoder(*models, draft_length=length, schedule=schedule)
-            .generate(prompt, max_new_tokens=12)
-            .text
-            for length in (1, 3, 8)
-            for schedule in ("fixed", "adaptive")
-        }
-        assert len(texts) == 1
+    verifier, prompts = RuleVerifier(alpha=0.9, beta=0.3), ["x" * 20, "x" * 31, "y" * 32, "x" * 40]
+    written = [write(models[0], models[1:], verifier, prompt, max_new_tokens=20) for prompt in prompts]
+    assert written[0].replaced, "something should be rolled back"
+    for length in (1, 3, 8):
+        decoder = CoSDDecoder(*models, verifier=verifier, draft_length=length, schedule=schedule)
+        for each, generation in zip(written, decoder.generate(prompts, max_new_tokens=20), strict=True):
+            assert_agrees(generation, each, asked=schedule == "fixed")
 
 
 def test_a_model_whose_weights_are_offloaded_writes_the_same(

@@ -19,6 +19,18 @@ prompt = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=30)
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_any_sequence_of_changes(name: str, data: st.DataObject) -> None:
+    assert_agrees_throughout(name, data)
+
+
+@pytest.mark.parametrize("name", ["mamba", "falcon_h1", "lfm2", "rwkv", "roberta", "openai-gpt"])
+@settings(deadline=None, max_examples=15)
+@given(data=st.data())
+@torch.inference_mode()  # some of these write into their states
+def test_any_sequence_of_changes_to_rows_that_share_no_passes(name: str, data: st.DataObject) -> None:
+    assert_agrees_throughout(name, data)
+
+
+def assert_agrees_throughout(name: str, data: st.DataObject) -> None:
     model, _ = pair(name)
     session = Session(model, vocabulary=VOCABULARY)
     rows: list[list[int]] = data.draw(st.lists(prompt, min_size=1, max_size=3))

@@ -1,23 +1,62 @@
-"""Keys and values of a batch that can be rolled back. The only file that knows transformers' caches."""
+"""Keys and values of a batch that can be rolled back. The only file that makes transformers' caches."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedConfig, cache_utils
 
-_DROPPABLE = tuple(
-    getattr(cache_utils, name)
-    for name in ("DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer")
-    if hasattr(cache_utils, name)  # the last came late in 5.x
-)
-"""What a config may ask for if a plain list of keys and values is to serve instead."""
+_ATTENDING = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer)
+_IDLE = getattr(cache_utils, "DummyLayer", None)  # came late in 5.x
 
 
-def can_roll_back(config: PreTrainedConfig) -> bool:
-    """Whether every layer of such a model keeps keys and values per position, and nothing else."""
-    return all(type(layer) in _DROPPABLE for layer in DynamicCache(config=config).layers)
+class Memory(Protocol):
+    """What a model has of the ids that it read, so that a pass need not read them again.
+
+    Attributes:
+        lengths: How many ids are remembered, per row.
+    """
+
+    lengths: list[int]
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments that make a forward pass read and extend this memory."""
+
+    def extend(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
+        """Expect a pass over ``fed`` slots that leaves the rows with these lengths.
+
+        Returns:
+            Which slots hold a position then, ``[rows, slots]``, booleans on the CPU.
+        """
+
+    def rewind(self, lengths: Sequence[int]) -> None:
+        """Keep at most the first ``lengths[row]`` ids of every row: as many as can be."""
+
+    def passed(self, output: Any) -> None:
+        """Hear that the pass is over, and what the model returned."""
+
+
+def attends_only(config: PreTrainedConfig) -> bool:
+    """Whether, by its config, every layer of a model keeps keys and values per position, and nothing else.
+
+    A config that says nothing of its layers means such layers.
+    """
+    return all(type(layer) in (GrowingLayer, _IDLE) for layer in mixed_cache(config).layers)
+
+
+def mixed_cache(config: PreTrainedConfig) -> DynamicCache:
+    """An empty cache of whatever kinds of layers a config names, for one row.
+
+    Layers of attention keep every position, so that any suffix can be dropped.
+    """
+    try:
+        cache = DynamicCache(config=config)
+    except Exception:  # a config that knows nothing of kinds of layers
+        cache = DynamicCache()
+        cache.layer_class_to_replicate = GrowingLayer
+    cache.layers = [GrowingLayer() if type(layer) in _ATTENDING else layer for layer in cache.layers]
+    return cache
 
 
 class RowCache:
@@ -46,7 +85,7 @@ class RowCache:
         self._gaps = gaps
         self._taken = torch.ones(rows, 0, dtype=torch.bool)  # [rows, slots]: which hold a position
         self._cache = DynamicCache()
-        self._cache.layer_class_to_replicate = _Layer
+        self._cache.layer_class_to_replicate = GrowingLayer
 
     @property
     def width(self) -> int:
@@ -67,6 +106,9 @@ class RowCache:
         self._taken = torch.cat([self._taken, torch.arange(fed) >= fed - new[:, None]], dim=1)
         self.lengths = list(lengths)
         return self._taken
+
+    def passed(self, output: Any) -> None:
+        """Hear that the pass is over, which is nothing to this cache."""
 
     def rewind(self, lengths: Sequence[int]) -> None:
         """Keep the first ``lengths[row]`` positions of every row."""
@@ -150,7 +192,7 @@ class RowCache:
         self._taken = torch.arange(width) >= width - torch.tensor(self.lengths)[:, None]
 
 
-class _Layer(cache_utils.DynamicLayer):
+class GrowingLayer(cache_utils.DynamicLayer):
     """Keys and values with room behind them: a pass appends, where transformers' own layer copies all."""
 
     def __init__(self) -> None:

@@ -1,14 +1,22 @@
 """One transformers model over a batch of rows: it is given ids, feeds what is missing, returns logits."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
+from torch.nn.functional import pad
 
 from cosd_core.errors import GenerationError, ModelOutputError, quoted
-from cosd_core.models.cache import RowCache
+from cosd_core.models.cache import Memory, RowCache
 from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.passes import pass_arguments
 from cosd_core.prefix import agreed_prefix
+
+_REPLAYED = 16
+"""Fewer ids than this are rather fed again with every block than once in a pass of their own."""
+
+_WHOLE = 64
+"""If so many places are wanted, a whole text is read in one pass even where later ids go one by one."""
 
 
 class Session:
@@ -21,13 +29,21 @@ class Session:
     cached ones again. So there is padding only on the far left, never between cached and new positions,
     which every attention mask gets right. What a new row has more than the others feed, it feeds before
     them, or all would have to feed the whole of its prompt.
+
+    Rows whose model does not let them share passes are read one after another, each with a memory of its own.
     """
 
     def __init__(self, model: LanguageModel, *, vocabulary: int) -> None:
         self.model = model
         self._vocabulary = vocabulary
-        self._cache = RowCache(0, gaps=self.model.bears_gaps)
+        self._plan = model.plan
+        self._takes = self._plan.takes(model)
+        # Who counts positions itself leaves out padding tokens, but forgets from pass to pass how many.
+        padding = getattr(model.model.config.get_text_config(), "pad_token_id", None)
+        self._uncounted: int | None = None if self._plan.positions else padding
+        self._cache = RowCache(0, gaps=self._plan.gaps)
         self._cached: list[list[int]] = []
+        self._alone: list[_Row] = []
 
     def logits(self, rows: Sequence[list[int]], *, last: int) -> torch.Tensor:
         """The logits that follow each of the last ``last`` ids of every row.
@@ -43,8 +59,11 @@ class Session:
             GenerationError: The forward pass failed.
             ModelOutputError: The logits are of an unexpected shape.
         """
+        if not self._plan.together:
+            self._alone += [_Row(self._plan.memory(self.model)) for _ in rows[len(self._alone) :]]
+            return torch.cat([self._logits(*each, last) for each in zip(self._alone, rows, strict=True)])
         if not self._cached:
-            self._cache, self._cached = RowCache(len(rows), gaps=self.model.bears_gaps), [[] for _ in rows]
+            self._cache, self._cached = RowCache(len(rows), gaps=self._plan.gaps), [[] for _ in rows]
         known = len(self._cached)
         missing = [
             len(ids) - agreed_prefix(ids, old) for ids, old in zip(rows[:known], self._cached, strict=True)
@@ -60,16 +79,17 @@ class Session:
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these rows only, given in their order."""
+        self._alone = [self._alone[row] for row in rows if row < len(self._alone)]
         known = [row for row in rows if row < len(self._cached)]
         self._cached = [self._cached[row] for row in known]
         if known:
             self._cache.select(known)
         else:
-            self._cache = RowCache(0, gaps=self.model.bears_gaps)
+            self._cache = RowCache(0, gaps=self._plan.gaps)
 
     def _read(self, rows: Sequence[list[int]], lengths: Sequence[int]) -> RowCache:
         """A cache of the first ``lengths[row]`` ids of every row."""
-        cache = RowCache(len(rows), gaps=self.model.bears_gaps)
+        cache = RowCache(len(rows), gaps=self._plan.gaps)
         if any(lengths):
             # One id at least: not every kind of attention takes a row that is nothing but padding.
             heads = [ids[: max(length, 1)] for ids, length in zip(rows, lengths, strict=True)]
@@ -77,14 +97,54 @@ class Session:
             cache.rewind(lengths)
         return cache
 
-    def _feed(self, cache: RowCache, rows: Sequence[list[int]], fed: int, last: int) -> torch.Tensor:
+    def _logits(self, row: "_Row", ids: list[int], last: int) -> torch.Tensor:
+        """What :meth:`logits` returns of a row that shares no passes, ``[1, last, vocabulary]``."""
+        memory, switch = row.memory, self.model.rope_switch
+        done = max(len(ids) - last, 0)  # whose logits are not wanted, or found
+        memory.rewind([min(agreed_prefix(ids, row.ids), done)])
+        if self._uncounted in ids:
+            memory.rewind([0])
+        found = []
+        for end in self._ends(memory.lengths[0], len(ids), done + 1):
+            beyond = switch is not None and end > switch
+            if beyond != row.beyond:  # what is remembered was encoded in another way
+                memory.rewind([0])
+            row.beyond = beyond
+            logits = self._feed(memory, [ids[:end]], end - memory.lengths[0], max(end - done, 1))
+            if end > done:
+                found.append(logits)
+                done = end
+        row.ids = list(ids)
+        logits = torch.cat(found, dim=1)
+        return pad(logits, (0, 0, last - logits.shape[1], 0))
+
+    def _ends(self, known: int, length: int, first: int) -> Iterator[int]:
+        """Where the passes end that read a row of this length.
+
+        Args:
+            known: How many ids are remembered.
+            length: How many there are.
+            first: Behind so many, logits are wanted for the first time. What follows are mostly drafted
+                tokens, so a state that has read no more is worth a pass.
+        """
+        if not self._plan.blocks and (known or length - first < _WHOLE):
+            yield from range(known + 1 if known else first, length)
+        elif self._plan.strategy == "states" and first - known >= _REPLAYED and first < length:
+            yield first
+        elif (switch := self.model.rope_switch) is not None and first <= switch < length:
+            yield switch
+        yield length
+
+    def _feed(self, cache: Memory, rows: Sequence[list[int]], fed: int, last: int) -> torch.Tensor:
         """One pass over the last ``fed`` ids of every row, after those that are cached."""
-        arguments = self._arguments(cache, rows, fed)
-        if "logits_to_keep" in self.model.forward_arguments:
+        arguments = pass_arguments(cache, rows, fed, device=self.model.device, takes=self._takes)
+        if "logits_to_keep" in self._takes:
             arguments["logits_to_keep"] = last
         try:
             with self.model.lock:
-                logits: torch.Tensor = self.model.model(**arguments, **cache.arguments()).logits
+                output = self.model.model(**arguments)
+            cache.passed(output)
+            logits: torch.Tensor = output.logits
         except Exception as error:
             raise GenerationError(
                 f"the forward pass of model {self.model.name!r} over {len(rows)} x {fed} tokens failed: "
@@ -103,15 +163,17 @@ class Session:
             )
         return logits
 
-    def _arguments(self, cache: RowCache, rows: Sequence[list[int]], fed: int) -> dict[str, Any]:
-        device = self.model.device
-        missing = [ids[kept:] for ids, kept in zip(rows, cache.lengths, strict=True)]
-        padded = [[0] * (fed - len(ids)) + ids for ids in missing]
-        arguments: dict[str, Any] = {"input_ids": torch.tensor(padded, device=device)}
-        if "position_ids" in self.model.forward_arguments:
-            positions = [[max(at, 0) for at in range(len(ids) - fed, len(ids))] for ids in rows]
-            arguments["position_ids"] = torch.tensor(positions, device=device)
-        taken = cache.extend([len(ids) for ids in rows], fed)
-        if not taken.all():
-            arguments["attention_mask"] = taken.long().to(device)
-        return arguments
+
+@dataclass
+class _Row:
+    """A row that shares no passes.
+
+    Attributes:
+        memory: What the model has of its ids.
+        ids: Those it was last given.
+        beyond: Whether they were read as a text that is longer than the model's switch.
+    """
+
+    memory: Memory
+    ids: list[int] = field(default_factory=list)
+    beyond: bool = False

@@ -1,51 +1,104 @@
-"""From one vocabulary to another. So far draft and assistants must share one; anything else is refused."""
+"""Which models share one vocabulary, and which must read each other's text in tokens of their own."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core.errors import VocabularyMismatchError
+from cosd_core.models.language_model import LanguageModel
 
 _PROBE = "The 3 quick\tfoxes aren't naïve:\n\n  x += 42; // 你好 🦊"
 """Text on which tokenizers of one vocabulary but different habits fall apart."""
 
 
-def shared_vocabulary(
-    tokenizers: Sequence[PreTrainedTokenizerBase], sizes: Sequence[int], names: Sequence[str]
-) -> int:
-    """The number of token ids that all models share.
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """How the vocabularies of a draft and its assistants fit together.
 
-    Two tokenizers are the same if their vocabularies and their encoding of a probe text are; sizes of
-    padded embedding matrices do not count.
+    Attributes:
+        vocabularies: Per model, the draft first, how many token ids take part. Models that share the draft's
+            vocabulary have as many as the smallest of them: embedding matrices may be padded.
+        differences: Per assistant, in words, how its tokens differ from the draft's; None if it shares them.
+        barred: Ids that models which share a vocabulary use for different special tokens: nobody writes them.
+    """
+
+    vocabularies: tuple[int, ...]
+    differences: tuple[str | None, ...]
+    barred: frozenset[int] = frozenset()
+
+    @property
+    def shared(self) -> bool:
+        """Whether all models have the draft's tokens."""
+        return not any(self.differences)
+
+
+def align(models: Sequence[LanguageModel]) -> Alignment:
+    """Compare the vocabularies of a draft and its assistants by what ids stand for and how a text is split.
+
+    Special and added tokens may differ, as they do between a base model and its fine-tunes, unless a model
+    could not end its texts then.
+    """
+    draft, *assistants = models
+    sharing, size, barred = [draft], draft.vocabulary_size, frozenset[int]()
+    differences = []
+    for assistant in assistants:
+        smallest = min(size, assistant.vocabulary_size)
+        difference, differing = _compare(draft.tokenizer, assistant.tokenizer)
+        if not difference:
+            ends = [
+                token
+                for model in (*sharing, assistant)
+                for token in model.eos_token_ids
+                if token < model.vocabulary_size
+            ]
+            if lost := [token for token in ends if token >= smallest or token in differing]:
+                difference = f"token {lost[0]}, which ends the texts of one, means nothing to the other"
+        if not difference:
+            sharing, size, barred = [*sharing, assistant], smallest, barred | differing
+        differences.append(difference)
+    return Alignment(
+        tuple(size if model in sharing else model.vocabulary_size for model in models),
+        tuple(differences),
+        frozenset(token for token in barred if token < size),
+    )
+
+
+def shared_vocabulary(models: Sequence[LanguageModel], what: str) -> int:
+    """The number of token ids that all models share, for what needs one vocabulary.
 
     Args:
-        tokenizers: The draft's, then every assistant's.
-        sizes: Per model the number of ids it scores.
-        names: Per model its name for messages.
+        models: The draft, then its assistants.
+        what: Who needs it, for the message.
 
     Raises:
         VocabularyMismatchError: With the first difference.
     """
-    draft = tokenizers[0]
-    for tokenizer, name in zip(tokenizers[1:], names[1:], strict=True):
-        if tokenizer is draft:
-            continue
-        if difference := _difference(draft, tokenizer):
+    alignment = align(models)
+    for difference, model in zip(alignment.differences, models[1:], strict=True):
+        if difference:
             raise VocabularyMismatchError(
-                f"draft {names[0]!r} and assistant {name!r} must share one tokenizer, but {difference}"
+                f"{what} needs models with one tokenizer: draft {models[0].name!r} and assistant "
+                f"{model.name!r} have two, {difference}"
             )
-    return min(sizes)
+    return alignment.vocabularies[0]
 
 
-def _difference(draft: Any, assistant: Any) -> str | None:
+def _compare(
+    draft: PreTrainedTokenizerBase, assistant: PreTrainedTokenizerBase
+) -> tuple[str | None, frozenset[int]]:
+    """How two vocabularies differ, in words, and if only special and added tokens do, the ids of these."""
+    if draft is assistant:
+        return None, frozenset()
     ours, theirs = draft.get_vocab(), assistant.get_vocab()
-    if ours != theirs:
-        token = min(token for token, _ in ours.items() ^ theirs.items())
+    differing = ours.items() ^ theirs.items()
+    added = {*draft.added_tokens_decoder, *assistant.added_tokens_decoder}
+    if words := [token for token, at in differing if at not in added]:
+        token = min(words)
         return (
             f"token {token!r} is {ours.get(token, 'unknown')} in the draft's vocabulary ({len(ours)} tokens) "
             f"and {theirs.get(token, 'unknown')} in the assistant's ({len(theirs)} tokens)"
-        )
+        ), frozenset()
     if draft.encode(_PROBE, add_special_tokens=False) != assistant.encode(_PROBE, add_special_tokens=False):
-        return "they split the same text into different tokens"
-    return None
+        return "they split the same text into different tokens", frozenset()
+    return None, frozenset(at for _, at in differing)

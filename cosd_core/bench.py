@@ -110,9 +110,12 @@ def _methods(
         f"{name}, fixed, K = {max_new_tokens} (the paper's)",
         fused(schedule="fixed", draft_length=max_new_tokens),
     )
-    for baseline in ("draft", "assistant", "average", "speculative"):
-        if baseline != "speculative" or len(decoder.assistants) == 1:
-            yield baseline, fused(verifier=baseline)
+    for baseline in ("draft", "assistant"):
+        yield baseline, fused(verifier=baseline)
+    if decoder.shares_vocabulary:
+        yield "average", fused(verifier="average")
+    if decoder.shares_vocabulary and len(decoder.assistants) == 1:
+        yield "speculative", fused(verifier="speculative")
 
 
 def _run(generations: Sequence[Generation]) -> _Run:

@@ -2,24 +2,21 @@
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from functools import cached_property, partial
+from functools import partial
 from os import PathLike
 from typing import Any, Self, overload
 
-from cosd_core.alignment import shared_vocabulary
+from cosd_core.alignment import align, shared_vocabulary
 from cosd_core.engine import Engine, Groups
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.loop import Batch
-from cosd_core.matcher import Matcher
 from cosd_core.models.language_model import LanguageModel
-from cosd_core.options import GenerationOptions, LoadingOptions, check_calibration
+from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.records import Chunk, Generation, Step, TracedToken
 from cosd_core.requests import Prompt, Request, is_one_prompt, read_prompts
-from cosd_core.row import Manner, Row
-from cosd_core.sampling import Sampler
+from cosd_core.rows import MakeRow, Rows, SharedRows, TranslatedRows
 from cosd_core.scheduling import Schedule, make_schedule
-from cosd_core.text import Detokenizer, TextBuffer
-from cosd_core.verifiers import Verifier, make_verifier
+from cosd_core.verifiers import Verifier, calibration_of, make_verifier
 
 ModelSource = str | PathLike[str] | LanguageModel
 """A hub id, the path of a folder, or a loaded model."""
@@ -50,7 +47,7 @@ class CoSDDecoder:
         draft: LanguageModel,
         assistant: LanguageModel | Sequence[LanguageModel],
         *,
-        verifier: str | Verifier = "rule",
+        verifier: str | Verifier | Sequence[str | Verifier] = "rule",
         schedule: str | Schedule = "adaptive",
         draft_length: int = 8,
         batch_size: int = 32,
@@ -60,7 +57,9 @@ class CoSDDecoder:
 
         Raises:
             InvalidOptionError: A part is of a wrong type or value.
-            VocabularyMismatchError: The models do not share one vocabulary.
+            UnsupportedModelError: A model is not causal, fails, or has a cache that is wrong.
+            VocabularyMismatchError: The models do not share one vocabulary and the verifier mixes their
+                distributions, or a tokenizer cannot be followed.
         """
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
         for role, model in [("draft", draft), *(("assistant", each) for each in assistants)]:
@@ -79,18 +78,21 @@ class CoSDDecoder:
         self.verifier = make_verifier(verifier)
         self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
-        self.calibration = check_calibration(calibration, len(self.models))
+        self.calibration = calibration_of(self.verifier, calibration, len(self.models))
         self.draft_length = draft_length
-        self.batch_size = batch_size if all(model.batchable for model in self.models) else 1
-        self._vocabulary = shared_vocabulary(
-            [model.tokenizer for model in self.models],
-            [model.vocabulary_size for model in self.models],
-            [model.name for model in self.models],
+        sharing = [model.batchable for model in self.models]  # all are probed now, not at their first token
+        self.batch_size = batch_size if any(sharing) else 1
+        self._alignment = align(self.models)
+        if self.verifier.needs_logits:
+            shared_vocabulary(self.models, f"verifier={self.verifier.name!r} mixes distributions and")
+        rows_of = SharedRows if self._alignment.shared else TranslatedRows
+        self._rows: Rows = rows_of(
+            self.models, self._alignment, self.verifier, draft_length=draft_length, lazy=self.schedule.lazy
         )
         self._open_batch = partial(
             Batch,
             models=self.models,
-            vocabulary=self._vocabulary,
+            vocabularies=self._alignment.vocabularies,
             verifier=self.verifier,
             schedule=self.schedule,
             calibration=self.calibration,
@@ -103,11 +105,13 @@ class CoSDDecoder:
         draft: ModelSource,
         assistant: ModelSource | Sequence[ModelSource],
         *,
-        verifier: str | Verifier = "rule",
+        verifier: str | Verifier | Sequence[str | Verifier] = "rule",
         schedule: str | Schedule = "adaptive",
         draft_length: int = 8,
         batch_size: int = 32,
         calibration: Sequence[float] | None = None,
+        draft_adapter: str | PathLike[str] | None = None,
+        assistant_adapter: str | PathLike[str] | Sequence[str | PathLike[str] | None] | None = None,
         **loading: Any,
     ) -> Self:
         """Load the models by hub id or path; the same name is loaded once.
@@ -116,28 +120,42 @@ class CoSDDecoder:
             draft: Hub id, path, or a loaded model.
             assistant: The same, or a list of them.
             verifier: A verifier, or ``"rule"``, ``"draft"``, ``"assistant"``, ``"speculative"`` or
-                ``"average"``.
+                ``"average"``; a list of them judges every assistant by its own.
             schedule: A schedule, or ``"adaptive"``, ``"fixed"``.
             draft_length: K, the most tokens per block.
             batch_size: The most prompts that are decoded together. Of one call, the others wait; async calls
                 that find no room open further batches, so memory grows with the calls under way.
-            calibration: One temperature per model, the draft's first; None: all 1. The verifier sees the
-                confidences at these temperatures; which token a model picks, and what ``"average"`` and
-                ``"speculative"`` make of the distributions, stays the same.
+            calibration: One temperature per model, the draft's first; None: those that the verifier was
+                learned at, or else all 1. It sees the confidences at these temperatures; which token a model
+                picks, and what ``"average"`` and ``"speculative"`` make of the distributions, stays the same.
+            draft_adapter: Hub id or path of a PEFT adapter (LoRA and its like) over the draft. Models of one
+                name share one copy of its weights, whichever adapters they have.
+            assistant_adapter: The same for the assistant, or a list with an entry per assistant; None: none.
             **loading: The fields of :class:`LoadingOptions`, for every model that is named. Models that
                 need different ones (two devices, say) are loaded by ``LanguageModel.from_pretrained``.
 
         Raises:
             InvalidOptionError: A part is of a wrong type or value, or an option unknown.
-            ModelLoadError: A model cannot be found or read.
-            UnsupportedModelError: A model cannot take part.
-            VocabularyMismatchError: The models do not share one vocabulary.
+            ModelLoadError: A model or an adapter cannot be found or read, or they do not fit.
+            MissingExtraError: An adapter or a quantisation needs a package that is not installed.
+            UnsupportedModelError: A model or an adapter cannot take part.
+            VocabularyMismatchError: The models do not share one vocabulary and the verifier mixes their
+                distributions, or a tokenizer cannot be followed.
         """
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
         asks_for_nothing = LoadingOptions(**loading) == LoadingOptions()
+        adapters = (draft_adapter or None, *check_adapters(assistant_adapter, len(assistants)))
+        for at, (each, adapter) in enumerate(zip((draft, *assistants), adapters, strict=True)):
+            if adapter is not None and not isinstance(each, str | PathLike):
+                option = "assistant_adapter" if at else "draft_adapter"
+                raise InvalidOptionError(
+                    f"{option}={quoted(adapter)} given, but the model is loaded already: name its base"
+                )
         models = [
-            LanguageModel.from_pretrained(each, **loading) if isinstance(each, str | PathLike) else each
-            for each in (draft, *assistants)
+            LanguageModel.from_pretrained(each, adapter=adapter, **loading)
+            if isinstance(each, str | PathLike)
+            else each
+            for each, adapter in zip((draft, *assistants), adapters, strict=True)
         ]
         if models == [draft, *assistants] and not asks_for_nothing:
             raise InvalidOptionError(f"{', '.join(loading)} given, but every model is loaded already")
@@ -228,43 +246,28 @@ class CoSDDecoder:
         """The draft, then the assistants."""
         return (self.draft, *self.assistants)
 
-    @cached_property
-    def _eos_token_ids(self) -> frozenset[int]:
-        """An end-of-sequence token of one model is one for all."""
-        return frozenset().union(*(model.eos_token_ids for model in self.models))
-
-    def _manner(self, options: GenerationOptions) -> Manner:
-        named = options.eos_token_id
-        eos = self._eos_token_ids if named is None else frozenset(named)
-        matcher = None
-        if options.grammar is not None:
-            matcher = Matcher(options.grammar, self.draft.tokenizer, self._vocabulary, eos)
-        return Manner(self.verifier, self.draft_length, self.schedule.lazy, eos, matcher)
+    @property
+    def shares_vocabulary(self) -> bool:
+        """Whether all models have the draft's tokens; if not, they are compared by text."""
+        return self._alignment.shared
 
     def _read(self, prompts: Prompt | Sequence[Prompt], options: Mapping[str, Any]) -> Groups:
         wanted = GenerationOptions(**options)
-        requests = read_prompts(prompts, wanted, self.models, self._vocabulary)
-        return self._groups(requests, self._manner(wanted))
+        requests = read_prompts(prompts, wanted, self.models, self._alignment)
+        return self._groups(requests, self._rows.begin(wanted))
 
-    def _groups(self, requests: Sequence[Request], manner: Manner) -> Groups:
+    def _groups(self, requests: Sequence[Request], make: MakeRow) -> Groups:
         numbered = list(enumerate(requests))
         if len(numbered) > self.batch_size:
             # Neighbours of like length waste little on padding, and tend to end together.
             numbered.sort(key=lambda entry: len(entry[1].ids))
         for start in range(0, len(numbered), self.batch_size):
             group = numbered[start : start + self.batch_size]
-            yield [self._row(index, request, manner) for index, request in group]
+            yield [make(index, request) for index, request in group]
 
     def _decode(self, groups: Groups) -> Generator[Step, None, None]:
         for rows in groups:
             yield from self._open_batch(rows).rounds()
-
-    def _row(self, index: int, request: Request, manner: Manner) -> Row:
-        detokenizer = Detokenizer(self.draft.tokenizer, request.ids, request.visible)
-        buffer = TextBuffer(detokenizer, request.options.stop)
-        matcher = manner.matcher.copy() if manner.matcher else None
-        sampler = Sampler(request.options, manner.eos_token_ids, len(request.ids), matcher)
-        return Row(index, request, manner, buffer, sampler)
 
 
 class _Chunker:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cosd_core.alignment import align
 from cosd_core.errors import ContextOverflowError, InvalidPromptError, TrainingDataError, quoted
 from cosd_core.lessons import Lesson
 from cosd_core.models.language_model import LanguageModel
@@ -52,6 +53,7 @@ class Reader:
         """
         self._models = models
         self._vocabulary = vocabulary
+        self._alignment = align(models)
         self._ends = frozenset().union(*(model.eos_token_ids for model in models))
         own = models[0].tokenizer.eos_token_id
         end = min(self._ends, default=None) if own is None else own
@@ -77,7 +79,7 @@ class Reader:
 
     def _prompts(self, lesson: Lesson, room: int, *, truncation: bool = False) -> tuple[tuple[int, ...], ...]:
         options = GenerationOptions(max_new_tokens=room, truncation=truncation)
-        [request] = read_prompts([lesson.prompt], options, self._models, self._vocabulary)
+        [request] = read_prompts([lesson.prompt], options, self._models, self._alignment)
         return request.prompts
 
     def _truth(self, lesson: Lesson) -> tuple[int, ...]:

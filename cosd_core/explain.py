@@ -6,7 +6,7 @@ marks and cards, stays out of what a reader of a page selects and copies.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import blake2s
 from html import escape
@@ -48,6 +48,7 @@ class _Piece:
         ends: Whether this is the end-of-sequence token.
         rank: The assistant, counted from 1, or 0 where there is only one.
         name: What that assistant is called, or nothing where there is only one or no name is known.
+        theirs: What the assistant would have written, as far as it is known.
         reason: Why it stands here.
     """
 
@@ -58,6 +59,7 @@ class _Piece:
     ends: bool
     rank: int
     name: str
+    theirs: str | None
     reason: str
 
     @property
@@ -165,17 +167,32 @@ def to_html_fragment(generation: Generation, *, models: Sequence[str] = ()) -> s
 
 def _pieces(generation: Generation, models: Sequence[str] = ()) -> Iterator[_Piece]:
     """Tell the tokens apart, and cut their texts where the answer ends."""
-    room, last = len(generation.text), len(generation.tokens) - 1
+    tokens = _replacements_in_one(generation.tokens)
+    room, last = len(generation.text), len(tokens) - 1
     by_token = generation.finish_reason == "stop" and generation.stop_sequence is None
-    several = len(models) > 2 or any(token.assistant_index for token in generation.tokens)
-    for at, token in enumerate(generation.tokens):
+    several = len(models) > 2 or any(token.assistant_index for token in tokens)
+    for at, token in enumerate(tokens):
         text, cut = token.text[:room], token.text[room:]
         room -= len(text)
         rank = token.assistant_index + 1 if several and token.assistant_index is not None else 0
         name = _short(models[rank]) if 0 < rank < len(models) else ""
         fate = _fate(token)
         reason = _reason(generation.verifier, token, fate)
-        yield _Piece(token, text, cut, fate, by_token and at == last, rank, name, reason)
+        # What a mixture picks need not be what the assistant itself would write.
+        own = fate == "agreed" or token.id == token.assistant_id or not generation.verifier.needs_logits
+        theirs = token.other_text if fate == "disputed" else token.text if own else None
+        yield _Piece(token, text, cut, fate, by_token and at == last, rank, name, theirs, reason)
+
+
+def _replacements_in_one(tokens: Sequence[TracedToken]) -> list[TracedToken]:
+    """What an assistant wrote may be several of the draft's tokens: they have one story."""
+    joined: list[TracedToken] = []
+    for token in tokens:
+        if token.source == "assistant" and token.other_text == "":
+            joined[-1] = replace(joined[-1], text=joined[-1].text + token.text)
+        else:
+            joined.append(token)
+    return joined
 
 
 def _fate(token: TracedToken) -> Fate:
@@ -290,8 +307,7 @@ def _card_html(piece: _Piece) -> str:
     won = piece.fate == "replaced"
     rows = _row_html("draft", _quote(other if won else token.text, token.draft_id), "p", token.p, lost=won)
     if token.q is not None and token.assistant_id is not None:
-        theirs = token.text if token.assistant_id == token.id else other if not won else None
-        chip = _quote(theirs, token.assistant_id)
+        chip = _quote(piece.theirs, token.assistant_id)
         rows += _row_html(piece.assistant, chip, "q", token.q, lost=piece.fate == "disputed")
     notes = "".join(f"<em>{escape(note)}</em>" for note in _notes(piece))
     return f"<b>{heads[piece.fate]}</b>{rows}<em>{escape(piece.reason)}</em>{notes}"

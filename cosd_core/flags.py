@@ -1,6 +1,7 @@
 """Turns the fields of :class:`Settings` into flags of a command, so that each is described once."""
 
 import inspect
+import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, get_args, get_origin
@@ -8,19 +9,29 @@ from typing import Any, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.settings import Settings
 
 _NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
-_UNWRITABLE = {"grammar", "logits_processor", "quantization_config"}
+_UNWRITABLE = {"grammar", "logits_processor"}
 """Fields whose values cannot be written as words."""
+
+_JSON = ("quantization_config",)
+"""Fields that are written as JSON."""
 
 _SEVERAL: dict[str, Any] = {
     "assistant_model": list[str],
+    "assistant_adapter": list[str],
+    "verifier": list[str],
+    "tree_path": list[str],
     "stop": list[str],
     "eos_token_id": list[int],
     "calibration": list[float],
 }
 """Fields that take several words, each after a flag of its own."""
+
+_ONE_OR_SEVERAL = ("verifier", "tree_path")
+"""Of these, one word is for all assistants, and several are one for each."""
 
 
 def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -34,6 +45,12 @@ def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..
         @wraps(command)
         def run(**arguments: Any) -> None:
             given = {name: arguments.pop(name) for name in names}
+            for name in _ONE_OR_SEVERAL:
+                if len(given.get(name) or ()) == 1:
+                    [given[name]] = given[name]
+            for name in _JSON:
+                if given.get(name):
+                    given[name] = _read_json(name, given[name])
             command(
                 settings={name: each for name, each in given.items() if each not in (None, [])}, **arguments
             )
@@ -58,8 +75,15 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         help=f"{field.description}{default}",
         show_default=False,
     )
-    kind = _SEVERAL.get(name) or _plain_type(field.annotation)
+    kind = str if name in _JSON else _SEVERAL.get(name) or _plain_type(field.annotation)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+
+
+def _read_json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidOptionError(f"{name}={quoted(text)} should be JSON: {quoted(error)}") from None
 
 
 def _plain_type(annotation: Any) -> type:

@@ -24,10 +24,10 @@ from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import ChatOptions, LoadingOptions, in_one_line, unknown_option
 from cosd_core.records import Chunk, Generation
 from cosd_core.scheduling import Schedule
-from cosd_core.settings import Settings
-from cosd_core.verifiers import Verifier
+from cosd_core.settings import MODELS, Settings, names_of
+from cosd_core.verifiers import PanelVerifier, Verifier
 
-_LOADING = frozenset((*LoadingOptions.model_fields, "draft_model", "assistant_model"))
+_LOADING = frozenset((*LoadingOptions.model_fields, *MODELS))
 """What cannot be changed for one call."""
 
 OF_THE_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")
@@ -125,8 +125,7 @@ class Front(Settings):
 
     @property
     def _names(self) -> list[str]:
-        models = self._named_models
-        return [model.name if isinstance(model, LanguageModel) else str(model) for model in models]
+        return names_of({name: getattr(self, name) for name in MODELS})
 
     @property
     def _named_models(self) -> list[Any]:
@@ -326,6 +325,8 @@ def plain(value: Any) -> Any:
             return {str(key): plain(each) for key, each in value.items()}
         case LanguageModel():
             return {"object": f"{value.name}#{_mark(value)}"}
+        case PanelVerifier():
+            return {**value.to_dict(), "members": plain(value.members)}
         case Verifier() | Schedule() if type(value).__module__.startswith("cosd_core."):
             return value.to_dict()
         case Verifier() | Schedule():  # what a user's own says of itself may leave out its settings

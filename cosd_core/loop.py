@@ -30,7 +30,7 @@ class Batch:
         rows: Sequence[Row],
         *,
         models: Sequence[LanguageModel],
-        vocabulary: int,
+        vocabularies: Sequence[int],
         verifier: Verifier,
         schedule: Schedule,
         calibration: Sequence[float],
@@ -40,13 +40,16 @@ class Batch:
         Args:
             rows: What is to be decoded.
             models: The draft, then the assistants.
-            vocabulary: The number of token ids that they share.
+            vocabularies: How many token ids of each take part.
             verifier: Who judges.
             schedule: How far to draft.
             calibration: The temperature of every model's confidences.
         """
         self.rows = list(rows)
-        self._draft, *self._assistants = [Session(model, vocabulary=vocabulary) for model in models]
+        self._draft, *self._assistants = [
+            Session(model, vocabulary=vocabulary)
+            for model, vocabulary in zip(models, vocabularies, strict=True)
+        ]
         self._known = 0  # so many have been through a round
         self._pace = schedule.pace(len(rows), verifier.can_replace)
         self._news: list[Callable[[], None]] = []  # what the pace has not been told yet
@@ -99,6 +102,8 @@ class Batch:
             self._ask()
         for row in self.rows:
             row.judge()
+        while any(row.question for row in self.rows):
+            self._ask_on()
         steps = [row.commit() for row in self.rows]
         self._known = len(self.rows)
         self._news += [partial(self._pace.judged, step) for step in steps]
@@ -121,19 +126,41 @@ class Batch:
     def _ask(self) -> None:
         """Let every assistant look at all places of the blocks, and one ahead, in one pass."""
         started = time.perf_counter()
-        last = max(len(row.block) + 1 for row in self.rows if row.asks)
-        # Assistants on different devices run side by side: all passes start before the first answer is read.
-        logits = [
-            assistant.logits([row.seen_by(at) for row in self.rows], last=last)
-            for at, assistant in enumerate(self._assistants)
+        spots = [
+            [row.spots(at) if row.asks else [] for row in self.rows] for at in range(len(self._assistants))
         ]
+        # Assistants on different devices run side by side: all passes start before the first answer is read.
+        logits = {
+            at: assistant.logits([row.seen_by(at) for row in self.rows], last=max(map(len, spots[at])))
+            for at, assistant in enumerate(self._assistants)
+            if any(spots[at])
+        }
+        silence: list[list[Prediction]] = [[] for _ in self.rows]
         answers = [
-            self._predict(each, [row.spots(at) if row.asks else [] for row in self.rows], f"assistant {at}")
-            for at, each in enumerate(logits)
+            self._predict(logits[at], spots[at], f"assistant {at}") if at in logits else silence
+            for at in range(len(self._assistants))
         ]
         for row, *opinions in zip(self.rows, *answers, strict=True):
             if row.asks:
-                row.hear(list(zip(*opinions, strict=True)))
+                row.hear(opinions)
+        self._pace.asked(time.perf_counter() - started)
+
+    def _ask_on(self) -> None:
+        """Let every assistant write one more token where a row wants to hear it out."""
+        started = time.perf_counter()
+        for at, assistant in enumerate(self._assistants):
+            questions = [row.question for row in self.rows]
+            spots = [[each.spot] if each and each.assistant == at else [] for each in questions]
+            if not any(spots):
+                continue
+            ids = [
+                list(spot[0].ids) if spot else row.seen_by(at)
+                for row, spot in zip(self.rows, spots, strict=True)
+            ]
+            answers = self._predict(assistant.logits(ids, last=1), spots, f"assistant {at}")
+            for row, answer in zip(self.rows, answers, strict=True):
+                if answer:
+                    row.answer(answer[0])
         self._pace.asked(time.perf_counter() - started)
 
     def _predict(

@@ -54,8 +54,11 @@ class Verdict:
 class TracedToken:
     """One token of the text and how it came about.
 
+    Where an assistant has other tokens than the draft, what it writes may be several tokens of the draft's;
+    all carry the p and q that decided. `docs/different-tokenizers.md` says what p and q are then.
+
     Attributes:
-        id: The token id in the shared vocabulary.
+        id: The token id in the draft's vocabulary.
         text: What the token adds to the text. Empty for special tokens and for a token that ends inside a
             UTF-8 character; the token that completes the character carries it whole.
         source: Who wrote it.
@@ -65,9 +68,11 @@ class TracedToken:
         p: Confidence of the draft in ``draft_id``.
         q: Confidence of the assistant in ``assistant_id``. None where the assistant was not asked.
         draft_id: What the draft proposed here.
-        assistant_id: What the assistant would have written here. None where it was not asked.
+        assistant_id: What the assistant would have written here, in its own vocabulary. None where it was not
+            asked.
         other_text: The text of the token that lost: the draft's where it was replaced, the assistant's
-            where it disagreed in vain, the name of a special token. None where nobody disagreed.
+            where it disagreed in vain, the name of a special token. None where nobody disagreed. Empty in
+            the further tokens of one replacement.
     """
 
     id: int
@@ -87,9 +92,10 @@ class Stats:
 
     Attributes:
         rounds: Draft blocks written and judged.
+        tokens: Tokens of the text; ``kept + replaced`` where all models share one vocabulary.
         drafted: Tokens the draft proposed; always ``kept + replaced + discarded``.
         kept: Draft tokens that stand in the text.
-        replaced: Draft tokens whose place an assistant's token took.
+        replaced: Draft tokens whose place an assistant's words took.
         discarded: Draft tokens thrown away because something before them changed or ended the text, or
             because another text of the batch failed and the block was drafted again.
         draft_passes: Forward passes of the draft model for this text, one per drafted token.
@@ -99,6 +105,7 @@ class Stats:
     """
 
     rounds: int
+    tokens: int
     drafted: int
     kept: int
     replaced: int
@@ -116,7 +123,7 @@ class Stats:
     @property
     def tokens_per_second(self) -> float:
         """Tokens of the text per second of wall time."""
-        return (self.kept + self.replaced) / self.seconds if self.seconds else 0.0
+        return self.tokens / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, the derived ones too, as plain numbers."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import cast
 
+from cosd_core.alignment import Alignment
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt, render
 from cosd_core.errors import ContextOverflowError, InvalidPromptError, quoted
@@ -49,9 +50,11 @@ def read_prompts(
     prompts: Prompt | Sequence[Prompt],
     options: GenerationOptions,
     models: Sequence[LanguageModel],
-    vocabulary: int,
+    alignment: Alignment,
 ) -> list[Request]:
-    """Check one prompt or a list of them before any work is done. The first model's tokenizer reads text.
+    """Check one prompt or a list of them before any work is done.
+
+    The first model's tokenizer reads text for all that share its vocabulary; token ids are its own.
 
     Raises:
         InvalidPromptError: A prompt is empty, of a wrong type, or holds ids outside the vocabulary.
@@ -69,13 +72,16 @@ def read_prompts(
         raise InvalidPromptError(
             "the prompt is empty: give text, token ids, or a list with at least one prompt"
         )
-    requests = [_read(prompt, options, models, vocabulary) for prompt in prompts]
-    check_processors(options.logits_processor, requests[0].ids, vocabulary, models[0].device)
+    requests = [_read(prompt, options, models, alignment) for prompt in prompts]
+    for model, ids, vocabulary in zip(models, requests[0].prompts, alignment.vocabularies, strict=True):
+        check_processors(options.logits_processor, ids, vocabulary, model.device)
+        if alignment.shared:
+            break
     return requests
 
 
 def _read(
-    prompt: object, options: GenerationOptions, models: Sequence[LanguageModel], vocabulary: int
+    prompt: object, options: GenerationOptions, models: Sequence[LanguageModel], alignment: Alignment
 ) -> Request:
     if isinstance(prompt, Chat):
         prompt = render(prompt, models)
@@ -87,29 +93,42 @@ def _read(
         options = options.model_copy(update={"stop": options.stop + prompt.stop})
         read = Request(prompt.text, prompt.ids, options, prompt.format.visible_tokens)
     elif isinstance(prompt, str):
-        read = Request(prompt, (_encode(prompt, options, models[0]),) * len(models), options)
+        read = Request(prompt, _encode(prompt, options, models, alignment), options)
     elif isinstance(prompt, (list, tuple)) and all(_is_id(entry) for entry in prompt):
-        _check_ids(prompt, vocabulary)
-        read = Request(models[0].decode(prompt), (tuple(prompt),) * len(models), options)
+        _check_ids(prompt, alignment.vocabularies[0])
+        text = models[0].decode(prompt)
+        read = Request(text, (tuple(prompt),) * len(models), options)
+        if not alignment.shared:
+            others = _encode(models[0].decode(prompt, skip_special_tokens=True), options, models, alignment)
+            read = replace(read, prompts=(tuple(prompt), *others[1:]))
     else:
         raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {quoted(prompt)}")
     if not all(read.prompts):
         raise InvalidPromptError(f"prompt {quoted(prompt)} is empty: it should hold at least one token")
-    for ids in read.prompts:
+    for ids, vocabulary in zip(read.prompts, alignment.vocabularies, strict=True):
         _check_ids(ids, vocabulary)
-    read = replace(read, prompts=_fit(read.prompts, options, models))
-    _check_rope(read.prompts, options.max_new_tokens, models)
-    return read
+    return replace(read, prompts=_fit(read.prompts, options, models))
 
 
-def _encode(prompt: str, options: GenerationOptions, reader: LanguageModel) -> tuple[int, ...]:
+def _encode(
+    prompt: str, options: GenerationOptions, models: Sequence[LanguageModel], alignment: Alignment
+) -> tuple[tuple[int, ...], ...]:
+    """A text as every model reads it; those that share the draft's vocabulary read it as the draft does."""
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise InvalidPromptError(
             f"prompt {quoted(prompt)} is no text: it holds half a surrogate pair"
         ) from error
-    return tuple(reader.encode(prompt, add_special_tokens=options.add_special_tokens)) if prompt else ()
+    if not prompt:
+        return ((),) * len(models)
+    readers = [
+        model if difference else models[0]
+        for model, difference in zip(models, (None, *alignment.differences), strict=True)
+    ]
+    special = options.add_special_tokens
+    known = {reader: tuple(reader.encode(prompt, add_special_tokens=special)) for reader in set(readers)}
+    return tuple(known[reader] for reader in readers)
 
 
 def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
@@ -117,19 +136,6 @@ def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
         raise InvalidPromptError(
             f"the prompt holds token id {quoted(unknown[0])}, outside the vocabulary of {vocabulary} tokens"
         )
-
-
-def _check_rope(
-    prompts: Sequence[Sequence[int]], max_new_tokens: int, models: Sequence[LanguageModel]
-) -> None:
-    """Refuse to cross the length at which a model encodes anew the positions that it has cached."""
-    for model, ids in zip(models, prompts, strict=True):
-        length, switch = len(ids), model.rope_switch
-        if switch is not None and length <= switch < length + max_new_tokens:
-            raise ContextOverflowError(
-                f"prompt ({length} tokens) and max_new_tokens={max_new_tokens} cross the length of {switch} "
-                f"tokens at which model {model.name!r} changes its rotary embedding; stay on one side of it"
-            )
 
 
 def _fit(

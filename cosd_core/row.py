@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 
+from cosd_core.inquiry import Question
 from cosd_core.matcher import Matcher
 from cosd_core.records import (
     FinishReason,
@@ -47,8 +48,10 @@ class Row:
 
     Attributes:
         ids: Prompt, text and the block under way.
-        block: What the draft proposed in this round.
+        block: What the draft proposed and nobody has judged.
         finished: Why the text ended, or None while it goes on.
+        question: What must be known before the row is judged. Where all models share one vocabulary that is
+            nothing.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Row:
         self.ids = list(request.ids)
         self.block: list[Prediction] = []
         self.finished: FinishReason | None = None
+        self.question: Question | None = None
         self._index = index
         self._request = request
         self._manner = manner
@@ -68,6 +72,7 @@ class Row:
         self._tokens: list[TracedToken] = []
         self._started = time.perf_counter()
         self._rounds = self._drafted = self._draft_passes = self._assistant_passes = 0
+        self._kept = self._replaced = self._skipped = 0
 
     # What the loop asks of it
 
@@ -125,11 +130,16 @@ class Row:
             verdict = self._verdict()
             self._settled = verdict if verdict.replacement else None
 
-    def hear(self, opinions: Sequence[Opinions]) -> None:
-        """Take the assistants' opinions on every place of :meth:`spots`."""
+    def hear(self, opinions: Sequence[Sequence[Prediction]]) -> None:
+        """Take every assistant's opinions on the places of its :meth:`spots`."""
         self._assistant_passes += 1
-        self._opinions = list(opinions[:-1])
-        self._foreseen = opinions[-1] if self._manner.lazy else None
+        *known, foreseen = zip(*opinions, strict=True)
+        self._opinions = list(known)
+        self._foreseen = foreseen if self._manner.lazy else None
+
+    def answer(self, prediction: Prediction) -> None:
+        """Take what an assistant said to :attr:`question`."""
+        raise NotImplementedError("a row with one vocabulary asks nothing")
 
     def judge(self) -> None:
         """Settle what of the block stands."""
@@ -179,23 +189,34 @@ class Row:
         """Append the tokens that stand, up to whatever ends the text."""
         for place in range(verdict.kept + (verdict.replacement is not None)):
             replacement = verdict.replacement if place == verdict.kept else None
-            token = _trace(self.block[place], self._opinions[place], replacement, self._buffer)
-            self._tokens.append(token)
-            self.ids.append(token.id)
-            if self._buffer.stop_sequence is not None or self._sampler.is_over(self.ids, len(self.ids)):
-                self.finished = "stop"
-            elif len(self._tokens) == self._request.options.max_new_tokens:
-                self.finished = "length"
+            self._append(_trace(self.block[place], self._opinions[place], replacement, self._buffer))
+            self._skipped += self._opinions[place] is None
+            self._kept += replacement is None
+            self._replaced += replacement is not None
             if self.finished:
-                self._tokens[-1] = replace(token, text=token.text + self._buffer.close())
-                if self._buffer.stop_sequence is not None:
-                    self.finished = "stop"
                 return
+
+    def _append(self, token: TracedToken) -> None:
+        """Put a token whose text the buffer has into the text, and finish if it ends it."""
+        self._tokens.append(token)
+        self.ids.append(token.id)
+        if self._buffer.stop_sequence is not None or self._sampler.is_over(self.ids, len(self.ids)):
+            self.finished = "stop"
+        elif len(self._tokens) == self._request.options.max_new_tokens:
+            self.finished = "length"
+        if self.finished:
+            self._finish(self.finished)
+
+    def _finish(self, reason: FinishReason) -> None:
+        """End the text. What was held back for want of a whole character is the last token's."""
+        self.finished = reason
+        if rest := self._buffer.close():
+            self._tokens[-1] = replace(self._tokens[-1], text=self._tokens[-1].text + rest)
+        if self._buffer.stop_sequence is not None:
+            self.finished = "stop"
 
     def _generation(self) -> Generation:
         assert self.finished is not None
-        kept = sum(token.source == "draft" for token in self._tokens)
-        replaced = len(self._tokens) - kept
         return Generation(
             text=self._buffer.text,
             token_ids=tuple(token.id for token in self._tokens),
@@ -207,12 +228,13 @@ class Row:
             stats=Stats(
                 rounds=self._rounds,
                 drafted=self._drafted,
-                kept=kept,
-                replaced=replaced,
-                discarded=self._drafted - kept - replaced,
+                tokens=len(self._tokens),
+                kept=self._kept,
+                replaced=self._replaced,
+                discarded=self._drafted - self._kept - self._replaced,
                 draft_passes=self._draft_passes,
                 assistant_passes=self._assistant_passes,
-                assistant_skipped=sum(token.q is None for token in self._tokens),
+                assistant_skipped=self._skipped,
                 seconds=time.perf_counter() - self._started,
             ),
             verifier=self._manner.verifier,

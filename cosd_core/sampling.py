@@ -9,7 +9,7 @@ same at every sampling setting; calibration shapes the confidence, and never whi
 import io
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,11 +56,23 @@ class Sampler:
         eos_token_ids: frozenset[int],
         prompt_length: int,
         matcher: Matcher | None = None,
+        admitted: torch.Tensor | None = None,
     ) -> None:
+        """Begin after a prompt.
+
+        Args:
+            options: What the user asks for.
+            eos_token_ids: The tokens that end a text.
+            prompt_length: In tokens.
+            matcher: The start of the text's grammar, if it has one.
+            admitted: Which tokens may be picked at all, bool, ``[vocabulary]``; None: all.
+        """
         self.options = options
         self.prompt_length = prompt_length
         self._eos_token_ids = eos_token_ids
         self._matcher = matcher
+        self._admitted = admitted
+        self._written: Callable[[int], int] | None = None
         self._seed = Random().getrandbits(64) if options.seed is None else options.seed
         self._streams: dict[str, tuple[Random, list[float]]] = {}
 
@@ -68,6 +80,27 @@ class Sampler:
         """The same text and random numbers as a model sees them whose prompt is of another length."""
         other = copy(self)
         other.prompt_length = prompt_length
+        return other
+
+    def for_reader(
+        self,
+        eos_token_ids: frozenset[int],
+        prompt_length: int,
+        matcher: Matcher | None,
+        admitted: torch.Tensor,
+        written: Callable[[int], int],
+    ) -> "Sampler":
+        """The same text and random numbers for a model that has other tokens.
+
+        Args:
+            eos_token_ids: Its own.
+            prompt_length: As it sees the prompt.
+            matcher: The grammar in its tokens.
+            admitted: Which of its tokens may be picked.
+            written: How many tokens of the draft lie before a place, given by a length in its own tokens.
+        """
+        other = Sampler(self.options, eos_token_ids, prompt_length, matcher, admitted)
+        other._seed, other._written = self._seed, written
         return other
 
     @property
@@ -115,10 +148,13 @@ class Sampler:
 
     def allowed(self, ids: Sequence[int], length: int, vocabulary: int) -> torch.Tensor | None:
         """The hard mask after ``ids[:length]``, bool, ``[vocabulary]``; None where every token may follow."""
-        mask = None
+        mask = self._admitted
         if self._matcher is not None and not self.is_over(ids, length):
             mask = self._matcher.allowed(ids[self.prompt_length : length])
-        if length - self.prompt_length >= self.options.min_new_tokens:
+            if self._admitted is not None and (both := mask & self._admitted).any():
+                mask = both
+        written = self._written(length) if self._written else length - self.prompt_length
+        if written >= self.options.min_new_tokens:
             return mask
         longer = torch.ones(vocabulary, dtype=torch.bool) if mask is None else mask.clone()
         longer[[token for token in self._eos_token_ids if token < vocabulary]] = False

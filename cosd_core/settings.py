@@ -10,10 +10,24 @@ from pydantic import BeforeValidator, Field
 
 from cosd_core.decoding import CoSDDecoder, ModelSource
 from cosd_core.errors import CoSDError, EvaluationFileError, InvalidOptionError, quoted
-from cosd_core.models.language_model import known_context_length, known_to_chat
-from cosd_core.options import GenerationOptions, LoadingOptions, check_calibration
+from cosd_core.models.language_model import (
+    LanguageModel,
+    known_context_length,
+    known_to_chat,
+    with_adapter,
+    without_adapter,
+)
+from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.scheduling import Schedule, make_schedule
-from cosd_core.verifiers import AverageVerifier, RuleVerifier, TreeVerifier, Verifier, make_verifier
+from cosd_core.verifiers import (
+    AverageVerifier,
+    PanelVerifier,
+    RuleVerifier,
+    TreeVerifier,
+    Verifier,
+    calibration_of,
+    make_verifier,
+)
 
 _BELONGS_TO = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
 """Which verifier a setting is for."""
@@ -26,7 +40,7 @@ def _as_source(value: object) -> object:
 
 
 def _as_verifier(value: object) -> object:
-    return make_verifier(value) if isinstance(value, Mapping) else value
+    return make_verifier(value) if isinstance(value, (Mapping, list, tuple)) else value
 
 
 def _as_schedule(value: object) -> object:
@@ -39,6 +53,9 @@ def _as_numbers(value: object) -> object:
 
 Source = Annotated[ModelSource, BeforeValidator(_as_source)]
 
+
+MODELS = ("draft_model", "assistant_model", "draft_adapter", "assistant_adapter")
+"""The settings that say which models these are."""
 
 METHOD = (
     *("verifier", "alpha", "beta", "tree_path", "weight", "calibration"),
@@ -58,12 +75,21 @@ class Settings(LoadingOptions, GenerationOptions):
     assistant_model: Source | list[Source] = Field(
         description="The model that judges and corrects: hub id or path. Several are possible."
     )
-    verifier: Annotated[str | Verifier, BeforeValidator(_as_verifier)] = Field(
-        "rule", description="rule, tree, draft, assistant, speculative or average."
+    draft_adapter: str | None = Field(
+        None, description="A PEFT adapter (LoRA and its like) over the draft: hub id or path."
+    )
+    assistant_adapter: str | list[str | None] | None = Field(
+        None, description="The same for the assistant; for several, one each, empty for none."
+    )
+    verifier: Annotated[str | Verifier | list[str | Verifier], BeforeValidator(_as_verifier)] = Field(
+        "rule",
+        description="rule, tree, draft, assistant, speculative or average. Several: one per assistant.",
     )
     alpha: float = Field(0.5, description="rule: below this confidence the draft counts as unsure.")
     beta: float = Field(0.5, description="rule: how sure the assistant must be, relative to the draft.")
-    tree_path: str | None = Field(None, description="tree: a file that TreeVerifier.save wrote.")
+    tree_path: str | list[str] | None = Field(
+        None, description="tree: a file that TreeVerifier.save wrote. Several: one per assistant."
+    )
     weight: float = Field(0.5, description="average: the draft's share of the mixture.")
     schedule: Annotated[str | Schedule, BeforeValidator(_as_schedule)] = Field(
         "adaptive", description="adaptive asks only where it matters; fixed is the paper's loop."
@@ -77,6 +103,8 @@ class Settings(LoadingOptions, GenerationOptions):
     def model_post_init(self, context: Any) -> None:
         """Refuse a method that cannot be, before any model is loaded."""
         super().model_post_init(context)
+        assistants = len(self.assistant_model) if isinstance(self.assistant_model, list) else 1
+        check_adapters(self.assistant_adapter, assistants)
         self.method()
 
     def decoder(self) -> CoSDDecoder:
@@ -92,6 +120,8 @@ class Settings(LoadingOptions, GenerationOptions):
         return {
             "draft": self.draft_model,
             "assistant": self.assistant_model,
+            "draft_adapter": self.draft_adapter,
+            "assistant_adapter": self.assistant_adapter,
             **self._part(LoadingOptions),
         }
 
@@ -101,13 +131,15 @@ class Settings(LoadingOptions, GenerationOptions):
         Raises:
             CoSDError: A value is wrong, or a tree file cannot be read.
         """
-        assistants = self.assistant_model if isinstance(self.assistant_model, list) else [None]
+        assistants = len(self.assistant_model) if isinstance(self.assistant_model, list) else 1
+        verifier = self._verifier()
+        verifier.check(assistants)
         return {
-            "verifier": self._verifier(),
+            "verifier": verifier,
             "schedule": make_schedule(self.schedule),
             "draft_length": self.draft_length,
             "batch_size": self.batch_size,
-            "calibration": check_calibration(self.calibration, 1 + len(assistants)),
+            "calibration": calibration_of(verifier, self.calibration, 1 + assistants),
         }
 
     def known_context_length(self) -> int | None:
@@ -121,7 +153,8 @@ class Settings(LoadingOptions, GenerationOptions):
 
     def known_to_chat(self) -> bool | None:
         """Whether the draft has a chat template, as far as it is known without loading it."""
-        return known_to_chat(self.draft_model, LoadingOptions(**self._part(LoadingOptions)))
+        loading = LoadingOptions(**self._part(LoadingOptions))
+        return known_to_chat(self.draft_model, loading, adapter=self.draft_adapter)
 
     def generation_options(self) -> dict[str, Any]:
         """The arguments of :meth:`CoSDDecoder.generate`."""
@@ -143,7 +176,9 @@ class Settings(LoadingOptions, GenerationOptions):
                 return RuleVerifier(self.alpha, self.beta)
             case AverageVerifier.name:
                 return AverageVerifier(self.weight)
-            case TreeVerifier.name if self.tree_path is not None:
+            case TreeVerifier.name if isinstance(self.tree_path, list) and self.tree_path:
+                return PanelVerifier(list(map(_tree, self.tree_path)))
+            case TreeVerifier.name if isinstance(self.tree_path, str):
                 return _tree(self.tree_path)
         return make_verifier(self.verifier)
 
@@ -167,13 +202,45 @@ def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
         raise EvaluationFileError(f"cannot read {where}: {quoted(error)}") from error
     if not isinstance(given, dict):
         raise EvaluationFileError(f"{where} should be a JSON object, not {quoted(given)}")
-    heats = given.get("calibration")
-    assistants = max(len(heats) - 1, 1) if isinstance(heats, list) else 1
     try:
-        Settings(**{"draft_model": "", "assistant_model": [""] * assistants, **given})
+        Settings(**{"draft_model": "", "assistant_model": [""] * _assistants(given), **given})
     except CoSDError as error:
         raise EvaluationFileError(f"{where}: {error}") from error
     return given
+
+
+def _assistants(given: Mapping[str, Any]) -> int:
+    """How many assistants the settings of a file are for, where it names none."""
+    per_assistant = [given.get(name) for name in ("verifier", "tree_path", "assistant_adapter")]
+    counts = [len(each) for each in per_assistant if isinstance(each, list)]
+    if isinstance(described := given.get("verifier"), Mapping) and described.get("name") == "panel":
+        counts.append(len(described["members"]) if isinstance(described.get("members"), list) else 1)
+    if isinstance(heats := given.get("calibration"), list):
+        counts.append(len(heats) - 1)
+    return max([1, *counts])
+
+
+def names_of(settings: Mapping[str, Any]) -> list[str]:
+    """What the models that settings name are called, the draft first: as :class:`LanguageModel` calls itself.
+
+    Raises:
+        InvalidOptionError: There are not as many adapters as assistants.
+    """
+    assistants = settings.get("assistant_model", [])
+    assistants = assistants if isinstance(assistants, list) else [assistants]
+    drafts = [settings["draft_model"]] if "draft_model" in settings else []
+    adapters = [settings.get("draft_adapter")] * len(drafts)
+    adapters += check_adapters(settings.get("assistant_adapter") if assistants else None, len(assistants))
+    names = [each.name if isinstance(each, LanguageModel) else str(each) for each in (*drafts, *assistants)]
+    return [with_adapter(name, adapter or None) for name, adapter in zip(names, adapters, strict=True)]
+
+
+def naming(draft: str, assistant: str) -> dict[str, Any]:
+    """The settings that name two models, from what these are called."""
+    named: dict[str, Any] = {}
+    for role, name in (("draft", draft), ("assistant", assistant)):
+        named[f"{role}_model"], named[f"{role}_adapter"] = without_adapter(name)
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def overlaid(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

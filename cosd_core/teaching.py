@@ -71,11 +71,7 @@ def observe(
     for model in models:
         if not isinstance(model, LanguageModel):
             raise InvalidOptionError(f"models should hold LanguageModels, not {quoted(model)}")
-    vocabulary = shared_vocabulary(
-        [model.tokenizer for model in models],
-        [model.vocabulary_size for model in models],
-        [model.name for model in models],
-    )
+    vocabulary = shared_vocabulary(models, "teacher forcing")
     reader = Reader(models, vocabulary, end_token=end_token)
     texts = [reader.read(number, lesson) for number, lesson in enumerate(read_lessons(data))]
     if not texts:

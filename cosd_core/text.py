@@ -1,7 +1,8 @@
 """From committed tokens to text: UTF-8 safe, one token at a time, with stop strings that never leak."""
 
+import codecs
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, Protocol, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,6 +12,42 @@ _CONTEXT = 4
 _LOST = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_UNFINISHED = 3
 """A UTF-8 character of four bytes can lack its end after one, two or three."""
+
+
+class Pieces(Protocol):
+    """What a text buffer is filled through: what one token, or whatever stands for it, adds to the text."""
+
+    def push(self, token: Any) -> str:
+        """The text that becomes certain with this token."""
+        ...
+
+    def peek(self, token: Any) -> str:
+        """What another token would have added."""
+        ...
+
+    def flush(self) -> str:
+        """What is still held back; the text ends here."""
+        ...
+
+
+class ByteDetokenizer:
+    """Turns pieces of UTF-8 into text; an unfinished character is held back until it is whole."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: bytes) -> str:
+        """The text that becomes certain with these bytes."""
+        return self._decoder.decode(token)
+
+    def peek(self, token: bytes) -> str:
+        """What other bytes would have added, unfinished characters too."""
+        before, _ = self._decoder.getstate()
+        return (before + token).decode("utf-8", "replace")
+
+    def flush(self) -> str:
+        """What is still held back, as replacement characters; the text ends here."""
+        return self._decoder.decode(b"", final=True)
 
 
 class Detokenizer:
@@ -93,7 +130,7 @@ class TextBuffer:
         stop_sequence: The stop string that ended the text, or None.
     """
 
-    def __init__(self, detokenizer: Detokenizer, stop: Sequence[str]) -> None:
+    def __init__(self, detokenizer: Pieces, stop: Sequence[str]) -> None:
         self._detokenizer = detokenizer
         self._stop = stop
         self._longest = max(map(len, stop), default=0)
@@ -101,15 +138,15 @@ class TextBuffer:
         self.text = ""
         self.stop_sequence: str | None = None
 
-    def push(self, token_id: int) -> str:
-        """Take one token and return the piece of text it adds."""
-        piece = self._detokenizer.push(token_id)
+    def push(self, token: int | bytes) -> str:
+        """Take one token, its id or its bytes as the detokenizer wants it, and return the text it adds."""
+        piece = self._detokenizer.push(token)
         self._append(piece)
         return piece
 
-    def peek(self, token_id: int) -> str:
+    def peek(self, token: int | bytes) -> str:
         """The piece of text that another token would have added."""
-        return self._detokenizer.peek(token_id)
+        return self._detokenizer.peek(token)
 
     def close(self) -> str:
         """End the text and return the piece that was held back for want of a whole character."""

@@ -208,7 +208,7 @@ def _logprobs(token: TracedToken) -> list[LogProb]:
     """The token that stands, then the one that lost, each with its writer's confidence."""
     stands, lost = (token.p, token.q) if token.source == "draft" else (token.q, token.p)
     told = [_logprob(token.text, stands)]
-    if token.other_text is not None:
+    if token.other_text:
         told.append(_logprob(token.other_text, lost))
     return told
 

@@ -18,11 +18,11 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaModel,
-    MambaConfig,
-    MambaForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
+    XLNetConfig,
+    XLNetLMHeadModel,
 )
 
 from cosd_core import (
@@ -225,8 +225,10 @@ def t5() -> T5ForConditionalGeneration:
     )
 
 
-def mamba() -> MambaForCausalLM:
-    return MambaForCausalLM(MambaConfig(vocab_size=257, hidden_size=8, state_size=4, num_hidden_layers=1))
+def xlnet() -> XLNetLMHeadModel:
+    return XLNetLMHeadModel(
+        XLNetConfig(vocab_size=257, d_model=16, n_layer=1, n_head=2, d_inner=16, initializer_range=0.2)
+    )
 
 
 def two(world: World) -> list[LanguageModel]:
@@ -253,7 +255,8 @@ PARTS = [
     part("verifier", None, "None", "rule"),
     part("verifier", RuleVerifier, "RuleVerifier", "Verifier"),
     part("verifier", 0.5, "0.5", "rule"),
-    part("verifier", ["rule"], "['rule']", "rule"),
+    part("verifier", ["vote"], "'vote'", "rule"),
+    part("verifier", ["rule", "rule"], "2 verifiers for 1 assistants"),
     part("verifier", "x" * 5000, "xxx", "rule"),
     part("schedule", "fix", "'fix'", "fixed", "adaptive"),
     part("schedule", None, "None", "fixed", "adaptive"),
@@ -314,7 +317,9 @@ PARTS = [
     case("tree-of-text", lambda _: TreeVerifier("abc"), InvalidOptionError, "nodes"),
     case(
         "another-vocabulary",
-        lambda world: CoSDDecoder(world.pair[0], with_tokenizer(3, word_tokenizer("<eos>", "a", "b"))),
+        lambda world: CoSDDecoder(
+            world.pair[0], with_tokenizer(3, word_tokenizer("<eos>", "a", "b")), verifier="average"
+        ),
         VocabularyMismatchError,
         "random-0",
         "other-3",
@@ -322,7 +327,9 @@ PARTS = [
     ),
     case(
         "another-pre-tokenizer",
-        lambda world: CoSDDecoder(world.pair[0], with_tokenizer(3, merging_tokenizer())),
+        lambda world: CoSDDecoder(
+            world.pair[0], with_tokenizer(3, merging_tokenizer()), verifier="speculative"
+        ),
         VocabularyMismatchError,
         "random-0",
         "other-3",
@@ -378,11 +385,11 @@ MODELS = [
         "causal",
     ),
     case(
-        "recurrent",
-        lambda _: LanguageModel(mamba(), byte_tokenizer()),
+        "looks-ahead",
+        lambda world: CoSDDecoder(world.pair[0], LanguageModel(xlnet(), byte_tokenizer())),
         UnsupportedModelError,
-        "Mamba",
-        "state",
+        "XLNet",
+        "not causal",
     ),
 ]
 

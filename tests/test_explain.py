@@ -31,7 +31,7 @@ def replaced(text: str, instead_of: str, *, p: float, q: float, assistant: int =
 def generation(*tokens: TracedToken, text: str | None = None, stop: str | None = None) -> Generation:
     whole = "".join(each.text for each in tokens)
     kept = sum(each.source == "draft" for each in tokens)
-    stats = Stats(3, len(tokens) + 4, kept, len(tokens) - kept, 4, len(tokens) + 4, 2, 5, 0.5)
+    stats = Stats(3, len(tokens), len(tokens) + 4, kept, len(tokens) - kept, 4, len(tokens) + 4, 2, 5, 0.5)
     return Generation(
         text=whole if text is None else text, token_ids=tuple(each.id for each in tokens), tokens=tokens,
         finish_reason="stop", stop_sequence=stop, prompt="Q: iron plus 7? A:", prompt_tokens=18, stats=stats,

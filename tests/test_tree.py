@@ -27,6 +27,7 @@ from cosd_core import (
     TreeVerifier,
     observe,
 )
+from cosd_core.settings import Settings as CoreSettings
 from cosd_core.verifiers import Leaf, Split
 from tests.models import random_model
 
@@ -380,6 +381,33 @@ def test_several_assistants_are_learned_together():
 def test_wrong_limits_are_refused(limits):
     with pytest.raises(InvalidOptionError, match=next(iter(limits))):
         TreeVerifier.fit(seen(lambda p, _: p < 0.5, examples=3), **limits)
+
+
+def test_a_tree_brings_the_temperatures_that_it_was_learned_at(tmp_path):
+    draft, assistant, third = (random_model(seed=seed) for seed in range(3))
+    tree = TreeVerifier.fit(read(draft, assistant), calibration=(1.6, 0.7))
+    tree.save(path := tmp_path / "tree.json")
+    pair = {"draft_model": draft, "assistant_model": assistant}
+    for decoder in (
+        CoSDDecoder(draft, assistant, verifier=TreeVerifier.load(path)),
+        CoSDDecoder(draft, assistant, verifier=tree.to_dict()),
+        CoreSettings(**pair, verifier="tree", tree_path=str(path)).decoder(),
+    ):
+        assert decoder.calibration == (1.6, 0.7)
+    assert CoSDDecoder(draft, assistant, verifier=tree, calibration=(1, 2)).calibration == (1.0, 2.0)
+    plain = TreeVerifier.fit(read(draft, third))
+    assert CoSDDecoder(draft, third, verifier=plain).calibration == (1.0, 1.0)
+    panel = CoSDDecoder(draft, [third, assistant], verifier=["rule", tree])
+    assert panel.calibration == (1.6, 1.0, 0.7)
+    other = TreeVerifier.fit(read(draft, third), calibration=(1.2, 0.9))
+    with pytest.raises(InvalidOptionError, match="2 temperatures of the draft"):
+        CoSDDecoder(draft, [third, assistant], verifier=[other, tree])
+    with pytest.raises(InvalidOptionError, match="calibration"):
+        CoSDDecoder(draft, [assistant, third], verifier=tree)
+    for hostile in ("hot", [1, "x"], {}, [1e9, 1]):
+        wrong = TreeVerifier(tree.nodes, {"calibration": hostile})
+        with pytest.raises(InvalidOptionError, match="calibration"):
+            CoSDDecoder(draft, assistant, verifier=wrong)
 
 
 @settings(deadline=None, max_examples=10)

@@ -16,7 +16,7 @@ The adapter for lm-evaluation-harness is in ``cosd_core.evaluation.harness``.
 
 from cosd_core.evaluation.answers import Answer, AnswerFile
 from cosd_core.evaluation.intervals import Interval
-from cosd_core.evaluation.methods import METHODS, Method, make_methods, read_method
+from cosd_core.evaluation.methods import METHODS, Method, make_methods, possible_methods, read_method
 from cosd_core.evaluation.plots import save_plots
 from cosd_core.evaluation.report import Line, Report, make_report
 from cosd_core.evaluation.running import Outcome, run
@@ -51,6 +51,7 @@ __all__ = [
     "make_methods",
     "make_report",
     "make_scoring",
+    "possible_methods",
     "read_method",
     "read_task",
     "run",

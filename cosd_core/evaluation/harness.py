@@ -5,11 +5,14 @@ its own command does not find it; ``cosd lm-eval`` is that command with this fil
 
     cosd lm-eval run --model cosd --model_args draft=org/model-a,assistant=org/model-b,alpha=0.7 --tasks gsm8k
 
+Where several values are possible, a plus sign stands between them: ``assistant=org/model-b+org/model-c``.
+
 In Python ``lm_eval.simple_evaluate(model="cosd", model_args={...})`` works once this file is imported.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -40,6 +43,9 @@ except ImportError as error:
 __all__ = ["CoSDLM", "cli_evaluate"]
 
 _ALIASES = {"draft": "draft_model", "assistant": "assistant_model"}
+_SEVERAL = ("assistant_model", "assistant_adapter", "verifier", "tree_path", "calibration")
+"""Settings whose words may hold several values."""
+
 _TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """The names that tasks have for the longest answer; the first that is given counts, as in the harness."""
 
@@ -92,6 +98,7 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         """
         super().__init__()
         values = {_ALIASES.get(name, name): value for name, value in settings.items()}
+        values.update({name: _divided(name, values[name]) for name in _SEVERAL if name in values})
         if len(values) < len(settings):
             raise InvalidOptionError(
                 f"{', '.join(settings)}: draft and draft_model, assistant and assistant_model are the same"
@@ -314,6 +321,21 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
 
 def _strings(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
+
+
+def _divided(name: str, value: Any) -> Any:
+    """The values between plus signs; a path that has one in its name is one value."""
+    if not isinstance(value, str) or "+" not in value or Path(value).exists():
+        return value
+    words = value.split("+")
+    if name != "calibration":
+        return words
+    try:
+        return list(map(float, words))
+    except ValueError:
+        raise InvalidOptionError(
+            f"calibration={quoted(value)} should hold numbers with a plus sign between them, such as 1.2+0.8"
+        ) from None
 
 
 def _batch_size(size: int | str | None, most: int | None) -> int | None:

@@ -120,11 +120,7 @@ class _Scorer:
         self._decoder = decoder
         self._logits_at_once = logits_at_once
         models = decoder.models
-        self._vocabulary = shared_vocabulary(
-            [model.tokenizer for model in models],
-            [model.vocabulary_size for model in models],
-            [model.name for model in models],
-        )
+        self._vocabulary = shared_vocabulary(models, "scoring given texts")
 
     def check(self, text: Continuation) -> None:
         """Refuse what cannot be scored."""
@@ -190,7 +186,7 @@ class _Scorer:
         verifier = self._decoder.verifier
         logits = [read(0)]
         drafts = self._predict(logits[0], 0)
-        if isinstance(verifier, AssistantVerifier | AverageVerifier | SpeculativeVerifier) or any(
+        if isinstance(verifier, AverageVerifier | SpeculativeVerifier) or any(
             verifier.can_replace(draft.confidence) for draft in drafts
         ):
             logits += [read(at) for at in range(1, len(sessions))]
@@ -231,9 +227,15 @@ def _voice(verifier: Verifier, draft: Prediction, opinions: Opinions) -> int:
         return 1
     if replacement := verifier.judge(Position(draft, opinions)):
         return 1 + replacement.assistant_index
-    if isinstance(verifier, AssistantVerifier):
+    if opinions and all(isinstance(each, AssistantVerifier) for each in _judges(verifier, len(opinions))):
         return 1 + max(range(len(opinions)), key=lambda at: opinions[at].confidence)
     return 0
+
+
+def _judges(verifier: Verifier, assistants: int) -> list[Verifier]:
+    if not isinstance(verifier, ConfidenceVerifier):
+        return [verifier]
+    return [verifier.for_assistant(at) for at in range(assistants)]
 
 
 def _gathered(scores: torch.Tensor, wanted: Sequence[Sequence[int]]) -> Iterator[list[float]]:

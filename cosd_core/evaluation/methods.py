@@ -8,7 +8,7 @@ from typing import Any
 
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
-from cosd_core.settings import Settings, read_settings
+from cosd_core.settings import Settings, names_of, read_settings
 from cosd_core.verifiers import AverageVerifier, TreeVerifier, Verifier
 
 SINGLES = ("draft", "assistant")
@@ -33,11 +33,13 @@ class Method:
         name: What reports call it.
         parts: How the models work together: what :meth:`Settings.method` says.
         swapped: Whether the assistant drafts and the draft assists.
+        assistant: The number of the only assistant that takes part; None: all do.
     """
 
     name: str
     parts: Mapping[str, Any]
     swapped: bool = False
+    assistant: int | None = None
 
     @property
     def verifier(self) -> Verifier:
@@ -47,9 +49,13 @@ class Method:
 
     @property
     def single(self) -> str | None:
-        """Which model writes alone, in the roles of the pair as it was given; None where both write."""
+        """Which model writes alone, in the roles of the models as they were given; None where several do."""
         if self.verifier.name not in SINGLES:
             return None
+        if self.assistant is not None:
+            return _single(self.assistant)
+        if self.verifier.name == SINGLES[1] and len(self.parts.get("calibration", ())) > 2:
+            return None  # whichever assistant is surest
         return SINGLES[(self.verifier.name == SINGLES[1]) ^ self.swapped]
 
     def decoder(self, pair: CoSDDecoder) -> CoSDDecoder:
@@ -63,23 +69,31 @@ class Method:
                 f"{self.name}: roles can be swapped between two models, not {1 + len(pair.assistants)}"
             )
         models = (*pair.assistants, pair.draft) if self.swapped else pair.models
-        return CoSDDecoder(models[0], models[1:], **self.parts)
+        assistants = models[1:] if self.assistant is None else [models[1 + self.assistant]]
+        return CoSDDecoder(models[0], assistants, **self.parts)
 
     def describe(self) -> dict[str, Any]:
         """What shapes its answers and their cost, as plain JSON values."""
         parts = {name: value for name, value in self.parts.items() if name != "verifier"}
         verifier = self.verifier.to_dict()
-        verifier.pop("about", None)  # what is known of a tree changes nothing of what it does
+        for each in (verifier, *verifier.get("members", ())):
+            each.pop("about", None)  # what is known of a tree changes nothing of what it does
         plain = {
             name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in parts.items()
         }
-        return {"verifier": verifier, "swapped": self.swapped, **json.loads(json.dumps(plain, default=str))}
+        only = {} if self.assistant is None else {"assistant": self.assistant}
+        return {
+            "verifier": verifier,
+            "swapped": self.swapped,
+            **only,
+            **json.loads(json.dumps(plain, default=str)),
+        }
 
 
 def make_methods(
     names: Sequence[str], settings: Mapping[str, Any], *, both_roles: bool = False
 ) -> list[Method]:
-    """Methods by name, with the settings of each.
+    """Methods by name, with the settings of each. Of several assistants each is also asked alone.
 
     Args:
         names: Of :data:`METHODS`.
@@ -92,7 +106,7 @@ def make_methods(
         InvalidOptionError: There is no method of that name, a setting is wrong, or a tree has no file.
         VerifierFileError: A tree's file cannot be read.
     """
-    methods = []
+    methods: list[Method] = []
     for name in dict.fromkeys(names):
         if name not in METHODS:
             raise InvalidOptionError(f"method={quoted(name)} should be one of {', '.join(METHODS)}")
@@ -100,8 +114,22 @@ def make_methods(
             raise InvalidOptionError('method="tree" needs tree_path: a file that TreeVerifier.save wrote')
         own = {key: value for key, value in settings.items() if OF_ONE_METHOD.get(key, name) == name}
         filled = Settings(**own, verifier=name)
-        methods.append(Method(_title(filled), filled.method()))
+        method = Method(_title(filled), filled.method())
+        several = isinstance(filled.assistant_model, list) and len(filled.assistant_model) > 1
+        methods += _every_assistant(method) if several and name == SINGLES[1] else [method]
     return list(_in_both_roles(methods)) if both_roles else methods
+
+
+def possible_methods(settings: Mapping[str, Any], *, shared_vocabulary: bool = True) -> list[str]:
+    """Those of :data:`METHODS` that are defined for such models and have all that they need."""
+    assistants = settings.get("assistant_model")
+    several = isinstance(assistants, list) and len(assistants) > 1
+    impossible = {"speculative"} if several else set()
+    if not shared_vocabulary:
+        impossible |= {"speculative", "average"}
+    if "tree_path" not in settings:
+        impossible.add(TreeVerifier.name)
+    return [name for name in METHODS if name not in impossible]
 
 
 def read_method(path: str | Path, settings: Mapping[str, Any], *, pair: Sequence[str] = ()) -> Method:
@@ -110,20 +138,20 @@ def read_method(path: str | Path, settings: Mapping[str, Any], *, pair: Sequence
     Args:
         path: The file.
         settings: Fields that the file need not hold: the models, and how they are loaded.
-        pair: The names of the draft and the assistant. A file that names them the other way round swaps
-            their roles.
+        pair: The names of the draft and its assistants. A file that names two models the other way round
+            swaps their roles.
 
     Raises:
         EvaluationFileError: As :func:`read_settings`, or the file names other models.
         InvalidOptionError: Settings do not go together.
     """
     given = read_settings(path)
-    named = [given[name] for name in ("draft_model", "assistant_model") if name in given]
-    if named and sorted(map(str, named)) != sorted(map(str, pair)):
+    named = names_of(given)
+    swapped = bool(named) and named != list(map(str, pair))
+    if swapped and (len(pair) > 2 or sorted(named) != sorted(map(str, pair))):
         raise EvaluationFileError(
             f"settings {quoted(str(path))} are for the models {quoted(named)}, not for {quoted(list(pair))}"
         )
-    swapped = bool(named) and list(map(str, named)) != list(map(str, pair))
     base = {name: value for name, value in settings.items() if name not in OF_ONE_METHOD}
     filled = Settings(**{**base, **given})
     return Method(Path(path).stem + (_SWAPPED if swapped else ""), filled.method(), swapped)
@@ -136,8 +164,20 @@ def _title(settings: Settings) -> str:
         case "average":
             return f"average ({settings.weight:g})"
         case "tree":
-            return f"tree ({Path(str(settings.tree_path)).stem})"
+            paths = settings.tree_path if isinstance(settings.tree_path, list) else [settings.tree_path]
+            return f"tree ({', '.join(Path(str(path)).stem for path in paths)})"
     return str(settings.verifier)
+
+
+def _single(assistant: int) -> str:
+    return f"{SINGLES[1]} {assistant + 1}"
+
+
+def _every_assistant(method: Method) -> Iterator[Method]:
+    """The assistants one by one: the surest of them is another one at every token, and no model alone."""
+    draft, *others = method.parts["calibration"]
+    for at, heat in enumerate(others):
+        yield Method(_single(at), {**method.parts, "calibration": (draft, heat)}, assistant=at)
 
 
 def _in_both_roles(methods: Sequence[Method]) -> Iterator[Method]:

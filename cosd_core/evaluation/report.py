@@ -10,7 +10,6 @@ from typing import Any
 
 from cosd_core.errors import EvaluationFileError, quoted
 from cosd_core.evaluation.intervals import Interval, paired_difference, share
-from cosd_core.evaluation.methods import SINGLES
 from cosd_core.evaluation.running import Outcome
 
 ALL = "all"
@@ -41,7 +40,7 @@ class Line:
         accuracy: Their share with its Wilson interval of 95 percent, between 0 and 1.
         gain: The accuracy minus that of the best single model over the same questions, with Newcombe's
             paired interval of 95 percent; None where no single model was asked, or this is one.
-        best_single: Which model that is: ``"draft"`` or ``"assistant"``.
+        best_single: Which model that is: ``"draft"``, ``"assistant"``, or of several ``"assistant 2"``.
         tokens_per_second: Tokens of the answers per second of wall time.
         tokens: Tokens per answer.
         rounds: Drafted blocks per answer.
@@ -218,8 +217,9 @@ def _joined(parts: Sequence[_Part]) -> _Part:
 
 
 def _lines(parts: Sequence[_Part], task: str, group: str) -> Iterator[Line]:
-    singles = {outcome.method.single: (outcome, at) for outcome, at in parts if outcome.method.single}
-    best = max(SINGLES, key=lambda name: _right(singles[name]) if name in singles else -1)
+    singles = {single: (outcome, at) for outcome, at in parts if (single := outcome.method.single)}
+    in_order = sorted(singles, key=lambda name: name != "draft")  # of equals the draft counts
+    best = max(in_order, key=lambda name: _right(singles[name]), default="")
     for outcome, at in parts:
         answers = [outcome.answers[each] for each in at]
         right = sum(outcome.right[each] for each in at)

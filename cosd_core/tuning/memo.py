@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from cosd_core.alignment import shared_vocabulary
+from cosd_core.alignment import align, shared_vocabulary
 from cosd_core.chat.messages import Chat
 from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
 from cosd_core.evaluation.answers import append_lines, read_lines
@@ -192,11 +192,7 @@ class Memo:
         self.computed = self.replayed = 0
         self._draft_length = draft_length
         self._batch_size = batch_size if all(model.batchable for model in models) else 1
-        self._vocabulary = shared_vocabulary(
-            [model.tokenizer for model in models],
-            [model.vocabulary_size for model in models],
-            [model.name for model in models],
-        )
+        self._vocabulary = shared_vocabulary(self.models, "tuning")
         self._eos = (
             frozenset().union(*(model.eos_token_ids for model in models))
             if wanted.eos_token_id is None
@@ -209,7 +205,7 @@ class Memo:
             for model in self.models
         ]
         self._requests = [
-            read_prompts(list(prompts), wanted, order, self._vocabulary)
+            read_prompts(list(prompts), wanted, order, align(order))
             for order in (self.models, self.models[::-1])
         ]
         self._keys = [
@@ -300,7 +296,7 @@ class Memo:
             rounds = Batch(
                 open_rows,
                 models=self.models[::-1] if swapped else self.models,
-                vocabulary=self._vocabulary,
+                vocabularies=(self._vocabulary, self._vocabulary),
                 verifier=recorders[0],
                 schedule=FixedSchedule(),
                 calibration=(1.0, 1.0),
@@ -330,7 +326,7 @@ class Memo:
             pair = [Prediction(*each) for each in zip(node.thought.picks, (0.0, 0.0), strict=True)]
             x, y = reversed(pair) if setting.swapped else pair
             row.propose(x)
-            row.hear([(y,), (y,)])
+            row.hear([[y, y]])
             row.judge()
             if generation := row.commit().generation:
                 recorder.finish(generation)

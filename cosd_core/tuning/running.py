@@ -19,6 +19,7 @@ from cosd_core.evaluation.methods import Method
 from cosd_core.evaluation.running import run
 from cosd_core.evaluation.tasks import Item, Task
 from cosd_core.observations import Observations
+from cosd_core.settings import naming
 from cosd_core.teaching import observe
 from cosd_core.tuning.advice import recommend, warn
 from cosd_core.tuning.candidates import (
@@ -289,8 +290,7 @@ def _line(table: Table, at: int, single: int, models: Sequence[str], learned: Le
         accuracy=accuracy(right),
         gain=None if candidate.single else difference(right, table.right[single]),
         settings={
-            "draft_model": models[candidate.swapped],
-            "assistant_model": models[not candidate.swapped],
+            **naming(models[candidate.swapped], models[not candidate.swapped]),
             **candidate.fields(learned),
         },
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.options import named
+from cosd_core.options import check_calibration, named
 from cosd_core.verifiers.base import ConfidenceVerifier, Picker, Position, Verifier, walk
 from cosd_core.verifiers.baselines import (
     AssistantVerifier,
@@ -53,6 +53,20 @@ def make_verifier(verifier: str | Mapping[str, Any] | Verifier | Sequence[Any]) 
     return _BY_NAME[verifier]()
 
 
+def calibration_of(verifier: Verifier, calibration: object, models: int) -> tuple[float, ...]:
+    """The temperatures of the models' confidences: those given, or else the verifier's own, or else all 1.
+
+    Args:
+        verifier: Who judges.
+        calibration: What the user gave: one number per model, the draft's first, or None.
+        models: How many models there are.
+
+    Raises:
+        InvalidOptionError: They are not as many as the models, or one is no number from 0.01 to 100.
+    """
+    return check_calibration(verifier.calibration if calibration is None else calibration, models)
+
+
 def _panel(members: Any) -> PanelVerifier:
     if isinstance(members, (list, tuple)):
         members = tuple(map(make_verifier, members))
@@ -73,6 +87,7 @@ __all__ = [
     "Split",
     "TreeVerifier",
     "Verifier",
+    "calibration_of",
     "make_verifier",
     "walk",
 ]

@@ -56,6 +56,14 @@ class Verifier(ABC):
     name: ClassVar[str]
     needs_logits: ClassVar[bool] = False
 
+    @property
+    def calibration(self) -> Sequence[float] | None:
+        """The temperatures of the confidences that it was learned from, the draft's first, or None.
+
+        A decoder that is given none takes these.
+        """
+        return None
+
     @abstractmethod
     def judge(self, position: Position) -> Replacement | None:
         """What replaces the draft token at a position whose opinions are known, or None to keep it."""

@@ -46,8 +46,21 @@ class PanelVerifier(ConfidenceVerifier):
         """The member that judges that assistant."""
         return self.members[index]
 
+    @property
+    def calibration(self) -> Sequence[float] | None:
+        """Every member's for its own assistant; the draft's must be the same for all that have one."""
+        own = [member.calibration for member in self.members]
+        known = [each for each in own if each is not None]
+        return [known[0][0], *(1.0 if each is None else each[1] for each in own)] if known else None
+
     def check(self, assistants: int) -> None:
-        """There is one member per assistant."""
+        """There is one member per assistant, and all see the draft's confidence alike."""
+        drafts = {each[0] for member in self.members if (each := member.calibration)}
+        if len(drafts) > 1:
+            raise InvalidOptionError(
+                f"the verifiers were learned at {len(drafts)} temperatures of the draft, {quoted(drafts)}, "
+                "which has one: learn them together (cosd train-tree with an --out per assistant)"
+            )
         if len(self.members) != assistants:
             raise InvalidOptionError(
                 f"{len(self.members)} verifiers for {assistants} assistants: give each one, or one for all"

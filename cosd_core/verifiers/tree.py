@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from cosd_core.errors import InvalidOptionError, VerifierFileError, quoted
 from cosd_core.observations import Decisions, Observations
+from cosd_core.options import check_calibration
 from cosd_core.verifiers.base import ConfidenceVerifier
 from cosd_core.verifiers.growing import DEPTHS, LEAVES, Growth, grow
 from cosd_core.verifiers.nodes import FEATURES, Leaf, Node, Split, no_tree, read_node, write_node
@@ -62,6 +63,14 @@ class TreeVerifier(ConfidenceVerifier):
         if problem := no_tree(self.nodes):
             raise InvalidOptionError(f"nodes are no decision tree: {problem}")
 
+    @property
+    def calibration(self) -> Sequence[float] | None:
+        """The temperatures of the confidences that the tree was learned from, as far as ``about`` tells."""
+        known = self.about.get("calibration") if isinstance(self.about, Mapping) else None
+        return (
+            None if known is None else check_calibration(known, len(known) if isinstance(known, list) else 2)
+        )
+
     @classmethod
     def fit(
         cls,
@@ -83,7 +92,7 @@ class TreeVerifier(ConfidenceVerifier):
 
         Args:
             observations: What :func:`observe` found. Several assistants' positions are learned together.
-            calibration: The temperatures of the confidences; the decoder must be given the same.
+            calibration: The temperatures of the confidences, which the decoder takes over.
             agreeing: Whether to learn from positions where both models write the same token.
             depths: Depths to choose from.
             leaves: Fewest positions in a leaf to choose from.

@@ -3,9 +3,9 @@
     python scripts/translated_bench.py
 
 Two tiny random models, one with 500 byte-pair tokens and one with 1,500, write long texts together. Per text
-the time of 200 tokens around the first place is compared with that of 200 tokens around the second, in one run,
-so the ratio does not depend on how busy the machine is for long. The same is done for one tokenizer on both
-sides: what grows there is attention. Printed are the median of the repeats and their extremes.
+the time of 200 tokens around the first place is compared with that of 200 tokens around the second, in one
+run, so the ratio does not depend on how busy the machine is for long. The same is done for one tokenizer on
+both sides: what grows there is attention. Printed are the median of the repeats and their extremes.
 """
 
 import argparse

@@ -1,9 +1,12 @@
 """On a CUDA device: the same texts as on the CPU, models on two devices, and reduced precision runs."""
 
+import copy
+
 import pytest
 import torch
 
 from cosd_core import CoSDDecoder, LanguageModel
+from cosd_core.demo import held_out, load_pair
 from tests.models import random_model
 
 pytestmark = [
@@ -50,3 +53,24 @@ def test_a_stream_can_be_cancelled_on_the_device() -> None:
     next(stream)
     stream.close()
     assert decoder.generate("hello", max_new_tokens=8).token_ids
+
+
+@pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cpu", "cuda"), ("cuda", "cpu")])
+@pytest.mark.parametrize("verifier", ["rule", "assistant"])
+def test_models_with_different_tokenizers_write_the_same_there(
+    devices: tuple[str, str], verifier: str
+) -> None:
+    questions = [question.prompt for question in held_out("both", 12)]
+    wanted = CoSDDecoder(*load_pair(words=True), verifier=verifier).generate(questions, max_new_tokens=48)
+    placed = [
+        LanguageModel(copy.deepcopy(model.model).to(device), model.tokenizer)
+        for model, device in zip(load_pair(words=True), devices, strict=True)
+    ]
+    written = CoSDDecoder(*placed, verifier=verifier).generate(questions, max_new_tokens=48)
+    assert [each.text for each in written] == [each.text for each in wanted]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_probe_finds_the_same_plan_there(dtype: torch.dtype) -> None:
+    for seed in range(3):
+        assert on("cuda", seed, dtype).plan == on("cpu", seed, torch.float32).plan

@@ -175,7 +175,7 @@ class Reading:
     def spot(self, place: Place, said: Sequence[int]) -> Spot:
         """Where the assistant goes on after its own words at a place."""
         ids = [*self.ids[: place.length], *said]
-        return Spot(self._sampler, ids, len(ids))
+        return Spot(self._sampler.from_place(place.length), ids, len(ids))
 
     def can_say_more(self, place: Place, said: Sequence[int]) -> bool:
         """Whether its window takes these words of its own at a place, and the grammar more than them."""

@@ -103,6 +103,12 @@ class Sampler:
         other._seed, other._written = self._seed, written
         return other
 
+    def from_place(self, length: int) -> "Sampler":
+        """The same for a reader's own words: as many of the draft's tokens lie before all of them."""
+        other, written = copy(self), self._written
+        other._written = written and (lambda _: written(length))
+        return other
+
     @property
     def greedy(self) -> bool:
         """Whether the most probable token is picked."""

@@ -1,7 +1,7 @@
 """What a text may be: a JSON schema, a regular expression or a Lark grammar, as a checked value."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast, get_origin
 
@@ -35,10 +35,12 @@ class Grammar:
     Attributes:
         kind: What it was made from.
         source: The JSON schema as JSON, the pattern, or the rules.
+        spelt: Names of tokens that count as the letters of their names.
     """
 
     kind: Literal["json_schema", "regex", "lark"]
     source: str
+    spelt: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if error := LLMatcher.validate_grammar(self.compiled()):
@@ -73,13 +75,17 @@ class Grammar:
         return cls("regex", _as_text(pattern, "pattern"))
 
     @classmethod
-    def lark(cls, rules: str) -> Self:
+    def lark(cls, rules: str, *, spelt: Collection[str] = ()) -> Self:
         """Texts that a Lark grammar derives from its rule ``start``, in the dialect of llguidance.
+
+        Args:
+            rules: The rules.
+            spelt: Names of tokens that count as the letters of their names.
 
         Raises:
             InvalidOptionError: The rules are none.
         """
-        return cls("lark", _as_text(rules, "rules"))
+        return cls("lark", _as_text(rules, "rules"), frozenset(spelt))
 
     @classmethod
     def of(cls, described: Schema | type[Any]) -> Self:

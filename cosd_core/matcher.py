@@ -42,7 +42,8 @@ class Matcher:
         self._ends = torch.tensor(
             sorted(token for token in eos_token_ids if token < vocabulary), dtype=torch.long
         )
-        self._matcher = llguidance.LLMatcher(_read(tokenizer, vocabulary), grammar.compiled(), log_level=0)
+        tokens = _read(tokenizer, vocabulary, grammar.spelt)
+        self._matcher = llguidance.LLMatcher(tokens, grammar.compiled(), log_level=0)
         if self._matcher.is_error():
             raise InvalidOptionError(
                 f"grammar {quoted(grammar.source)} is not usable: {quoted(self._matcher.get_error(), 300)}"
@@ -122,18 +123,48 @@ class Matcher:
         return GenerationError(f"the grammar cannot go on after {len(self._tokens)} tokens: {quoted(said)}")
 
 
-_readings: WeakKeyDictionary[Any, dict[int, llguidance.LLTokenizer]] = WeakKeyDictionary()
+_Readings = dict[tuple[int, frozenset[str]], llguidance.LLTokenizer]
+_readings: WeakKeyDictionary[Any, _Readings] = WeakKeyDictionary()
 
 
-def _read(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> llguidance.LLTokenizer:
+def _read(
+    tokenizer: PreTrainedTokenizerBase, vocabulary: int, spelt: frozenset[str]
+) -> llguidance.LLTokenizer:
     """The bytes of every token; read once per tokenizer, for it takes a second where there are many."""
     known = _readings.setdefault(tokenizer, {})
-    if vocabulary not in known:
+    if (vocabulary, spelt) not in known:
         try:
-            known[vocabulary] = llguidance.hf.from_tokenizer(cast(Any, tokenizer), n_vocab=vocabulary)
+            plain = llguidance.hf.from_tokenizer(cast(Any, tokenizer), n_vocab=vocabulary)
+            if spelt:
+                written = llguidance.TokenizerWrapper(_Spelling(tokenizer, plain, spelt))
+                plain = llguidance.LLTokenizer(written, n_vocab=vocabulary)
+            known[vocabulary, spelt] = plain
         except Exception as error:  # whatever it dislikes in a tokenizer, it says by an error of its own kind
             raise InvalidOptionError(
                 f"tokenizer {type(tokenizer).__name__} cannot follow a grammar: {quoted(error)}; a fast "
                 "byte-level BPE or byte-fallback tokenizer can"
             ) from error
-    return known[vocabulary]
+    return known[vocabulary, spelt]
+
+
+class _Spelling:
+    """A tokenizer's tokens as llguidance asks for them, with some special ones as pieces of text.
+
+    By itself it takes every token with a name in brackets for no text, and knows it by number only.
+    """
+
+    def __init__(self, tokenizer: Any, plain: llguidance.LLTokenizer, spelt: frozenset[str]) -> None:
+        names = {at: str(token.content) for at, token in tokenizer.added_tokens_decoder.items()}
+        self._plain = plain
+        self.eos_token_id = plain.eos_token
+        self.bos_token_id = tokenizer.bos_token_id
+        special = filter(plain.is_special_token, range(plain.vocab_size))
+        self.special_token_ids = [at for at in special if names.get(at) not in spelt]
+        self.tokens = [
+            names[at].encode() if names.get(at) in spelt else plain.decode_bytes([at])
+            for at in range(plain.vocab_size)
+        ]
+
+    def __call__(self, text: str) -> list[int]:
+        """The tokens of a text, where it is clear how it goes on."""
+        return self._plain.tokenize_str(text, parse_special=True)

@@ -26,12 +26,14 @@ class Request:
         prompts: Its token ids as every model is shown them, the draft's first; none is empty.
         options: How its text is to be written.
         visible: Special tokens that are part of the text.
+        names: What other models' tokenizers call such tokens of theirs.
     """
 
     prompt: str
     prompts: tuple[tuple[int, ...], ...]
     options: GenerationOptions
     visible: frozenset[int] = frozenset()
+    names: frozenset[str] = frozenset()
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -91,7 +93,8 @@ def _read(
                 f"a chat that was rendered for {len(prompt.ids)} models is no prompt for {len(models)}"
             )
         options = options.model_copy(update={"stop": options.stop + prompt.stop})
-        read = Request(prompt.text, prompt.ids, options, prompt.format.visible_tokens)
+        writing = prompt.format
+        read = Request(prompt.text, prompt.ids, options, writing.visible_tokens, writing.spelt)
     elif isinstance(prompt, str):
         read = Request(prompt, _encode(prompt, options, models, alignment), options)
     elif isinstance(prompt, (list, tuple)) and all(_is_id(entry) for entry in prompt):

@@ -58,7 +58,7 @@ class TranslatedRow(Row):
         """
         super().__init__(index, request, manner, buffer, sampler)
         self._draft = draft
-        self._names = frozenset(draft.vocabulary.name(token) for token in request.visible)
+        self._names = request.names | {draft.vocabulary.name(token) for token in request.visible}
         self._readings = [
             Reading(
                 prompt,

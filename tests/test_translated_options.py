@@ -3,6 +3,7 @@
 import codecs
 import re
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ from cosd_core import (
     LanguageModel,
     LogitsProcessorError,
     RuleVerifier,
+    Turn,
     VocabularyMismatchError,
 )
+from cosd_core.chat.events import Answer
 from cosd_core.translated import TranslatedRow
 from cosd_core.vocabulary import vocabulary_of
 from tests.chats import TEMPLATES, chat_model
@@ -310,6 +313,88 @@ def test_every_model_is_shown_a_chat_by_its_own_template_in_its_own_tokens() -> 
     )
     assert generation.stats.assistant_passes > 0
     assert "".join(token.text for token in generation.tokens) == generation.text
+
+
+SWITCH = {
+    "type": "function",
+    "function": {
+        "name": "switch",
+        "parameters": {"type": "object", "properties": {"to": {"enum": ["on", "off"]}}, "required": ["to"]},
+    },
+}
+
+
+class CallsOften(LogitsProcessor):
+    """Makes the tag that begins a call likely in one model's tokens."""
+
+    stateless = True
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._size = model.vocabulary_size
+        self._tag = model.tokenizer.convert_tokens_to_ids("<tool_call>")
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        favoured = scores.clone()
+        if scores.shape[1] == self._size and scores[0, self._tag].isfinite():  # and no grammar bars it
+            favoured[:, self._tag] = scores.max() + 2
+        return favoured
+
+
+@pytest.mark.parametrize("template", ["hermes", "mistral"])
+@pytest.mark.parametrize("name", ["gpt2-400", "llama2", "unigram-bytes", "single-bytes"])
+@pytest.mark.parametrize("turned", [False, True], ids=["tags are the draft's", "tags are the assistant's"])
+def test_a_call_that_must_be_made_is_made_though_only_one_tokenizer_has_its_tags(
+    template: str, name: str, turned: bool
+) -> None:
+    models = [chat_model(template), random_over(ZOO[name](), seed=5, max_position_embeddings=4096)]
+    chat = Chat([{"role": "user", "content": "Light, please"}], [SWITCH])
+    draft, assistant = reversed(models) if turned else models
+    for seed, (choice, verifier) in enumerate(product(("any", "switch"), ("rule", "draft", "assistant"))):
+        decoder = CoSDDecoder(draft, assistant, verifier=verifier, draft_length=[3, 30][seed % 2])
+        turn = Turn(chat, decoder.models, tool_choice=choice)
+        generation = decoder.generate(
+            turn.prompt, grammar=turn.grammar, max_new_tokens=120, temperature=1.0, seed=seed
+        )
+        assert generation.finish_reason == "stop"
+        [call] = Answer.of(turn.read(generation)).calls
+        assert call.name == "switch"
+        assert call.arguments["to"] in ("on", "off")
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["tags are the draft's", "tags are the assistant's"])
+def test_free_text_has_no_call_but_a_right_one_though_only_one_tokenizer_has_its_tags(turned: bool) -> None:
+    models = [chat_model("hermes"), random_over(ZOO["gpt2-400"](), seed=5, max_position_embeddings=4096)]
+    chat = Chat([{"role": "user", "content": "Light, please"}], [SWITCH])
+    draft, assistant = reversed(models) if turned else models
+    decoder = CoSDDecoder(draft, assistant)
+    calls = replaced = 0
+    for seed in range(12):
+        turn = Turn(chat, decoder.models)
+        generation = decoder.generate(
+            turn.prompt,
+            grammar=turn.grammar,
+            max_new_tokens=90,
+            temperature=1.0,
+            seed=seed,
+            logits_processor=[CallsOften(models[0])],
+        )
+        answer = Answer.of(turn.read(generation))
+        assert all(call.name == "switch" and call.arguments["to"] in ("on", "off") for call in answer.calls)
+        assert not answer.invalid_calls or generation.finish_reason == "length"
+        calls += len(answer.calls)
+        replaced += generation.stats.replaced
+    assert calls > 3
+    assert replaced > 3
+
+
+def test_the_same_tags_in_all_tokenizers_are_matched_as_tokens() -> None:
+    chat = Chat([{"role": "user", "content": "Light, please"}], [SWITCH])
+    shared = Turn(chat, [chat_model("hermes"), chat_model("chatml")]).grammar
+    mixed = Turn(chat, [chat_model("hermes"), random_over(gpt2(400), seed=5)]).grammar
+    assert shared is not None
+    assert mixed is not None
+    assert not shared.spelt
+    assert mixed.spelt == {"<tool_call>", "</tool_call>"}
 
 
 # Failures

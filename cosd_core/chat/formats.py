@@ -45,6 +45,7 @@ class ToolFormat(ABC):
         tokens: The tags that are tokens of their own.
         response_template: The tokenizer's own rules for reading answers, which go first.
         more_visible: Special tokens that those rules need to see.
+        spelt: Tags that a grammar matches by their letters, because the models' tokens for them differ.
     """
 
     name: ClassVar[str]
@@ -55,6 +56,7 @@ class ToolFormat(ABC):
     tokens: Mapping[str, AddedToken] = field(default_factory=dict)
     response_template: Mapping[str, Any] | None = None
     more_visible: frozenset[int] = frozenset()
+    spelt: frozenset[str] = frozenset()
 
     @property
     def reasoning(self) -> bool:
@@ -145,7 +147,8 @@ class ToolFormat(ABC):
                 rules["thoughts[lazy]"] = rules.pop("thoughts")
         else:
             rules["start"] = "body"
-        return Grammar.lark("\n".join(f"{name}: {rule}" for name, rule in rules.items()))
+        written = "\n".join(f"{name}: {rule}" for name, rule in rules.items())
+        return Grammar.lark(written, spelt=self.spelt)
 
     def instructions(self, tools: Sequence[ToolDescription]) -> str:
         """What tells a model, that was not shown any by its template, of its tools."""

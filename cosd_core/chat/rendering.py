@@ -68,9 +68,11 @@ def render(chat: Chat, models: Sequence[LanguageModel]) -> ChatPrompt:
     """
     formats = [_format(model.tokenizer, chat.chat_template) for model in models]
     # The models write one text, so they share one way to write calls: the first that a template knows.
-    writing = next((each for each in formats if each.takes_tools), formats[0])
+    at = next((at for at, each in enumerate(formats) if each.takes_tools), 0)
+    writing = formats[at]
     # So do they share the tags of thoughts, and the draft's prompt says whether one is open.
     writing = replace(writing, thinking=next((each.thinking for each in formats if each.reasoning), None))
+    writing = _in_common(writing, at, [model.tokenizer for model in models])
     templates = [_template(model, chat) for model in models]
     # One tokenizer, one prompt. Two of one template may still differ in the special tokens it writes.
     shown: dict[int, tuple[str, tuple[int, ...]]] = {}
@@ -86,6 +88,26 @@ def render(chat: Chat, models: Sequence[LanguageModel]) -> ChatPrompt:
         format=writing,
         stop=_PLAIN_STOP if None in templates else (),
     )
+
+
+def _in_common(writing: ToolFormat, at: int, tokenizers: Sequence[PreTrainedTokenizerBase]) -> ToolFormat:
+    """A way to write, that of one tokenizer, as all of them can follow it.
+
+    Where a tag has not the same number in all, it is what its letters say, be it one token or several.
+    """
+    if all(each is tokenizers[0] for each in tokenizers):
+        return writing
+    hidden = [str(tokenizers[at].added_tokens_decoder[token].content) for token in writing.more_visible]
+    names = {*writing.tags, *(writing.thinking or ()), *hidden}
+    numbers = [
+        {str(token.content): number for number, token in each.added_tokens_decoder.items()}
+        for each in tokenizers
+    ]
+    own = [{name: each[name] for name in names if name in each} for each in numbers]
+    if all(each == own[0] for each in own):
+        return writing
+    visible, spelt = frozenset(own[0].values()), frozenset(name for each in own for name in each)
+    return replace(writing, tokens={}, more_visible=visible, spelt=spelt)
 
 
 def _show(

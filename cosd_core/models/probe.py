@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 _LONG, _SHORT, _BEYOND = 20, 12, 3
 """Ids of the two texts that are read, and how many follow the longer one to see if they change anything."""
 
-_ACCEPTED = {torch.bfloat16: 0.15, torch.float16: 0.03}
-"""How far logits may be apart at least, by the coarsest type involved; see :func:`_apart`."""
+_ACCEPTED = {torch.bfloat16: 0.15, torch.float16: 0.03, torch.int8: 0.05}
+"""How far logits may be apart at least, by the coarsest type involved; see :func:`_apart`.
+
+Layers of 8-bit integers may round what goes into them, too, where a last bit can become a step.
+"""
 
 _ACCEPTED_ON_CPU, _ACCEPTED_ELSEWHERE = 2e-4, 2e-3
 """The same for other types: float64 is float32 in parts of many models, and that is less on other devices."""

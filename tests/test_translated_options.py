@@ -366,7 +366,8 @@ def test_free_text_has_no_call_but_a_right_one_though_only_one_tokenizer_has_its
     models = [chat_model("hermes"), random_over(ZOO["gpt2-400"](), seed=5, max_position_embeddings=4096)]
     chat = Chat([{"role": "user", "content": "Light, please"}], [SWITCH])
     draft, assistant = reversed(models) if turned else models
-    decoder = CoSDDecoder(draft, assistant)
+    # What a processor makes likely has no confidence, so a rule would let nothing of it stand.
+    decoder = CoSDDecoder(draft, assistant, verifier="rule" if turned else "draft")
     calls = replaced = 0
     for seed in range(12):
         turn = Turn(chat, decoder.models)
@@ -384,7 +385,7 @@ def test_free_text_has_no_call_but_a_right_one_though_only_one_tokenizer_has_its
         calls += len(answer.calls)
         replaced += generation.stats.replaced
     assert calls > 3
-    assert replaced > 3
+    assert (replaced > 3) == turned
 
 
 def test_the_same_tags_in_all_tokenizers_are_matched_as_tokens() -> None:

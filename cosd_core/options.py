@@ -176,7 +176,7 @@ def _check_quantization(described: Mapping[str, Any]) -> None:
     if method in (None, "bitsandbytes"):
         bits = [f"{bits}bit" for bits in (4, 8) if described.get(f"load_in_{bits}bit")]
         if method is None and not bits:
-            raise ValueError(f"should say a quant_method: {', '.join(KINDS)}")
+            raise ValueError("should say a quant_method: bitsandbytes, torchao, or another of transformers'")
         method = f"bitsandbytes_{bits[0] if bits else '8bit'}"
     if method not in KINDS:
         raise ValueError(f"{unknown_option(str(method), KINDS)} (quant_method)")

@@ -106,8 +106,14 @@ def _read(
             read = replace(read, prompts=(tuple(prompt), *others[1:]))
     else:
         raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {quoted(prompt)}")
-    if not all(read.prompts):
-        raise InvalidPromptError(f"prompt {quoted(prompt)} is empty: it should hold at least one token")
+    for model, ids in zip(models, read.prompts, strict=True):
+        if not ids and read.ids:
+            raise InvalidPromptError(
+                f"prompt {quoted(prompt)} is empty for model {model.name!r}, whose tokenizer is another than "
+                "the draft's: it should hold text that it has tokens for, not special tokens alone"
+            )
+        if not ids:
+            raise InvalidPromptError(f"prompt {quoted(prompt)} is empty: it should hold at least one token")
     for ids, vocabulary in zip(read.prompts, alignment.vocabularies, strict=True):
         _check_ids(ids, vocabulary)
     return replace(read, prompts=_fit(read.prompts, options, models))

@@ -303,9 +303,14 @@ class TranslatedRow(Row):
         )
 
     def _show(self, text: bytes) -> str:
-        """Bytes as traces show them; the end of a text by the name of its token."""
-        end = self._draft.vocabulary.name(self._draft.end) if self._draft.end is not None else ""
-        return text.removesuffix(END).decode("utf-8", "replace") + (end if text.endswith(END) else "")
+        """Bytes as traces show them; the end of a text by the name of its token, or as its letters."""
+        shown = text.removesuffix(END).decode("utf-8", "replace")
+        if not text.endswith(END) or self._draft.end is None:
+            return shown
+        known = self._draft.vocabulary
+        return shown + (
+            known.name(self._draft.end) or known.bytes_of(self._draft.end).decode("utf-8", "replace")
+        )
 
     def _claims_in(self, at: int) -> list[Claim]:
         """The claims on places within a token of the block."""

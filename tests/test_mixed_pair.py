@@ -7,6 +7,8 @@ import pytest
 
 from cosd_core import Chunk, CoSDDecoder, LanguageModel
 from cosd_core.demo import KINDS, held_out, is_correct, load_pair
+from cosd_core.demo.chat import load_chat_pair
+from langchain_cosd import ChatCoSD
 from langchain_cosd import CoSDLLM as LangChainLLM
 from llama_index_cosd import CoSDLLM as LlamaIndexLLM
 
@@ -84,6 +86,21 @@ def test_both_frameworks_write_with_it(pair: Pair) -> None:
     engine = LlamaIndexLLM(draft_model=draft, assistant_model=assistant, max_tokens=48)
     assert [chain.invoke(prompt) for prompt in PROMPTS[:3]] == wanted
     assert [engine.complete(prompt).text for prompt in PROMPTS[:3]] == wanted
+
+
+@pytest.mark.parametrize("tool_choice", ["any", "weather"])
+def test_a_chat_calls_tools_though_the_assistant_has_no_tokens_for_the_tags(tool_choice: str) -> None:
+    caller, _ = load_chat_pair()
+    _, words = load_pair(words=True)
+    chat = ChatCoSD(draft_model=caller, assistant_model=words, max_tokens=60)
+
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return city
+
+    answer = chat.bind_tools([weather], tool_choice=tool_choice).invoke("What is the weather in Oslo?")
+    [call] = answer.tool_calls
+    assert (call["name"], call["args"]) == ("weather", {"city": "Oslo"})
 
 
 def test_three_models_with_two_tokenizers_write_together() -> None:

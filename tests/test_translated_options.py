@@ -18,11 +18,13 @@ from cosd_core import (
     CoSDDecoder,
     Generation,
     Grammar,
+    InvalidPromptError,
     LanguageModel,
     LogitsProcessorError,
     RuleVerifier,
     Turn,
     VocabularyMismatchError,
+    explain,
 )
 from cosd_core.chat.events import Answer
 from cosd_core.translated import TranslatedRow
@@ -197,6 +199,17 @@ def test_ends_that_are_named_are_the_draft_s_and_found_by_name_in_the_others() -
     assert any(each.token_ids[-1] in theirs[0] for each in texts)
 
 
+def test_an_end_that_is_an_ordinary_token_is_told_of_when_it_is_replaced() -> None:
+    decoder = pair("single-bytes", "gpt2-400", verifier="assistant")
+    alone = CoSDDecoder(decoder.draft, decoder.draft).generate("Say", max_new_tokens=1, eos_token_id=[])
+    first = alone.token_ids[0]
+    generation = decoder.generate("Say", max_new_tokens=9, eos_token_id=[first])
+    assert generation.tokens[0].source == "assistant"
+    assert generation.tokens[0].draft_id == first
+    assert generation.tokens[0].other_text == decoder.draft.decode([first])
+    assert explain.to_text(generation).plain.startswith(generation.text[:2])
+
+
 def test_without_any_end_a_text_has_its_full_length() -> None:
     generation = pair("single-bytes").generate("x", max_new_tokens=40, eos_token_id=[])
     assert (generation.finish_reason, len(generation.tokens)) == ("length", 40)
@@ -210,6 +223,13 @@ def test_a_prompt_of_ids_is_the_text_that_they_stand_for() -> None:
         decoder.generate(list(ids), max_new_tokens=24).token_ids
         == decoder.generate(text, max_new_tokens=24).token_ids
     )
+
+
+def test_a_prompt_of_special_tokens_alone_is_refused_by_the_model_that_sees_nothing() -> None:
+    decoder = pair("single-bytes", "llama2")
+    only = [decoder.draft.tokenizer.eos_token_id]
+    with pytest.raises(InvalidPromptError, match=f"is empty for model '{decoder.assistants[0].name}'"):
+        decoder.generate(only, add_special_tokens=False)
 
 
 class NoLetterE(LogitsProcessor):

@@ -15,7 +15,7 @@ demo: .venv/.installed  ## two small models answer together
 	$(BIN)/cosd demo
 
 test: .venv/.installed  ## the whole suite; the browser test needs Chromium, the GPU tests CUDA
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

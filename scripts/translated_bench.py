@@ -44,11 +44,11 @@ def random_model(tokenizer: PreTrainedTokenizerFast, seed: int, longest: int) ->
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=32,
+        intermediate_size=64,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
         max_position_embeddings=4 * longest,
         initializer_range=0.2,
     )

@@ -15,8 +15,14 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    specials = [AddedToken(name, special=True, normalized=False) for name in (BOS, EOS, PAD)]
-    tokenizer.add_special_tokens(specials)
+    return with_specials(tokenizer)
+
+
+def with_specials(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Add the tokens that begin and end a text and fill it up, and make it one of transformers'."""
+    tokenizer.add_special_tokens(
+        [AddedToken(name, special=True, normalized=False) for name in (BOS, EOS, PAD)]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,

@@ -2,13 +2,14 @@
 
 import random
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cosd_core.demo.recipe.mixtures import ARITHMETIC, FACTS
-from cosd_core.demo.recipe.tokenizer import BOS, CONTEXT, EOS, PAD
+from cosd_core.demo.recipe.tokenizer import with_specials
 
 SIZE = 640
+SPECIALS = 3
 SEED = 0
 SAMPLES = 20_000
 """Examples of each mixture that the tokenizer is learned from."""
@@ -24,7 +25,6 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     """
     rng = random.Random(SEED)
     examples = [mixture.example(rng) for mixture in (FACTS, ARITHMETIC) for _ in range(SAMPLES)]
-    specials = [AddedToken(name, special=True, normalized=False) for name in (BOS, EOS, PAD)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -34,18 +34,9 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=SIZE - len(specials),
+        vocab_size=SIZE - SPECIALS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator((prompt + answer for prompt, answer in examples), trainer)
-    tokenizer.add_special_tokens(specials)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=PAD,
-        model_max_length=CONTEXT,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    return with_specials(tokenizer)

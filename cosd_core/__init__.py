@@ -47,6 +47,7 @@ from cosd_core.verifiers import (
     ConfidenceVerifier,
     DraftVerifier,
     Leaf,
+    PairwiseVerifier,
     PanelVerifier,
     Picker,
     Position,
@@ -55,6 +56,7 @@ from cosd_core.verifiers import (
     Split,
     TreeVerifier,
     Verifier,
+    WideTreeVerifier,
 )
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
     "ModelOutputError",
     "Observations",
     "Pace",
+    "PairwiseVerifier",
     "PanelVerifier",
     "Picker",
     "Position",
@@ -111,6 +114,7 @@ __all__ = [
     "Verifier",
     "VerifierFileError",
     "VocabularyMismatchError",
+    "WideTreeVerifier",
     "explain",
     "observe",
     "read_lessons",

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosd_core.errors import InvalidOptionError, TrainingDataError, quoted
+from cosd_core.features import CONFIDENCES
 from cosd_core.options import check_calibration
 
 Floats = NDArray[np.float32]
@@ -34,16 +35,14 @@ class Decisions:
     """Positions where exactly one answer is right, as a verifier sees them, and that answer (paper, 3.3).
 
     Attributes:
-        p: Confidence of the draft in x, ``[decisions]``.
-        q: Confidence of the assistant in y, ``[decisions]``.
+        points: The features as columns, ``[decisions, features]``.
         replace: The label: False where x is the true token, True where it is not and y is, ``[decisions]``.
         agrees: Whether x and y are the same token, so that nothing is decided, ``[decisions]``.
         example: Which example a position is of, ``[decisions]``.
         dropped: How many positions had no label because neither token is the true one.
     """
 
-    p: Floats
-    q: Floats
+    points: Floats
     replace: Flags
     agrees: Flags
     example: Ints
@@ -51,11 +50,6 @@ class Decisions:
 
     def __len__(self) -> int:
         return len(self.replace)
-
-    @property
-    def points(self) -> Floats:
-        """The features as columns (p, q), ``[decisions, 2]``."""
-        return np.stack([self.p, self.q], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,18 +135,50 @@ class Observations:
         heats = np.array(check_calibration(calibration, len(self.names)), np.float32)
         return self.gaps / heats - self._log_partitions(calibration)
 
-    def decisions(self, calibration: Sequence[float] | None = None, *, agreeing: bool = True) -> Decisions:
+    def features(self, calibration: Sequence[float] | None = None) -> dict[str, Floats]:
+        """What trees may see, by name, ``[positions, assistants]`` each: all of :data:`FEATURES`.
+
+        Args:
+            calibration: The temperatures of p and q; the further features are those at temperature 1.
+
+        Raises:
+            InvalidOptionError: As :meth:`confidences`.
+        """
+        seen, shares = self.confidences(calibration), self.probabilities
+        p_of_x, q_of_y = shares[:, :1, 0], shares.diagonal(axis1=1, axis2=2)[:, 1:]
+        p_of_y, q_of_x = shares[:, 0, 1:], shares[:, 1:, 0]
+        found = {
+            "p": seen[:, :1],
+            "q": seen[:, 1:],
+            "p_of_y": p_of_y,
+            "q_of_x": q_of_x,
+            "lead": q_of_y + p_of_y - p_of_x - q_of_x,
+            "p_margin": self.margins[:, :1],
+            "q_margin": self.margins[:, 1:],
+            "p_entropy": self.entropies[:, :1],
+            "q_entropy": self.entropies[:, 1:],
+        }
+        return {name: np.broadcast_to(values, q_of_x.shape) for name, values in found.items()}
+
+    def decisions(
+        self,
+        calibration: Sequence[float] | None = None,
+        *,
+        agreeing: bool = True,
+        features: Sequence[str] = CONFIDENCES,
+    ) -> Decisions:
         """What a verifier should have decided, every assistant's positions one after another.
 
         Args:
             calibration: The temperatures of the confidences.
             agreeing: Whether to keep positions where both write the same, as the paper does, though nothing
                 is decided there.
+            features: The columns that are wanted, of :data:`FEATURES`.
 
         Raises:
             InvalidOptionError: As :meth:`confidences`.
         """
-        seen, right, agreement = self.confidences(calibration), self.right, self.agreement
+        seen, right, agreement = self.features(calibration), self.right, self.agreement
         labelled = right[:, :1] | right[:, 1:]
         kept = labelled if agreeing else labelled & ~agreement
 
@@ -160,8 +186,7 @@ class Observations:
             return np.broadcast_to(values, kept.shape).T[kept.T]
 
         return Decisions(
-            p=of(seen[:, :1]),
-            q=of(seen[:, 1:]),
+            points=np.stack([of(seen[name]) for name in features], 1),
             replace=of(~right[:, :1]),
             agrees=of(agreement),
             example=of(self.example[:, None]),

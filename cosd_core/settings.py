@@ -21,11 +21,12 @@ from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.scheduling import Schedule, make_schedule
 from cosd_core.verifiers import (
     AverageVerifier,
-    PanelVerifier,
+    LearnedTree,
     RuleVerifier,
     TreeVerifier,
     Verifier,
     calibration_of,
+    load_tree,
     make_verifier,
 )
 
@@ -88,7 +89,7 @@ class Settings(LoadingOptions, GenerationOptions):
     alpha: float = Field(0.5, description="rule: below this confidence the draft counts as unsure.")
     beta: float = Field(0.5, description="rule: how sure the assistant must be, relative to the draft.")
     tree_path: str | list[str] | None = Field(
-        None, description="tree: a file that TreeVerifier.save wrote. Several: one per assistant."
+        None, description="tree: the file of one. Several: one per assistant."
     )
     weight: float = Field(0.5, description="average: the draft's share of the mixture.")
     schedule: Annotated[str | Schedule, BeforeValidator(_as_schedule)] = Field(
@@ -177,7 +178,7 @@ class Settings(LoadingOptions, GenerationOptions):
             case AverageVerifier.name:
                 return AverageVerifier(self.weight)
             case TreeVerifier.name if isinstance(self.tree_path, list) and self.tree_path:
-                return PanelVerifier(list(map(_tree, self.tree_path)))
+                return make_verifier(list(map(_tree, self.tree_path)))
             case TreeVerifier.name if isinstance(self.tree_path, str):
                 return _tree(self.tree_path)
         return make_verifier(self.verifier)
@@ -253,12 +254,12 @@ def overlaid(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     return {**kept, **given}
 
 
-_trees: dict[str, tuple[float, TreeVerifier]] = {}
+_trees: dict[str, tuple[float, LearnedTree]] = {}
 
 
-def _tree(path: str) -> TreeVerifier:
+def _tree(path: str) -> LearnedTree:
     """The tree of a file, read again only when the file has changed: every call asks for it."""
     changed = Path(path).stat().st_mtime_ns if Path(path).is_file() else -1
     if path not in _trees or _trees[path][0] != changed:
-        _trees[path] = (changed, TreeVerifier.load(path))
+        _trees[path] = (changed, load_tree(path))
     return _trees[path][1]

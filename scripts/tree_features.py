@@ -16,12 +16,13 @@ from tree_bench import lessons, tested_questions, unseen_questions
 
 from cosd_core import Calibration, Observations, observe
 from cosd_core.demo import KINDS, load_pair
+from cosd_core.features import CONFIDENCES, FEATURES
 
 SETS = {
-    "p, q": (0, 1),
-    "and P(y), Q(x)": range(4),
-    "and q + P(y) - p - Q(x)": range(5),
-    "and the rest": range(9),
+    "p, q": CONFIDENCES,
+    "p, q, P(y), Q(x)": FEATURES[:4],
+    "these and the lead": FEATURES[:5],
+    "all features": FEATURES,
 }
 DEPTHS, LEAVES = (1, 2, 3, 4), (3, 10)
 
@@ -47,7 +48,9 @@ def main() -> None:
         ):
             print(f"{said}: {np.count_nonzero(answer != replace)} wrong")
         for said, columns in SETS.items():
-            wrong = wrong_of_trees(mismatches(learned), (points, replace), list(columns))
+            wrong = wrong_of_trees(
+                mismatches(learned), (points, replace), [FEATURES.index(each) for each in columns]
+            )
             print(f"trees over {said}: {min(wrong)} to {max(wrong)} wrong")
         fitted = Calibration.fit(tested)
         before, after = fitted.before[0], fitted.after[0]
@@ -57,11 +60,8 @@ def main() -> None:
 
 def mismatches(seen: Observations) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The features, ``[positions, features]``, and whether y should replace x, where that can be said."""
-    shares, margins, entropies = seen.probabilities, seen.margins, seen.entropies
-    p, q, of_y, of_x = shares[:, 0, 0], shares[:, 1, 1], shares[:, 0, 1], shares[:, 1, 0]
-    points = np.column_stack([p, q, of_y, of_x, q + of_y - p - of_x, margins, entropies])
-    kept = ~seen.agreement[:, 0] & seen.right.any(1)
-    return points[kept], ~seen.right[kept, 0]
+    decisions = seen.decisions(agreeing=False, features=FEATURES)
+    return decisions.points, decisions.replace
 
 
 def wrong_of_trees(

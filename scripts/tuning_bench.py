@@ -2,8 +2,8 @@
 
 `python scripts/tuning_bench.py` for the bundled pair, with `--pair FOLDER` for one in FOLDER/facts and
 FOLDER/arithmetic (`scripts/overconfident_pair.py` makes such). Tuned on 350 held-out questions of each kind,
-judged on the 300 others that `cosd evaluate` asks: the table is of these. "Against average" is the difference
-to the average of both distributions over the same questions.
+wide trees among the rest, and judged on the 300 others that `cosd evaluate` asks: the table is of these.
+"Against average" is the difference to the average of both distributions over the same questions.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     models = _load(given.pair) if given.pair else load_pair()
     pair = CoSDDecoder(*models)
     with tempfile.TemporaryDirectory() as folder:
-        tuning = tune(pair, unasked_task(given.questions), folder=folder)
+        tuning = tune(pair, unasked_task(given.questions), wide=True, folder=folder)
         print(*tuning.advice, *tuning.warnings, sep="\n")
         for each in tuning.honesty:
             print(each)

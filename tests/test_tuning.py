@@ -25,6 +25,7 @@ from cosd_core import (
     Settings,
     Split,
     TreeVerifier,
+    VocabularyMismatchError,
     read_settings,
 )
 from cosd_core.demo import load_pair
@@ -46,6 +47,7 @@ from cosd_core.tuning.advice import recommend, warn
 from cosd_core.tuning.learning import divide
 from tests.models import ascii_model, counted_passes
 from tests.test_cli import IRON, cosd, pair  # noqa: F401 - fixtures
+from tests.test_wide_tree import AVERAGING, wide_trees
 
 PAIRS = [(ascii_model(seed=seed), ascii_model(seed=seed + 1)) for seed in (0, 2, 4)]
 PROMPTS = ["Hello", "a b c", "1, 2,", "x"]
@@ -58,7 +60,7 @@ trees = st.builds(
     ),
     thresholds, thresholds, st.tuples(*[st.booleans()] * 3),
 )  # fmt: skip
-verifiers = st.one_of(rules, trees, st.just(DraftVerifier()), st.just(AssistantVerifier()))
+verifiers = st.one_of(rules, trees, wide_trees(), st.just(DraftVerifier()), st.just(AssistantVerifier()))
 options = st.fixed_dictionaries(
     {"max_new_tokens": st.integers(1, 24)},
     optional={
@@ -78,7 +80,7 @@ HEATS = ((1.0, 0.5, 3.0), (1.0, 2.0, 0.7))
     st.integers(1, 8),
 )
 def test_a_replayed_setting_writes_what_it_would_have_decoded(two, wanted, chosen, draft_length) -> None:
-    memo = Memo(two, PROMPTS, wanted, temperatures=HEATS, draft_length=draft_length, batch_size=3)
+    memo = Memo(two, PROMPTS, wanted, temperatures=HEATS, wide=True, draft_length=draft_length, batch_size=3)
     for setting in chosen:
         first = memo.write(setting, range(len(PROMPTS)))
         computed = memo.computed
@@ -129,9 +131,14 @@ def test_notes_let_an_interrupted_run_go_on(tmp_path: Path) -> None:
     notes = tmp_path / "notes.jsonl"
 
     def memo() -> Memo:
-        return Memo(PAIRS[0], PROMPTS, {"max_new_tokens": 12}, temperatures=HEATS, notes=notes)
+        return Memo(PAIRS[0], PROMPTS, {"max_new_tokens": 12}, temperatures=HEATS, wide=True, notes=notes)
 
-    chosen = [Setting(RuleVerifier(0.9), swapped, heat) for swapped in (False, True) for heat in (0, 1)]
+    chosen = [
+        Setting(verifier, swapped, heat)
+        for verifier in (RuleVerifier(0.9), AVERAGING)
+        for swapped in (False, True)
+        for heat in (0, 1)
+    ]
     first = memo()
     written = [first.write(setting, range(4)) for setting in chosen]
     notes.write_bytes(notes.read_bytes() + b'{"key": "cut o')
@@ -346,6 +353,20 @@ def test_every_candidate_is_judged_in_both_roles(tuned: tuple[Tuning, Path]) -> 
     assert tuning.computed < tuning.replayed / 20
 
 
+def test_wide_trees_are_tried_where_they_are_wished_for(bundled, tmp_path: Path) -> None:
+    some = {"alphas": [0.5], "betas": [0.5], "weights": [0.5], "folds": 3}
+    tuning = tune(bundled, unasked_task(8), folder=tmp_path, wide=True, **some)
+    wide = [line for line in tuning.lines if line.verifier == "wide-tree"]
+    assert len(wide) == 8  # both roles, calibrated and not, with agreeing positions and without
+    assert all(line.accuracy.value > 0.5 for line in wide)
+    line = tuning.line("wide tree of mismatches, arithmetic drafts")
+    assert line.settings["verifier"]["name"] == "wide-tree"
+    decoder = CoSDDecoder(*bundled.models[::-1], verifier=line.settings["verifier"])
+    texts = decoder.generate([item.prompt for item in unasked_task(8).items], **unasked_task(8).options)
+    right = sum(item.is_right(each.text) for item, each in zip(unasked_task(8).items, texts, strict=True))
+    assert abs(right - line.right) <= 2  # which is by trees that have not seen the question
+
+
 def test_cross_validated_figures_are_those_of_real_decoding(bundled, tuned: tuple[Tuning, Path]) -> None:
     task = unasked_task(8)
     for name, swapped, verifier in (
@@ -411,6 +432,17 @@ def test_roles_are_tried_between_two_models(draft, assistant, second_assistant, 
         tune(three, unasked_task(3), folder=tmp_path)
 
 
+def test_different_tokenizers_are_refused_before_anything_else(tmp_path: Path) -> None:
+    facts, arithmetic = load_pair(words=True)
+    with pytest.raises(VocabularyMismatchError, match="tuning"):
+        tune(CoSDDecoder(facts, arithmetic), unasked_task(1), folder=tmp_path)
+
+
+def test_a_third_model_is_refused_before_any_is_loaded(cosd) -> None:  # noqa: F811
+    output = cosd("tune", "--draft", "./a", "--assistant", "./b", "--assistant", "./c", "--task", "demo")
+    assert (output.code, "not 3" in output.err) == (2, True)
+
+
 def test_a_task_may_hold_completions(tmp_path: Path) -> None:
     path = tmp_path / "task.jsonl"
     path.write_text(
@@ -432,7 +464,10 @@ TREE_SETTINGS = {
 RULE_SETTINGS = {"verifier": "rule", "alpha": 0.9, "beta": 0.25, "max_new_tokens": 20, "stop": ["="]}
 
 
-@pytest.fixture(params=[TREE_SETTINGS, RULE_SETTINGS], ids=["tree", "rule"])
+WIDE_SETTINGS = {"verifier": AVERAGING.to_dict()}
+
+
+@pytest.fixture(params=[TREE_SETTINGS, WIDE_SETTINGS, RULE_SETTINGS], ids=["tree", "wide tree", "rule"])
 def file(request: pytest.FixtureRequest, pair, tmp_path: Path) -> tuple[Path, str]:  # noqa: F811
     """A settings file, roles swapped, and what it makes the pair answer."""
     path = tmp_path / "tuned.json"
@@ -442,6 +477,8 @@ def file(request: pytest.FixtureRequest, pair, tmp_path: Path) -> tuple[Path, st
     if request.param is RULE_SETTINGS:
         decoder = CoSDDecoder(arithmetic, facts, verifier=RuleVerifier(0.9, 0.25))
         return path, decoder.generate(IRON, max_new_tokens=20, stop=["="]).text
+    if request.param is WIDE_SETTINGS:
+        return path, CoSDDecoder(arithmetic, facts, verifier=AVERAGING).generate(IRON).text
     tree = TreeVerifier(NODES)
     decoder = CoSDDecoder(arithmetic, facts, verifier=tree, calibration=[1.5, 0.8])
     return path, decoder.generate(IRON).text

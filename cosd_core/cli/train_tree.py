@@ -16,7 +16,7 @@ from cosd_core.observations import Observations
 from cosd_core.options import GenerationOptions
 from cosd_core.settings import METHOD
 from cosd_core.teaching import observe
-from cosd_core.verifiers import TreeVerifier
+from cosd_core.verifiers import LearnedTree, TreeVerifier, WideTreeVerifier
 
 
 @with_settings(*GenerationOptions.model_fields, *METHOD)
@@ -40,6 +40,10 @@ def run_train_tree(
         bool,
         typer.Option(help="Learn also where all models write the same, as the paper does."),
     ] = True,
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="A tree that sees more of both distributions than p and q."),
+    ] = False,
     end_token: Annotated[bool, typer.Option(help="Texts end after their completion.")] = True,
     tokens_per_pass: Annotated[
         int, typer.Option(min=1, help="Positions read at once; bounds memory.")
@@ -67,6 +71,10 @@ def run_train_tree(
         raise InvalidOptionError(
             f"{len(to)} times --out for {assistants} assistants: give one for each, or one for all"
         )
+    if wide and len(to) > 1:
+        raise InvalidOptionError(
+            "--wide learns one tree: those of several assistants each see two confidences alone"
+        )
     models = chosen.decoder().models
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("reading", total=None)
@@ -78,12 +86,13 @@ def run_train_tree(
             checkpoint=checkpoint,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    kind: type[LearnedTree] = WideTreeVerifier if wide else TreeVerifier
     temperatures: list[float] = []
     for path, each in zip(to, [observations] if len(to) == 1 else observations.pairs(), strict=True):
         calibration = Calibration.fit(each) if calibrate else None
         heats = calibration.temperatures if calibration else None
         with err.status("growing the tree"):
-            tree = TreeVerifier.fit(each, calibration=heats, agreeing=agreeing)
+            tree = kind.fit(each, calibration=heats, agreeing=agreeing)
         tree.save(path)
         _report_tree(tree, each, calibration)
         temperatures += (heats or ())[bool(temperatures) :]  # the draft has one, whatever is said beside it
@@ -93,7 +102,7 @@ def run_train_tree(
     out.print(f"\nwrote {written}; use it with --verifier tree{flags}", markup=False, soft_wrap=True)
 
 
-def _report_tree(tree: TreeVerifier, observations: Observations, calibration: Calibration | None) -> None:
+def _report_tree(tree: LearnedTree, observations: Observations, calibration: Calibration | None) -> None:
     about, truncated = tree.about, observations.truncated
     counts, chosen = about["positions"], about["chosen"]
     right = observations.right.mean(0)

@@ -12,10 +12,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cosd_core.cli.shared import checked, err, generation_options, names_models, out, to_ask
+from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED, read_task, unasked_task
 from cosd_core.evaluation.report import percent
 from cosd_core.flags import with_settings
-from cosd_core.settings import read_settings
+from cosd_core.settings import names_of, read_settings
 from cosd_core.tuning import ALPHAS, BETAS, WEIGHTS, Tuning, tune
 
 _OF_TUNING = (
@@ -47,6 +48,9 @@ def run_tune(
     weight: Annotated[
         list[float] | None, typer.Option(help=f"Tried in averages, several. Default: {_listed(WEIGHTS)}.")
     ] = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Also try trees that see more of both distributions than p and q.")
+    ] = False,
     folds: Annotated[int, typer.Option(min=3, help="Parts that the questions are divided into.")] = 5,
     seed: Annotated[int, typer.Option(help="How they are divided.")] = 0,
     questions: Annotated[int, typer.Option(min=1, help="Bundled questions of each kind.")] = 100,
@@ -77,7 +81,12 @@ def run_tune(
         settings = {**found, **settings}
     base = settings if names_models(settings) else {**settings, "dtype": "float32"}  # as the pair is loaded
     settings, [asked] = to_ask(settings, [task] if task else (), plots=plots)
-    pair = checked(settings).decoder()
+    chosen = checked(settings)
+    if len(named := names_of(settings)) != 2:  # found out before they are loaded
+        raise InvalidOptionError(
+            f"roles are tried between two models, not {len(named)}: give one --assistant"
+        )
+    pair = chosen.decoder()
     with Progress(console=err, transient=True) as bar:
         rows: dict[str, Any] = {}
 
@@ -93,6 +102,7 @@ def run_tune(
             alphas=alpha or ALPHAS,
             betas=beta or BETAS,
             weights=weight or WEIGHTS,
+            wide=wide,
             folds=folds,
             seed=seed,
             progress=show,

@@ -4,7 +4,7 @@ CoSD picks whole tokens from one of two distributions, so there is no fused dist
 scored instead: at every position, after the true tokens before it, the verifier judges what both models would
 write there, and the distribution of whoever's token stands is the one that the true token is scored by.
 
-* ``rule``, ``tree`` and other verifiers over confidences: the draft's where its token is kept, also where
+* ``rule``, trees and other verifiers over confidences: the draft's where its token is kept, also where
   both agree; the assistant's where it replaces.
 * ``draft``, ``assistant``: that model's.
 * ``speculative``: the assistant's, which is what it samples from (Leviathan et al., 2023).
@@ -31,6 +31,7 @@ from cosd_core.verifiers import (
     AssistantVerifier,
     AverageVerifier,
     ConfidenceVerifier,
+    PairwiseVerifier,
     Position,
     SpeculativeVerifier,
     Verifier,
@@ -91,10 +92,10 @@ def log_likelihoods(
         InvalidPromptError: A text is empty, or holds an id that no model knows.
         GenerationError: A model failed.
     """
-    if not isinstance(decoder.verifier, ConfidenceVerifier | AverageVerifier | SpeculativeVerifier):
+    if not isinstance(decoder.verifier, PairwiseVerifier | AverageVerifier | SpeculativeVerifier):
         raise InvalidOptionError(
             f"verifier={quoted(decoder.verifier)}: likelihoods are defined for verifiers over confidences, "
-            "average and speculative"
+            "trees, average and speculative"
         )
     scorer = _Scorer(decoder, logits_at_once)
     reads: dict[tuple[tuple[tuple[int, ...], ...], tuple[int, ...]], list[int]] = {}
@@ -212,11 +213,12 @@ class _Scorer:
         return standing, scores
 
     def _predict(self, logits: torch.Tensor, model: int) -> list[Prediction]:
+        verifier = self._decoder.verifier
         return predict(
             logits,
             [_ANYWHERE] * len(logits),
             "draft" if model == 0 else f"assistant {model - 1}",
-            keep_logits=False,
+            keep_logits=isinstance(verifier, PairwiseVerifier) and verifier.needs_logits,
             calibration=self._decoder.calibration[model],
         )
 

@@ -11,9 +11,10 @@ from cosd_core.verifiers import (
     AverageVerifier,
     ConfidenceVerifier,
     DraftVerifier,
+    LearnedTree,
     RuleVerifier,
-    TreeVerifier,
     Verifier,
+    WideTreeVerifier,
 )
 
 ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -33,6 +34,7 @@ class Candidate:
         swapped: Whether the second model drafts.
         calibrated: Whether confidences are seen at fitted temperatures, which differ from fold to fold too.
         agreeing: Whether a tree learns also where both models write the same.
+        wide: Whether a tree sees more than two confidences.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Candidate:
     swapped: bool = False
     calibrated: bool = False
     agreeing: bool = True
+    wide: bool = False
 
     @property
     def single(self) -> bool:
@@ -60,30 +63,31 @@ class Candidate:
     def complexity(self) -> tuple[int, float]:
         """Simpler and cheaper ones first.
 
-        One model, the rule as it comes, other rules, calibrated ones, trees, calibrated trees. Averaging is
-        last: it asks both models at every position. Among rules the one nearest to the default is simplest.
+        One model, the rule as it comes, other rules, calibrated ones, trees, calibrated trees, wide trees.
+        Averaging is last: it asks both models at every position. Among rules the one nearest to the default
+        is simplest.
         """
         match self.verifier:
             case DraftVerifier():
                 return 0, 0.0
             case AverageVerifier(weight):
-                return 6, abs(weight - 0.5)
+                return 8, abs(weight - 0.5)
             case RuleVerifier(alpha, beta):
                 distance = abs(alpha - DEFAULT.alpha) + abs(beta - DEFAULT.beta)
                 return 3 if self.calibrated else 2 if distance else 1, distance
-        return 5 if self.calibrated else 4, 0.0
+        return 4 + self.calibrated + 2 * self.wide, 0.0
 
     def verifier_of(self, learned: Learned) -> Verifier:
         """Who judges, given what was learned."""
         if self.verifier is not None:
             return self.verifier
         assert learned.trees is not None, "trees are candidates only where they are learned"
-        return learned.trees[Kind(self.swapped, self.calibrated, self.agreeing)]
+        return learned.trees[Kind(self.swapped, self.calibrated, self.agreeing, self.wide)]
 
     def setting(self, learned: Learned) -> Setting:
         """What is replayed, given what was learned; not for an average."""
         verifier = self.verifier_of(learned)
-        assert isinstance(verifier, ConfidenceVerifier), "an average sees more than two confidences"
+        assert isinstance(verifier, ConfidenceVerifier | WideTreeVerifier), "an average is decoded"
         return Setting(verifier, self.swapped, learned.heat if self.calibrated else 0)
 
     def fields(self, learned: Learned) -> dict[str, Any]:
@@ -93,7 +97,7 @@ class Candidate:
         heats = [second, first] if self.swapped else [first, second]
         calibration = {"calibration": heats} if self.calibrated else {}
         said = verifier.to_dict()
-        if isinstance(verifier, TreeVerifier):
+        if isinstance(verifier, LearnedTree):
             return {"verifier": said, **calibration}
         return {"verifier": said.pop("name"), **said, **calibration}
 
@@ -105,6 +109,7 @@ def make_candidates(
     betas: Sequence[float] = BETAS,
     weights: Sequence[float] = WEIGHTS,
     learns: bool = True,
+    wide: bool = False,
 ) -> tuple[Candidate, ...]:
     """Both models alone, averages, and rules and trees in both roles, calibrated and not.
 
@@ -114,6 +119,7 @@ def make_candidates(
         betas: The same.
         weights: The first model's shares in averages.
         learns: Whether there is something to learn from, so that trees and calibrated rules can be tried.
+        wide: Whether wide trees are tried, too.
 
     Raises:
         InvalidOptionError: A threshold or weight is wrong.
@@ -128,7 +134,8 @@ def make_candidates(
         ]
         if learns:
             found += [
-                Candidate(f"tree{of}{tail}", None, swapped, calibrated, agreeing)
+                Candidate(f"{size}tree{of}{tail}", None, swapped, calibrated, agreeing, bool(size))
+                for size in (("", "wide ") if wide else ("",))
                 for agreeing, of in ((True, ""), (False, " of mismatches"))
             ]
     for weight in dict.fromkeys(weights):

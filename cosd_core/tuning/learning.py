@@ -10,7 +10,7 @@ from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.evaluation.tasks import Item
 from cosd_core.observations import Observations
 from cosd_core.tuning.memo import UNCALIBRATED, Temperatures
-from cosd_core.verifiers import TreeVerifier
+from cosd_core.verifiers import LearnedTree, TreeVerifier, WideTreeVerifier
 
 Folds = frozenset[int]
 """The folds that something was learned without."""
@@ -27,17 +27,17 @@ class Kind:
         swapped: Whether the second model drafts.
         calibrated: Whether it sees calibrated confidences.
         agreeing: Whether it learns also where both models write the same, as the paper does.
+        wide: Whether it sees more than two confidences.
     """
 
     swapped: bool
     calibrated: bool
     agreeing: bool
+    wide: bool
 
 
 _DEPTHS, _LEAVES = (1, 2, 3, 4), (3, 10, 30, 100)
 """What trees are chosen from: fewer than :meth:`TreeVerifier.fit` tries, since many are grown."""
-
-KINDS = tuple(Kind(*flags) for flags in product((False, True), repeat=3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Learned:
 
     heat: int = 0
     temperatures: tuple[float, float] = (1.0, 1.0)
-    trees: Mapping[Kind, TreeVerifier] | None = None
+    trees: Mapping[Kind, LearnedTree] | None = None
 
 
 def divide(items: Sequence[Item], folds: int, seed: int) -> tuple[int, ...]:
@@ -86,6 +86,8 @@ def learn(
     fold_of: Sequence[int],
     folds: int,
     progress: Callable[[int, int], None] = lambda *_: None,
+    *,
+    wide: bool = False,
 ) -> dict[Folds, Learned]:
     """Fit temperatures and grow trees without every one and every two folds.
 
@@ -94,16 +96,18 @@ def learn(
         fold_of: The fold of every example.
         folds: How many there are.
         progress: Told how many of all are done.
+        wide: Whether to grow wide trees, too.
 
     Raises:
         TrainingDataError: Without some folds there is nothing left to learn from.
     """
+    kinds = [Kind(*flags) for flags in product((False, True), (False, True), (False, True), {False, wide})]
     parts = left_out(folds)
     found: dict[Folds, Learned] = {}
     for number, without in enumerate(parts):
         seen = observations.of_examples([at for at, fold in enumerate(fold_of) if fold not in without])
         first, second = Calibration.fit(seen).temperatures
-        trees = {kind: _tree(seen, kind, (first, second)) for kind in KINDS}
+        trees = {kind: _tree(seen, kind, (first, second)) for kind in kinds}
         found[without] = Learned(1 + number, (first, second), trees)
         progress(number + 1, len(parts))
     return found
@@ -119,9 +123,10 @@ def temperatures_of(learned: Mapping[Folds, Learned]) -> Temperatures:
     )
 
 
-def _tree(seen: Observations, kind: Kind, temperatures: tuple[float, float]) -> TreeVerifier:
+def _tree(seen: Observations, kind: Kind, temperatures: tuple[float, float]) -> LearnedTree:
     order = (1, 0) if kind.swapped else (0, 1)
     heats = [temperatures[at] for at in order] if kind.calibrated else None
-    return TreeVerifier.fit(
+    tree = WideTreeVerifier if kind.wide else TreeVerifier
+    return tree.fit(
         seen.of_models(*order), calibration=heats, agreeing=kind.agreeing, depths=_DEPTHS, leaves=_LEAVES
     )

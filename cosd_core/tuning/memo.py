@@ -23,6 +23,7 @@ from cosd_core.alignment import align, shared_vocabulary
 from cosd_core.chat.messages import Chat
 from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
 from cosd_core.evaluation.answers import append_lines, read_lines
+from cosd_core.features import Further
 from cosd_core.loop import Batch
 from cosd_core.matcher import Matcher
 from cosd_core.models.language_model import LanguageModel
@@ -33,7 +34,7 @@ from cosd_core.row import Manner, Row
 from cosd_core.sampling import Sampler
 from cosd_core.scheduling import FixedSchedule
 from cosd_core.text import Detokenizer, TextBuffer
-from cosd_core.verifiers import ConfidenceVerifier, Position, Verifier
+from cosd_core.verifiers import ConfidenceVerifier, Position, Verifier, WideTreeVerifier
 
 Temperatures = tuple[tuple[float, ...], tuple[float, ...]]
 """Per model the temperatures at which its confidences are kept; the first is 1."""
@@ -48,10 +49,12 @@ class Thought:
     Attributes:
         picks: Every model's token.
         sure: Every model's confidence in it, at each of its temperatures.
+        further: What wide trees see beside that, the first model drafting; None where nobody wants it.
     """
 
     picks: tuple[int, int]
     sure: tuple[tuple[float, ...], tuple[float, ...]]
+    further: Further | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A way to write that sees nothing but the two confidences.
+    """A way to write that sees nothing but what a :class:`Thought` holds.
 
     Attributes:
         verifier: Who judges.
@@ -95,7 +98,7 @@ class Setting:
         heat: Which of the kept temperatures the models are seen at; 0: uncalibrated.
     """
 
-    verifier: ConfidenceVerifier
+    verifier: ConfidenceVerifier | WideTreeVerifier
     swapped: bool = False
     heat: int = 0
 
@@ -103,8 +106,14 @@ class Setting:
         """Whose token stands: x, or the y that replaces it."""
         draft, assistant = (1, 0) if self.swapped else (0, 1)
         x, y = thought.picks[draft], thought.picks[assistant]
-        sure, heat = thought.sure, self.heat
-        return y if x != y and self.verifier.replaces(sure[draft][heat], sure[assistant][heat]) else x
+        return y if x != y and self._replaces(thought, draft, assistant) else x
+
+    def _replaces(self, thought: Thought, draft: int, assistant: int) -> bool:
+        p, q = thought.sure[draft][self.heat], thought.sure[assistant][self.heat]
+        if isinstance(self.verifier, ConfidenceVerifier):
+            return self.verifier.replaces(p, q)
+        assert thought.further is not None, "a memo for wide trees keeps it"
+        return self.verifier.replaces(p, q, thought.further.swapped() if self.swapped else thought.further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,7 @@ class Memo:
     Attributes:
         models: The two models; the first drafts unless a setting swaps the roles.
         temperatures: Those at which confidences are kept.
+        wide: Whether what wide trees see is kept, too.
         computed: Positions at which the models were run.
         replayed: Positions that settings went through without.
     """
@@ -159,6 +169,7 @@ class Memo:
         options: Mapping[str, Any],
         *,
         temperatures: Temperatures = UNCALIBRATED,
+        wide: bool = False,
         draft_length: int = 8,
         batch_size: int = 32,
         notes: str | PathLike[str] | None = None,
@@ -170,6 +181,7 @@ class Memo:
             prompts: What they are shown.
             options: Fields of :class:`GenerationOptions`; texts must be greedy.
             temperatures: Those at which settings will see the confidences.
+            wide: Whether some of them are wide trees.
             draft_length: The most tokens per block where texts are decoded.
             batch_size: The most prompts that are decoded together.
             notes: A file for what is thought, from which an interrupted run goes on; None keeps none.
@@ -189,6 +201,7 @@ class Memo:
             raise InvalidOptionError("confidences cannot be calibrated where logits are processed")
         self.models = tuple(models)
         self.temperatures = temperatures
+        self.wide = wide
         self.computed = self.replayed = 0
         self._draft_length = draft_length
         self._batch_size = batch_size if all(model.batchable for model in models) else 1
@@ -209,7 +222,7 @@ class Memo:
             for order in (self.models, self.models[::-1])
         ]
         self._keys = [
-            [_key(models, temperatures, each, swapped) for each in requests]
+            [_key(models, [*temperatures, wide], each, swapped) for each in requests]
             for swapped, requests in enumerate(self._requests)
         ]
         self._roots = {key: Node() for keys in self._keys for key in keys}
@@ -286,7 +299,8 @@ class Memo:
         """Write on where the paths end, and keep what both models think on the way."""
         swapped = batch[0].setting.swapped
         recorders = [
-            _Recorder(each.setting, self._root(each.setting, each.at), self.temperatures) for each in batch
+            _Recorder(each.setting, self._root(each.setting, each.at), self.temperatures, wide=self.wide)
+            for each in batch
         ]
         rows = [
             self._row(number, each, recorder)
@@ -352,9 +366,9 @@ class _Recorder(Verifier):
     name: ClassVar[str] = "recorder"
     needs_logits: ClassVar[bool] = True
 
-    def __init__(self, setting: Setting, root: Node, temperatures: Temperatures) -> None:
+    def __init__(self, setting: Setting, root: Node, temperatures: Temperatures, *, wide: bool) -> None:
         self.new: list[tuple[int, Thought]] = []
-        self._setting, self._root, self._temperatures = setting, root, temperatures
+        self._setting, self._root, self._temperatures, self._wide = setting, root, temperatures, wide
         self._node, self._length = root, 0
         self._written: tuple[int, ...] = ()
         self._ending: Ending | None = None
@@ -384,7 +398,7 @@ class _Recorder(Verifier):
         return {
             "tokens": list(self._written),
             "ending": [self._ending.text, self._ending.finish_reason],
-            "thoughts": [[at, list(each.picks), list(map(list, each.sure))] for at, each in kept],
+            "thoughts": [[at, each.picks, each.sure, each.further] for at, each in kept],
         }
 
     def _read(self, position: Position) -> Thought:
@@ -395,7 +409,8 @@ class _Recorder(Verifier):
         first, second = (
             _confidences(each, heats) for each, heats in zip(pair, self._temperatures, strict=True)
         )
-        return Thought((pair[0].id, pair[1].id), (first, second))
+        further = Further.of(*pair) if self._wide else None
+        return Thought((pair[0].id, pair[1].id), (first, second), further)
 
 
 class _Notes:
@@ -424,8 +439,9 @@ def _recall(root: Node, entry: Mapping[str, Any]) -> None:
     nodes = [root]
     for token in entry["tokens"]:
         nodes.append(nodes[-1].child(token))
-    for at, (one, other), (first, second) in entry["thoughts"]:
-        nodes[at].thought = Thought((one, other), (tuple(first), tuple(second)))
+    for at, (one, other), (first, second), further in entry["thoughts"]:
+        seen = None if further is None else Further(*further)
+        nodes[at].thought = Thought((one, other), (tuple(first), tuple(second)), seen)
     text, reason = entry["ending"]
     nodes[-1].ending = Ending(text, reason)
 
@@ -441,10 +457,10 @@ def _confidences(prediction: Prediction, temperatures: Sequence[float]) -> tuple
     return (prediction.confidence, *shares.tolist())
 
 
-def _key(models: Sequence[LanguageModel], heats: Temperatures, request: Request, swapped: int) -> str:
+def _key(models: Sequence[LanguageModel], kept: Sequence[Any], request: Request, swapped: int) -> str:
     """What thoughts and endings depend on; both roles have one key where they are shown the prompt alike."""
     prompts = [list(ids) for ids in (request.prompts[::-1] if swapped else request.prompts)]
     names = [[model.name, str(model.model.dtype)] for model in models]
     options = request.options.model_dump(mode="python", exclude={"truncation", "add_special_tokens", "seed"})
-    said = [names, heats, prompts, sorted(request.visible), options]
+    said = [names, kept, prompts, sorted(request.visible), options]
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()

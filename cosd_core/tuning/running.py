@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cosd_core.alignment import shared_vocabulary
 from cosd_core.calibration import Calibration, Reliability
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import InvalidOptionError, TrainingDataError
@@ -48,6 +49,7 @@ def tune(
     alphas: Sequence[float] = ALPHAS,
     betas: Sequence[float] = BETAS,
     weights: Sequence[float] = WEIGHTS,
+    wide: bool = False,
     folds: int = 5,
     seed: int = 0,
     progress: Progress = lambda *_: None,
@@ -66,31 +68,35 @@ def tune(
         alphas: What rules are tried with.
         betas: The same.
         weights: The first model's shares in averages.
+        wide: Whether to try :class:`WideTreeVerifier`, too.
         folds: Into how many parts the questions are divided.
         seed: How.
         progress: Told what is done, how much of it, and of how much.
 
     Raises:
         InvalidOptionError: There are more than two models, the options sample, or a value is wrong.
+        VocabularyMismatchError: They have different tokenizers.
         EvaluationFileError: What is kept cannot be read or written.
         CoSDError: As :meth:`CoSDDecoder.generate` and :func:`observe`.
     """
     if len(pair.models) != 2:
         raise InvalidOptionError(f"roles are tried between two models, not {len(pair.models)}")
+    shared_vocabulary(pair.models, "tuning")
     wanted = {**task.options, **(options or {})}
     names = _short([model.name for model in pair.models])
     grid = partial(make_candidates, names, alphas=alphas, betas=betas, weights=weights)
     grid(learns=False)  # wrong values are found before the work
     fold_of = divide(task.items, folds, seed)
-    observations, learned, notes = _learn(pair, task.items, fold_of, folds, Path(folder), progress)
+    observations, learned, notes = _learn(pair, task.items, fold_of, folds, Path(folder), progress, wide=wide)
     if learned and processes_logits(wanted):
         learned, notes = {}, ("Trees and calibration were not tried, since logits are processed.",)
-    candidates = grid(learns=ALL in learned)
+    candidates = grid(learns=ALL in learned, wide=wide)
     memo = Memo(
         pair.models,
         [item.prompt for item in task.items],
         wanted,
         temperatures=temperatures_of(learned),
+        wide=wide and ALL in learned,
         draft_length=pair.draft_length,
         batch_size=pair.batch_size,
         notes=Path(folder) / "notes.jsonl",
@@ -246,6 +252,8 @@ def _learn(
     folds: int,
     folder: Path,
     progress: Progress,
+    *,
+    wide: bool,
 ) -> tuple[Observations | None, dict[Folds, Learned], tuple[str, ...]]:
     """What both models think of the completions, what is learned of that, and what could not be."""
     taught = [at for at, item in enumerate(items) if item.completion is not None]
@@ -269,6 +277,7 @@ def _learn(
             [fold_of[at] for at in taught],
             folds,
             lambda done, total: progress("learning", done, total),
+            wide=wide,
         )
     except TrainingDataError as error:
         return observations, {}, (f"Trees and calibration were not tried: {error}.",)
@@ -281,7 +290,7 @@ def _line(table: Table, at: int, single: int, models: Sequence[str], learned: Le
     rule = candidate.rule
     return Line(
         name=candidate.name,
-        verifier=candidate.verifier.name if candidate.verifier else "tree",
+        verifier=candidate.verifier_of(learned).name,
         swapped=candidate.swapped,
         calibrated=candidate.calibrated,
         alpha=rule.alpha if rule else None,

@@ -1,26 +1,37 @@
 """Who decides which token stands: the paper's rule and tree, and the baselines they are compared with."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.options import check_calibration, named
-from cosd_core.verifiers.base import ConfidenceVerifier, Picker, Position, Verifier, walk
+from cosd_core.verifiers.base import (
+    ConfidenceVerifier,
+    PairwiseVerifier,
+    Picker,
+    Position,
+    Verifier,
+    walk,
+)
 from cosd_core.verifiers.baselines import (
     AssistantVerifier,
     AverageVerifier,
     DraftVerifier,
     SpeculativeVerifier,
 )
+from cosd_core.verifiers.learned import LearnedTree, read_tree
 from cosd_core.verifiers.nodes import Leaf, Split
 from cosd_core.verifiers.panel import PanelVerifier
 from cosd_core.verifiers.rule import RuleVerifier
 from cosd_core.verifiers.tree import TreeVerifier
+from cosd_core.verifiers.wide import WideTreeVerifier
 
 _BY_NAME: dict[str, type[Verifier]] = {
     kind.name: kind
     for kind in (RuleVerifier, DraftVerifier, AssistantVerifier, SpeculativeVerifier, AverageVerifier)
 }
+_TREES: tuple[type[LearnedTree], ...] = (TreeVerifier, WideTreeVerifier)
 
 
 def make_verifier(verifier: str | Mapping[str, Any] | Verifier | Sequence[Any]) -> Verifier:
@@ -38,19 +49,31 @@ def make_verifier(verifier: str | Mapping[str, Any] | Verifier | Sequence[Any]) 
     if isinstance(verifier, Mapping):
         kinds: dict[str, Callable[..., Verifier]] = {
             **_BY_NAME,
-            TreeVerifier.name: TreeVerifier.of,
+            **{kind.name: kind.of for kind in _TREES},
             PanelVerifier.name: _panel,
         }
         return named("verifier", verifier, kinds)
     if isinstance(verifier, (list, tuple)):
         return _panel(verifier)
-    if verifier == TreeVerifier.name:
-        raise InvalidOptionError('verifier="tree" needs a tree: pass TreeVerifier.load("tree.json")')
+    for kind in _TREES:
+        if verifier == kind.name:
+            raise InvalidOptionError(
+                f'verifier="{kind.name}" needs a tree: pass {kind.__name__}.load("tree.json")'
+            )
     if not isinstance(verifier, str) or verifier not in _BY_NAME:
         raise InvalidOptionError(
             f"verifier={quoted(verifier)} should be a Verifier or one of {', '.join(_BY_NAME)}"
         )
     return _BY_NAME[verifier]()
+
+
+def load_tree(path: str | Path) -> LearnedTree:
+    """Read a tree that either kind's ``save`` wrote.
+
+    Raises:
+        VerifierFileError: The file is missing, too large, no JSON, or no tree of this format.
+    """
+    return read_tree(path, _TREES)
 
 
 def calibration_of(verifier: Verifier, calibration: object, models: int) -> tuple[float, ...]:
@@ -79,6 +102,8 @@ __all__ = [
     "ConfidenceVerifier",
     "DraftVerifier",
     "Leaf",
+    "LearnedTree",
+    "PairwiseVerifier",
     "PanelVerifier",
     "Picker",
     "Position",
@@ -87,7 +112,9 @@ __all__ = [
     "Split",
     "TreeVerifier",
     "Verifier",
+    "WideTreeVerifier",
     "calibration_of",
+    "load_tree",
     "make_verifier",
     "walk",
 ]

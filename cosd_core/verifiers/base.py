@@ -92,7 +92,29 @@ class Verifier(ABC):
         return {"name": self.name}
 
 
-class ConfidenceVerifier(Verifier):
+class PairwiseVerifier(Verifier):
+    """A verifier that holds the draft's token against one assistant's at a time."""
+
+    @abstractmethod
+    def prefers(self, draft: Prediction, opinion: Prediction, assistant: int) -> bool:
+        """Whether an assistant's token replaces the draft's, which is another."""
+
+    def judge(self, position: Position) -> Replacement | None:
+        """The most confident assistant among those whose token differs and is preferred."""
+        best: Replacement | None = None
+        best_confidence = -1.0
+        draft = position.draft
+        for index, opinion in enumerate(position.opinions or ()):
+            if (
+                opinion.id != draft.id
+                and opinion.confidence > best_confidence  # strict: ties go to the first
+                and self.prefers(draft, opinion, index)
+            ):
+                best, best_confidence = Replacement(opinion.id, index), opinion.confidence
+        return best
+
+
+class ConfidenceVerifier(PairwiseVerifier):
     """A verifier that sees only the two confidences of a mismatch: rule and tree, and the two singles."""
 
     @abstractmethod
@@ -103,19 +125,9 @@ class ConfidenceVerifier(Verifier):
         """Who judges that assistant's tokens: this verifier, unless each assistant has one of its own."""
         return self
 
-    def judge(self, position: Position) -> Replacement | None:
-        """The most confident assistant among those whose token differs and whose judgement fires."""
-        best: Replacement | None = None
-        best_confidence = -1.0
-        draft = position.draft
-        for index, opinion in enumerate(position.opinions or ()):
-            if (
-                opinion.id != draft.id
-                and opinion.confidence > best_confidence  # strict: ties go to the first
-                and self.for_assistant(index).replaces(draft.confidence, opinion.confidence)
-            ):
-                best, best_confidence = Replacement(opinion.id, index), opinion.confidence
-        return best
+    def prefers(self, draft: Prediction, opinion: Prediction, assistant: int) -> bool:
+        """By the two confidences."""
+        return self.for_assistant(assistant).replaces(draft.confidence, opinion.confidence)
 
 
 def walk(verifier: Verifier, block: Sequence[Position]) -> Verdict:

@@ -1,4 +1,4 @@
-"""How deep a tree over (p, q) may grow: scikit-learn's tree, its limits chosen by cross-validation."""
+"""How deep a tree may grow: scikit-learn's tree, its limits chosen by cross-validation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Growth:
     """A grown tree.
 
     Attributes:
-        classifier: A fitted ``sklearn.tree.DecisionTreeClassifier`` over the columns (p, q).
+        classifier: A fitted ``sklearn.tree.DecisionTreeClassifier`` over the decisions' columns.
         chosen: The limits it grew within; None where a single example left nothing to validate on.
         scores: All limits that were tried.
     """

@@ -1,4 +1,4 @@
-"""The nodes of a decision tree over the confidences, and their form in JSON, checked one by one."""
+"""The nodes of a decision tree, and their form in JSON, checked one by one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,6 @@ from math import isfinite
 from typing import Any
 
 from cosd_core.errors import VerifierFileError, quoted
-
-FEATURES = ("p", "q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +28,8 @@ class Leaf:
 Node = Split | Leaf
 
 
-def no_tree(nodes: Sequence[Node]) -> str | None:
-    """What keeps these nodes from being a tree, or None."""
+def no_tree(nodes: Sequence[Node], features: Sequence[str]) -> str | None:
+    """What keeps these nodes from being a tree over these features, or None."""
     if not isinstance(nodes, tuple) or not all(isinstance(node, Split | Leaf) for node in nodes):
         return f"{quoted(nodes)} is no tuple of Split and Leaf"
     if not nodes:
@@ -40,8 +38,8 @@ def no_tree(nodes: Sequence[Node]) -> str | None:
     for at, node in enumerate(nodes):
         if isinstance(node, Leaf):
             continue
-        if node.feature not in FEATURES:
-            return f"node {at} asks for feature {quoted(node.feature)}, there are {FEATURES}"
+        if node.feature not in features:
+            return f"node {at} asks for feature {quoted(node.feature)}, there are {features}"
         if not isfinite(node.threshold):
             return f"node {at} has the threshold {node.threshold!r}"
         if not (at < node.left < len(nodes) and at < node.right < len(nodes)):

@@ -11,6 +11,16 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROMISES = {
     "two_models.py": ["together:    iron is 26, 26+7=33", "became '3'", "37+8=45", "France is Paris"],
+    "two_tokenizers.py": [
+        "one vocabulary: False",
+        "arithmetic alone:  Behri has 5, 5+4=9",
+        "facts alone:       Paris has 6, 6+4=10",
+        "together:          Paris has 5, 5+4=9",
+        "the assistant wrote ' Paris', in the draft's tokens ' P|ar|is'",
+        "the draft wrote ' has 5, 5+4=9'",
+        "the arithmetic model reads 13 tokens: ' P|ar|is| has| |5|",
+        "the facts model reads 19 tokens: ' |P|a|r|i|s| |h|a|s| |5|",
+    ],
     "langchain_chain.py": [
         "Paris has 5, 5+4=9",
         "12 of 12 questions",

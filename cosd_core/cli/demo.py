@@ -22,7 +22,7 @@ _NOTE = (
 
 def run_demo(
     questions: Annotated[
-        list[str] | None, typer.Argument(help='Your own, such as "Q: 12+30? A:". Without any: a selection.')
+        list[str] | None, typer.Argument(help='Your own, such as "Q: 37+8? A:". Without any: a selection.')
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the first answer as an HTML page.")] = None,
 ) -> None:

@@ -2,7 +2,7 @@
 
 A task's file is JSONL, one question a line::
 
-    {"prompt": "Q: 12+30? A:", "answer": "42", "group": "sums"}
+    {"prompt": "Q: 37+8? A:", "answer": 45, "scoring": "numeric", "group": "sums"}
     {"prompt": "Who wrote Emma?", "answer": ["Austen", "Jane Austen"], "scoring": "exact"}
     {"prompt": "...", "answer": "B", "choices": ["Rome", "Paris", "Oslo"]}
 

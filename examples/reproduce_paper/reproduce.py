@@ -33,6 +33,10 @@ METHODS = {
 """The paper's columns and our settings. What the tree is learned from, the README says."""
 
 
+ONE_TOKENIZER = {"speculative", "average", "tree", "MMLU", "HellaSwag", "TruthfulQA"}
+"""What needs models with one tokenizer: methods that mix or learn, benchmarks scored by likelihoods."""
+
+
 def model_args(pair: dict, method: str) -> dict[str, object]:
     """The settings of one pair and method."""
     own = {
@@ -77,6 +81,9 @@ def main() -> None:
             print(f"# not certain which models these are in the paper: {', '.join(unsure)}")
         for method in [given.method] if given.method else METHODS:
             for benchmark in [given.benchmark] if given.benchmark else BENCHMARKS:
+                if pair["scenario"] == "different tokenizers" and {method, benchmark} & ONE_TOKENIZER:
+                    print(f"# {method} on {benchmark} needs models with one tokenizer")
+                    continue
                 words = command(pair, method, benchmark)
                 print(shlex.join(words), flush=True)
                 if given.run:

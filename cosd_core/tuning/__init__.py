@@ -14,9 +14,10 @@
 
 from cosd_core.tuning.candidates import ALPHAS, BETAS, WEIGHTS, Candidate, make_candidates
 from cosd_core.tuning.choosing import Choice, Table, choose, choose_nested
-from cosd_core.tuning.memo import Memo, Setting
+from cosd_core.tuning.memo import Memo
 from cosd_core.tuning.report import Firing, Honesty, Line, Tuning
 from cosd_core.tuning.running import tune
+from cosd_core.tuning.thoughts import Setting
 
 __all__ = [
     "ALPHAS",

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from cosd_core.tuning.learning import Kind, Learned
-from cosd_core.tuning.memo import Setting
+from cosd_core.tuning.thoughts import Setting
 from cosd_core.verifiers import (
     AverageVerifier,
     ConfidenceVerifier,

@@ -9,7 +9,7 @@ from cosd_core.calibration import Calibration
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.evaluation.tasks import Item
 from cosd_core.observations import Observations
-from cosd_core.tuning.memo import UNCALIBRATED, Temperatures
+from cosd_core.tuning.thoughts import UNCALIBRATED, Temperatures
 from cosd_core.verifiers import LearnedTree, TreeVerifier, WideTreeVerifier
 
 Folds = frozenset[int]

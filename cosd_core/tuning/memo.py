@@ -21,8 +21,7 @@ import torch
 
 from cosd_core.alignment import align, shared_vocabulary
 from cosd_core.chat.messages import Chat
-from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
-from cosd_core.evaluation.answers import append_lines, read_lines
+from cosd_core.errors import InvalidOptionError
 from cosd_core.features import Further
 from cosd_core.loop import Batch
 from cosd_core.matcher import Matcher
@@ -34,115 +33,18 @@ from cosd_core.row import Manner, Row
 from cosd_core.sampling import Sampler
 from cosd_core.scheduling import FixedSchedule
 from cosd_core.text import Detokenizer, TextBuffer
-from cosd_core.verifiers import ConfidenceVerifier, Position, Verifier, WideTreeVerifier
-
-Temperatures = tuple[tuple[float, ...], tuple[float, ...]]
-"""Per model the temperatures at which its confidences are kept; the first is 1."""
-
-UNCALIBRATED: Temperatures = ((1.0,), (1.0,))
-
-
-@dataclass(frozen=True, slots=True)
-class Thought:
-    """What the two models would write after a prefix.
-
-    Attributes:
-        picks: Every model's token.
-        sure: Every model's confidence in it, at each of its temperatures.
-        further: What wide trees see beside that, the first model drafting; None where nobody wants it.
-    """
-
-    picks: tuple[int, int]
-    sure: tuple[tuple[float, ...], tuple[float, ...]]
-    further: Further | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """A finished text.
-
-    Attributes:
-        text: The text after the prompt.
-        finish_reason: ``"stop"`` or ``"length"``.
-    """
-
-    text: str
-    finish_reason: str
-
-
-class Node:
-    """A prefix: how it ends, or else what is thought after it, or nothing yet."""
-
-    __slots__ = ("children", "ending", "thought")
-
-    def __init__(self) -> None:
-        self.thought: Thought | None = None
-        self.ending: Ending | None = None
-        self.children: dict[int, Node] = {}
-
-    def child(self, token: int) -> "Node":
-        """The prefix that is longer by a token."""
-        found = self.children.get(token)
-        if found is None:
-            found = self.children[token] = Node()
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A way to write that sees nothing but what a :class:`Thought` holds.
-
-    Attributes:
-        verifier: Who judges.
-        swapped: Whether the second model drafts.
-        heat: Which of the kept temperatures the models are seen at; 0: uncalibrated.
-    """
-
-    verifier: ConfidenceVerifier | WideTreeVerifier
-    swapped: bool = False
-    heat: int = 0
-
-    def token(self, thought: Thought) -> int:
-        """Whose token stands: x, or the y that replaces it."""
-        draft, assistant = (1, 0) if self.swapped else (0, 1)
-        x, y = thought.picks[draft], thought.picks[assistant]
-        return y if x != y and self._replaces(thought, draft, assistant) else x
-
-    def _replaces(self, thought: Thought, draft: int, assistant: int) -> bool:
-        p, q = thought.sure[draft][self.heat], thought.sure[assistant][self.heat]
-        if isinstance(self.verifier, ConfidenceVerifier):
-            return self.verifier.replaces(p, q)
-        assert thought.further is not None, "a memo for wide trees keeps it"
-        return self.verifier.replaces(p, q, thought.further.swapped() if self.swapped else thought.further)
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """How far a setting came by what is known.
-
-    Attributes:
-        nodes: The prefixes, the empty one first.
-        tokens: The tokens between them.
-    """
-
-    nodes: tuple[Node, ...]
-    tokens: tuple[int, ...]
-
-    @property
-    def last(self) -> Node:
-        """Where it stands."""
-        return self.nodes[-1]
-
-
-def replay(root: Node, setting: Setting) -> Path:
-    """Walk from a prompt as far as everything is known."""
-    nodes, tokens, node = [root], [], root
-    while node.ending is None and node.thought is not None:
-        token = setting.token(node.thought)
-        node = node.child(token)
-        nodes.append(node)
-        tokens.append(token)
-    return Path(tuple(nodes), tuple(tokens))
+from cosd_core.tuning.diary import Diary, entry, recall
+from cosd_core.tuning.thoughts import (
+    UNCALIBRATED,
+    Ending,
+    Node,
+    Path,
+    Setting,
+    Temperatures,
+    Thought,
+    replay,
+)
+from cosd_core.verifiers import Position, Verifier
 
 
 def processes_logits(options: Mapping[str, Any]) -> bool:
@@ -226,10 +128,10 @@ class Memo:
             for swapped, requests in enumerate(self._requests)
         ]
         self._roots = {key: Node() for keys in self._keys for key in keys}
-        self._notes = None if notes is None else _Notes(notes)
-        for entry in self._notes.entries if self._notes else ():
-            if root := self._roots.get(entry["key"]):
-                _recall(root, entry)
+        self._diary = None if notes is None else Diary(notes)
+        for noted in self._diary.entries if self._diary else ():
+            if root := self._roots.get(noted["key"]):
+                recall(root, noted)
 
     def write(self, setting: Setting, at: Sequence[int]) -> list[Ending]:
         """What a setting writes on some of the prompts; errors as in :meth:`write_all`."""
@@ -319,9 +221,9 @@ class Memo:
                 if step.generation:
                     recorders[step.index].finish(step.generation)
         self.computed += sum(len(each.new) for each in recorders)
-        if self._notes:
+        if self._diary:
             keys = [self._keys[swapped][each.at] for each in batch]
-            self._notes.add({"key": key, **each.entry()} for key, each in zip(keys, recorders, strict=True))
+            self._diary.add(each.entry(key) for key, each in zip(keys, recorders, strict=True))
 
     def _row(self, number: int, each: "_Open", recorder: "_Recorder") -> Row:
         """A row that has written a path already."""
@@ -391,15 +293,11 @@ class _Recorder(Verifier):
         node.ending = self._ending = Ending(generation.text, generation.finish_reason)
         self._written = generation.token_ids
 
-    def entry(self) -> dict[str, Any]:
-        """What is new, as plain JSON values."""
+    def entry(self, key: str) -> dict[str, Any]:
+        """What is new, for the diary."""
         assert self._ending is not None, "every row is written to its end"
         kept = [(at, each) for at, each in self.new if at < len(self._written)]
-        return {
-            "tokens": list(self._written),
-            "ending": [self._ending.text, self._ending.finish_reason],
-            "thoughts": [[at, each.picks, each.sure, each.further] for at, each in kept],
-        }
+        return entry(key, self._written, self._ending, kept)
 
     def _read(self, position: Position) -> Thought:
         assert position.opinions is not None, "the fixed schedule asks everywhere"
@@ -411,39 +309,6 @@ class _Recorder(Verifier):
         )
         further = Further.of(*pair) if self._wide else None
         return Thought((pair[0].id, pair[1].id), (first, second), further)
-
-
-class _Notes:
-    """A JSONL file of what was thought, which only grows.
-
-    Attributes:
-        entries: What was there when it was opened.
-    """
-
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = path
-        self.entries = []
-        for number, line in enumerate(read_lines(path), start=1):
-            try:
-                self.entries.append(json.loads(line))
-                _recall(Node(), self.entries[-1])
-            except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
-                raise EvaluationFileError(f"{path}, line {number} is no note: {quoted(error)}") from error
-
-    def add(self, entries: Iterator[dict[str, Any]]) -> None:
-        append_lines(self._path, map(json.dumps, entries))
-
-
-def _recall(root: Node, entry: Mapping[str, Any]) -> None:
-    """Put a note back into a trie."""
-    nodes = [root]
-    for token in entry["tokens"]:
-        nodes.append(nodes[-1].child(token))
-    for at, (one, other), (first, second), further in entry["thoughts"]:
-        seen = None if further is None else Further(*further)
-        nodes[at].thought = Thought((one, other), (tuple(first), tuple(second)), seen)
-    text, reason = entry["ending"]
-    nodes[-1].ending = Ending(text, reason)
 
 
 def _confidences(prediction: Prediction, temperatures: Sequence[float]) -> tuple[float, ...]:

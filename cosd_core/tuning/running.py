@@ -33,8 +33,9 @@ from cosd_core.tuning.candidates import (
 )
 from cosd_core.tuning.choosing import Flags, Table, accuracy, choose_nested, difference
 from cosd_core.tuning.learning import ALL, Folds, Learned, divide, learn, left_out, temperatures_of
-from cosd_core.tuning.memo import Memo, Setting, processes_logits
+from cosd_core.tuning.memo import Memo, processes_logits
 from cosd_core.tuning.report import Firing, Honesty, Line, Tuning
+from cosd_core.tuning.thoughts import Setting
 from cosd_core.verifiers import AverageVerifier
 
 Progress = Callable[[str, int, int], None]

@@ -11,7 +11,7 @@ from cosd_core.chat.rendering import ChatPrompt, render
 from cosd_core.errors import ContextOverflowError, InvalidPromptError, quoted
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import GenerationOptions
-from cosd_core.sampling import check_processors
+from cosd_core.processors import check_processors
 
 Prompt = str | Sequence[int] | Chat | ChatPrompt
 """Text, token ids, or a chat, which every model is shown by its own template."""

@@ -87,7 +87,12 @@ class CoSDDecoder:
             shared_vocabulary(self.models, f"verifier={self.verifier.name!r} mixes distributions and")
         rows_of = SharedRows if self._alignment.shared else TranslatedRows
         self._rows: Rows = rows_of(
-            self.models, self._alignment, self.verifier, draft_length=draft_length, lazy=self.schedule.lazy
+            self.models,
+            self._alignment,
+            self.verifier,
+            draft_length=draft_length,
+            lazy=self.schedule.lazy,
+            calibration=self.calibration,
         )
         self._open_batch = partial(
             Batch,

@@ -103,18 +103,17 @@ def to_text(generation: Generation, *, prompt: bool = False) -> Text:
     return text
 
 
-def summary(generation: Generation, *, replacements: int = 20, models: Sequence[str] = ()) -> RenderableType:
+def summary(generation: Generation, *, replacements: int = 20) -> RenderableType:
     """For a terminal: what the answer cost, and what the assistants replaced and why.
 
     Args:
         generation: What to show.
         replacements: The most replacements to list.
-        models: What the models are called, the draft first, so that several assistants have names.
     """
     figures = Table.grid(padding=(0, 2))
     for name, value in _figures(generation):
         figures.add_row(Text(name, _QUIET), Text(value))
-    pieces = enumerate(_pieces(generation, models), 1)
+    pieces = enumerate(_pieces(generation), 1)
     replaced = [(at, piece) for at, piece in pieces if piece.fate == "replaced"]
     if not replaced:
         return Group(figures, Text("No token was replaced.", _QUIET))
@@ -129,7 +128,7 @@ def summary(generation: Generation, *, replacements: int = 20, models: Sequence[
     return Group(figures, "", table, *[Text(f"and {more} more", _QUIET)] * (more > 0))
 
 
-def to_html(generation: Generation, *, title: str | None = None, models: Sequence[str] = ()) -> str:
+def to_html(generation: Generation, *, title: str | None = None) -> str:
     """A self-contained page that asks nothing of the network.
 
     Hovering, touching or focusing a token shows who wrote it, how sure each model was, and why it stands.
@@ -138,16 +137,15 @@ def to_html(generation: Generation, *, title: str | None = None, models: Sequenc
     Args:
         generation: What to show.
         title: The heading; "Who wrote what" unless given.
-        models: What the models are called, the draft first, so that several assistants have names.
     """
     heading = escape(harmless(title or "Who wrote what"))
-    fragment = to_html_fragment(generation, models=models)
+    fragment = to_html_fragment(generation)
     return Template(_data("explain.html")).substitute(title=heading, fragment=fragment)
 
 
-def to_html_fragment(generation: Generation, *, models: Sequence[str] = ()) -> str:
+def to_html_fragment(generation: Generation) -> str:
     """The same for a notebook: without script, and with styles that touch nothing else."""
-    pieces = list(_pieces(generation, models))
+    pieces = list(_pieces(generation))
     mark = blake2s(repr(generation).encode(), digest_size=4).hexdigest()
     tokens = "".join(_token_html(piece, f"cosd-{mark}-{at}") for at, piece in enumerate(pieces))
     prompt, folded = f'<span class="prompt">{escape(harmless(generation.prompt))}</span>', ""
@@ -165,17 +163,17 @@ def to_html_fragment(generation: Generation, *, models: Sequence[str] = ()) -> s
 # What there is to tell
 
 
-def _pieces(generation: Generation, models: Sequence[str] = ()) -> Iterator[_Piece]:
+def _pieces(generation: Generation) -> Iterator[_Piece]:
     """Tell the tokens apart, and cut their texts where the answer ends."""
     tokens = _replacements_in_one(generation.tokens)
     room, last = len(generation.text), len(tokens) - 1
     by_token = generation.finish_reason == "stop" and generation.stop_sequence is None
-    several = len(models) > 2 or any(token.assistant_index for token in tokens)
+    models = generation.models
     for at, token in enumerate(tokens):
         text, cut = token.text[:room], token.text[room:]
         room -= len(text)
-        rank = token.assistant_index + 1 if several and token.assistant_index is not None else 0
-        name = _short(models[rank]) if 0 < rank < len(models) else ""
+        rank = token.assistant_index + 1 if len(models) > 2 and token.assistant_index is not None else 0
+        name = _short(models[rank]) if rank else ""
         fate = _fate(token)
         reason = _reason(generation.verifier, token, fate)
         # What a mixture picks need not be what the assistant itself would write.
@@ -226,7 +224,10 @@ def _figures(generation: Generation) -> Iterator[tuple[str, str]]:
     yield "Discarded", f"{stats.discarded:,}"
     yield "Passes", f"{stats.draft_passes:,} draft, {stats.assistant_passes:,} assistant"
     yield "Skipped", f"{stats.assistant_skipped:,} of {tokens:,} not asked"
+    yield "Models", ", ".join(map(_short, generation.models))
     yield "Verifier", _said(generation.verifier)
+    if any(temperature != 1 for temperature in generation.calibration):
+        yield "Calibration", ", ".join(f"{temperature:g}" for temperature in generation.calibration)
     yield "Ended by", stop if generation.finish_reason == "stop" else "length limit"
 
 

@@ -148,6 +148,8 @@ class Generation:
         prompt_tokens: The length of the prompt in tokens.
         stats: What it cost.
         verifier: The verifier that judged.
+        models: What the models are called, the draft first.
+        calibration: The temperature at which it saw the confidences of each, p and q.
     """
 
     text: str
@@ -159,6 +161,8 @@ class Generation:
     prompt_tokens: int
     stats: Stats
     verifier: "Verifier"
+    models: tuple[str, ...]
+    calibration: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The generation as plain JSON-able values."""
@@ -172,6 +176,8 @@ class Generation:
             "prompt_tokens": self.prompt_tokens,
             "stats": self.stats.to_dict(),
             "verifier": self.verifier.to_dict(),
+            "models": list(self.models),
+            "calibration": list(self.calibration),
         }
 
     def _repr_html_(self) -> str:

@@ -34,6 +34,8 @@ class Manner:
         lazy: Whether the assistants are asked only where the verifier could replace a token.
         eos_token_ids: The tokens that end a text.
         matcher: The start of the texts' grammar, if they have one.
+        models: What the models are called, the draft first.
+        calibration: The temperature of every model's confidences.
     """
 
     verifier: Verifier
@@ -41,6 +43,8 @@ class Manner:
     lazy: bool
     eos_token_ids: frozenset[int]
     matcher: Matcher | None
+    models: tuple[str, ...]
+    calibration: tuple[float, ...]
 
 
 class Row:
@@ -238,6 +242,8 @@ class Row:
                 seconds=time.perf_counter() - self._started,
             ),
             verifier=self._manner.verifier,
+            models=self._manner.models,
+            calibration=self._manner.calibration,
         )
 
 

@@ -34,19 +34,29 @@ class Rows(ABC):
         *,
         draft_length: int,
         lazy: bool,
+        calibration: Sequence[float],
     ) -> None:
         self._models = models
         self._alignment = alignment
         self._verifier = verifier
         self._draft_length = draft_length
         self._lazy = lazy
+        self._calibration = tuple(calibration)
 
     @abstractmethod
     def begin(self, options: GenerationOptions) -> MakeRow:
         """What the rows of a call have in common is made once: the start of their grammar above all."""
 
     def _manner(self, ends: frozenset[int], matcher: Matcher | None) -> Manner:
-        return Manner(self._verifier, self._draft_length, self._lazy, ends, matcher)
+        return Manner(
+            verifier=self._verifier,
+            draft_length=self._draft_length,
+            lazy=self._lazy,
+            eos_token_ids=ends,
+            matcher=matcher,
+            models=tuple(model.name for model in self._models),
+            calibration=self._calibration,
+        )
 
     def _matcher(self, options: GenerationOptions, at: int, ends: frozenset[int]) -> Matcher | None:
         if options.grammar is None:

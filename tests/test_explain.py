@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -35,7 +36,7 @@ def generation(*tokens: TracedToken, text: str | None = None, stop: str | None =
     return Generation(
         text=whole if text is None else text, token_ids=tuple(each.id for each in tokens), tokens=tokens,
         finish_reason="stop", stop_sequence=stop, prompt="Q: iron plus 7? A:", prompt_tokens=18, stats=stats,
-        verifier=RuleVerifier(),
+        verifier=RuleVerifier(), models=("org/a", "org/b"), calibration=(1.0, 1.0),
     )  # fmt: skip
 
 
@@ -133,8 +134,15 @@ def test_what_a_stop_sequence_cut_off_is_struck() -> None:
     assert any("stop sequence" in card for card in Reader(html).cards)
 
 
+def test_the_models_are_told_and_calibration_where_there_is_one() -> None:
+    assert "org/a, org/b" in printed(explain.summary(IRON))
+    assert "Calibration" not in printed(explain.summary(IRON))
+    assert "1.7, 0.9" in printed(explain.summary(replace(IRON, calibration=(1.7, 0.9))))
+
+
 def test_several_assistants_can_be_told_apart() -> None:
     two = generation(replaced("a", "x", p=0.1, q=0.9), replaced("b", "x", p=0.1, q=0.9, assistant=1))
+    two = replace(two, models=("a", "b", "c"))
     html = explain.to_html(two)
     assert 'class="t a1"' in html
     assert 'class="t a2"' in html

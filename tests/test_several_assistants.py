@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -510,13 +511,16 @@ def test_explanations_name_the_assistants(cosd, pair, tmp_path: Path) -> None:  
 
 def test_names_of_models_are_told_as_they_are_and_do_no_harm() -> None:
     generation = write(UNSURE, DOG, FISH)
-    names = ["org/draft", "org/dog", "<b>fish</b>"]
-    page = explain.to_html(generation, models=names)
-    assert "assistant 2 (&lt;b&gt;fish&lt;/b&gt;)" in page
-    assert "<b>fish</b>" not in page
-    assert "assistant 2 (org/fish)" in explain.to_html(generation, models=["a", "b", "org/fish"])
-    assert "assistant 2 (fish)" in explain.to_html(generation, models=["a", "b", "/some/where/fish"])
-    assert "assistant 2<" in explain.to_html(generation)
+    assert generation.models == (UNSURE.name, DOG.name, FISH.name)
+    assert generation.to_dict()["models"] == [UNSURE.name, DOG.name, FISH.name]
+
+    def page(*names: str) -> str:
+        return explain.to_html(replace(generation, models=names))
+
+    assert "assistant 2 (&lt;b&gt;fish&lt;/b&gt;)" in page("org/draft", "org/dog", "<b>fish</b>")
+    assert "<b>fish</b>" not in page("org/draft", "org/dog", "<b>fish</b>")
+    assert "assistant 2 (org/fish)" in page("a", "b", "org/fish")
+    assert "assistant 2 (fish)" in page("a", "b", "/some/where/fish")
 
 
 def test_the_figures_tell_of_every_member() -> None:

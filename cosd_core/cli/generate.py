@@ -41,15 +41,14 @@ def run_generate(
     chosen = checked(overlaid(read_settings(settings_file), settings) if settings_file else settings)
     text = prompt if prompt is not None else _read_stdin()
     decoder = chosen.decoder()
-    models = [model.name for model in decoder.models]
     generation = _write(decoder, chosen, text, stream=not (as_json or show))
     if as_json:
         out.print_json(json.dumps(generation.to_dict()))
     elif show:
         out.print(explain.to_text(generation, prompt=True), soft_wrap=True)
-        out.print(explain.summary(generation, models=models))
+        out.print(explain.summary(generation))
     if html:
-        write_page(html, generation, models)
+        write_page(html, generation)
 
 
 def _write(decoder: CoSDDecoder, settings: Settings, prompt: str, *, stream: bool) -> Generation:

@@ -85,18 +85,17 @@ def bundled_questions(count: int) -> list[demo.Question]:
     return [question for kind in demo.KINDS for question in demo.held_out(kind, count)]
 
 
-def write_page(path: Path, generation: Generation, models: Sequence[str] = ()) -> None:
+def write_page(path: Path, generation: Generation) -> None:
     """Explain a generation as an HTML page.
 
     Args:
         path: Where to.
         generation: What to show.
-        models: What the models are called.
 
     Raises:
         CoSDError: The page cannot be written.
     """
     try:
-        path.write_text(explain.to_html(generation, models=models), encoding="utf-8")
+        path.write_text(explain.to_html(generation), encoding="utf-8")
     except OSError as error:
         raise CoSDError(f"cannot write {quoted(str(path))}: {quoted(error)}") from error

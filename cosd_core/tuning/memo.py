@@ -234,7 +234,15 @@ class Memo:
         start = self._matchers[setting.swapped]
         matcher = start.copy() if start else None
         detokenizer = Detokenizer(drafting.tokenizer, request.ids, request.visible)
-        manner = Manner(recorder, self._draft_length, FixedSchedule.lazy, self._eos, matcher)
+        manner = Manner(
+            verifier=recorder,
+            draft_length=self._draft_length,
+            lazy=FixedSchedule.lazy,
+            eos_token_ids=self._eos,
+            matcher=matcher,
+            models=tuple(model.name for model in self.models),
+            calibration=(1.0, 1.0),
+        )
         sampler = Sampler(options, self._eos, len(request.ids), matcher)
         row = Row(number, request, manner, TextBuffer(detokenizer, options.stop), sampler)
         for node in path.nodes[:-1]:

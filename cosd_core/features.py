@@ -30,7 +30,7 @@ class Further(NamedTuple):
         """Of predictions that carry their logits."""
         (p_of_x, p_of_y), (p_margin, p_entropy) = _read(draft, draft.id, opinion.id)
         (q_of_x, q_of_y), (q_margin, q_entropy) = _read(opinion, draft.id, opinion.id)
-        lead = q_of_y + p_of_y - p_of_x - q_of_x
+        lead = (q_of_y - q_of_x) - (p_of_x - p_of_y)  # in this order, so that swapping only turns the sign
         return cls(p_of_y, q_of_x, lead, p_margin, q_margin, p_entropy, q_entropy)
 
     def swapped(self) -> Self:

@@ -152,7 +152,7 @@ class Observations:
             "q": seen[:, 1:],
             "p_of_y": p_of_y,
             "q_of_x": q_of_x,
-            "lead": q_of_y + p_of_y - p_of_x - q_of_x,
+            "lead": (q_of_y - q_of_x) - (p_of_x - p_of_y),
             "p_margin": self.margins[:, :1],
             "q_margin": self.margins[:, 1:],
             "p_entropy": self.entropies[:, :1],

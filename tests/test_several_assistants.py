@@ -258,9 +258,9 @@ def test_where_all_agree_assistants_alone_are_scored_by_the_surest_of_them() -> 
         (["rule"], "1 verifiers for 2 assistants"),
         (["rule"] * 3, "3 verifiers for 2 assistants"),
         ([], "one per assistant"),
-        (["rule", "average"], "one of several verifiers is 'average'"),
-        (["speculative", "rule"], "one of several verifiers is 'speculative'"),
-        (["rule", ["rule", "rule"]], "one of several verifiers is 'panel'"),
+        (["rule", "average"], "a list of verifiers holds 'average'"),
+        (["speculative", "rule"], "a list of verifiers holds 'speculative'"),
+        (["rule", ["rule", "rule"]], "a list of verifiers holds 'panel'"),
         (["rule", "vote"], "'vote'"),
         (["rule", 3], "3"),
         (["rule", "tree"], "needs a tree"),
@@ -280,7 +280,7 @@ def test_the_decoder_refuses_the_same() -> None:
         with pytest.raises(InvalidOptionError, match="verifiers for 3 assistants"):
             CoSDDecoder(DRAFT, ASSISTANTS, verifier=verifier)
     for member in (AverageVerifier(), SpeculativeVerifier(), "rule", PANEL):
-        with pytest.raises(InvalidOptionError, match="one of several verifiers is"):
+        with pytest.raises(InvalidOptionError, match="a list of verifiers holds"):
             PanelVerifier((EAGER, member))
     with pytest.raises(InvalidOptionError, match=r"alpha=0.3 is a setting of verifier=\"rule\""):
         Settings(draft_model="a", assistant_model=["b", "c"], verifier=["rule", "draft"], alpha=0.3)

@@ -145,9 +145,37 @@ def test_notes_let_an_interrupted_run_go_on(tmp_path: Path) -> None:
     second = memo()
     assert [second.write(setting, range(4)) for setting in chosen] == written
     assert second.computed == 0
+    narrow = Memo(PAIRS[0], PROMPTS, {"max_new_tokens": 12}, temperatures=HEATS, notes=notes)
+    assert narrow.write(chosen[0], range(4)) == written[0]
+    assert narrow.computed == 0, "what wide trees see is more than others need"
+    good = json.loads(notes.read_text().splitlines()[0])
+    for further in ("abcdefg", [None] * 7, [0.5] * 6, 3):
+        good["thoughts"][0][3] = further
+        notes.write_text(json.dumps(good) + "\n")
+        with pytest.raises(EvaluationFileError, match=r"notes\.jsonl, line 1"):
+            memo()
     notes.write_bytes(b'{"key": 1}\n')
     with pytest.raises(EvaluationFileError, match=r"notes\.jsonl, line 1"):
         memo()
+
+
+@pytest.mark.parametrize("kept", [3, 4])
+def test_notes_without_what_wide_trees_see_are_made_anew_for_them(tmp_path: Path, kept: int) -> None:
+    notes = tmp_path / "notes.jsonl"
+    options = {"max_new_tokens": 12}
+    Memo(PAIRS[0], PROMPTS, options, notes=notes).write(Setting(RuleVerifier(0.9)), range(4))
+    entries = [json.loads(line) for line in notes.read_text().splitlines()]
+    for entry in entries:
+        entry["thoughts"] = [each[:kept] for each in entry["thoughts"]]
+    notes.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    known = Memo(PAIRS[0], PROMPTS, options, notes=notes)
+    known.write(Setting(RuleVerifier(0.9)), range(4))
+    assert known.computed == 0
+    wide = Memo(PAIRS[0], PROMPTS, options, wide=True, notes=notes)
+    written = wide.write(Setting(AVERAGING), range(4))
+    assert wide.computed > 0
+    decoded = CoSDDecoder(*PAIRS[0], verifier=AVERAGING).generate(PROMPTS, **options)
+    assert [each.text for each in written] == [each.text for each in decoded]
 
 
 def test_only_greedy_texts_are_replayed() -> None:

@@ -85,7 +85,7 @@ def test_calibration_moves_the_confidences_alone() -> None:
 
 def test_swapped_features_are_those_of_swapped_roles() -> None:
     one, other = thought(0.5, 0.3, 0.2), thought(0.15, 0.25, 0.6)
-    assert Further.of(one, other).swapped() == pytest.approx(Further.of(other, one))
+    assert Further.of(one, other).swapped() == Further.of(other, one)
 
 
 def test_every_feature_is_told_in_words() -> None:
@@ -250,6 +250,16 @@ def test_its_file_is_taken_wherever_a_trees_is(tmp_path) -> None:
         assert decoder.calibration == (1.5, 0.8)
 
 
+def test_a_deep_tree_is_told_too() -> None:
+    depth = 3000
+    nodes: list[Split | Leaf] = []
+    for at in range(depth):
+        nodes += [Split("lead", at / depth, 2 * at + 1, 2 * at + 2), Leaf(False)]
+    told = WideTreeVerifier((*nodes, Leaf(True))).explain()
+    assert told.count("x stays") == depth
+    assert told.count("y replaces x") == 1
+
+
 def test_the_two_kinds_of_files_are_told_apart(tmp_path) -> None:
     wide, plain = tmp_path / "wide.json", tmp_path / "plain.json"
     AVERAGING.save(wide)
@@ -271,6 +281,11 @@ def test_features_that_a_tree_has_not_are_refused(tmp_path) -> None:
         TreeVerifier(nodes)
     with pytest.raises(InvalidOptionError, match="asks for feature 'r'"):
         WideTreeVerifier((Split("r", 0.0, 1, 2), Leaf(False), Leaf(True)))
+    with pytest.raises(InvalidOptionError, match="threshold 'low'"):
+        WideTreeVerifier((Split("lead", "low", 1, 2), Leaf(False), Leaf(True)))  # type: ignore[arg-type]
+    for about in ("abc", ["abc"], [["a", 1]], 3):
+        with pytest.raises(InvalidOptionError, match="about="):
+            make_verifier({"name": "wide-tree", "nodes": [{"replace": True}], "about": about})
     with pytest.raises(InvalidOptionError, match="p_entropy"):
         WideTreeVerifier.from_classifier(DecisionTreeClassifier().fit([[0.1, 0.2], [0.3, 0.4]], [0, 1]))
 

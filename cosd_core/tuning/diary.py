@@ -61,13 +61,15 @@ def entry(
     }
 
 
-def recall(root: Node, entry: Mapping[str, Any]) -> None:
-    """Put an entry back into a trie."""
+def recall(root: Node, entry: Mapping[str, Any], *, wide: bool = False) -> None:
+    """Put an entry back into a trie; if what wide trees see is wanted, only thoughts that have it."""
     nodes = [root]
     for token in entry["tokens"]:
         nodes.append(nodes[-1].child(token))
-    for at, (one, other), (first, second), further in entry["thoughts"]:
-        seen = None if further is None else Further(*further)
-        nodes[at].thought = Thought((one, other), (tuple(first), tuple(second)), seen)
+    for at, (one, other), (first, second), *more in entry["thoughts"]:
+        further = Further(*map(float, more[0])) if any(more) else None
+        if further or not wide:
+            sure = tuple(map(float, first)), tuple(map(float, second))
+            nodes[at].thought = Thought((one, other), sure, further)
     text, reason = entry["ending"]
     nodes[-1].ending = Ending(text, reason)

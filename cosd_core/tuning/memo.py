@@ -124,14 +124,14 @@ class Memo:
             for order in (self.models, self.models[::-1])
         ]
         self._keys = [
-            [_key(models, [*temperatures, wide], each, swapped) for each in requests]
+            [_key(models, temperatures, each, swapped) for each in requests]
             for swapped, requests in enumerate(self._requests)
         ]
         self._roots = {key: Node() for keys in self._keys for key in keys}
         self._diary = None if notes is None else Diary(notes)
         for noted in self._diary.entries if self._diary else ():
             if root := self._roots.get(noted["key"]):
-                recall(root, noted)
+                recall(root, noted, wide=wide)
 
     def write(self, setting: Setting, at: Sequence[int]) -> list[Ending]:
         """What a setting writes on some of the prompts; errors as in :meth:`write_all`."""
@@ -330,10 +330,10 @@ def _confidences(prediction: Prediction, temperatures: Sequence[float]) -> tuple
     return (prediction.confidence, *shares.tolist())
 
 
-def _key(models: Sequence[LanguageModel], kept: Sequence[Any], request: Request, swapped: int) -> str:
+def _key(models: Sequence[LanguageModel], heats: Temperatures, request: Request, swapped: int) -> str:
     """What thoughts and endings depend on; both roles have one key where they are shown the prompt alike."""
     prompts = [list(ids) for ids in (request.prompts[::-1] if swapped else request.prompts)]
     names = [[model.name, str(model.model.dtype)] for model in models]
     options = request.options.model_dump(mode="python", exclude={"truncation", "add_special_tokens", "seed"})
-    said = [names, kept, prompts, sorted(request.visible), options]
+    said = [names, heats, prompts, sorted(request.visible), options]
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()

@@ -43,7 +43,7 @@ class LearnedTree(PairwiseVerifier):
         features: What it may ask for.
 
     Raises:
-        InvalidOptionError: The nodes are no tree.
+        InvalidOptionError: The nodes are no tree, or ``about`` is no dictionary.
     """
 
     nodes: tuple[Node, ...]
@@ -52,13 +52,15 @@ class LearnedTree(PairwiseVerifier):
     features: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.about, Mapping):
+            raise InvalidOptionError(f"about={quoted(self.about)} should be a dictionary")
         if problem := no_tree(self.nodes, self.features):
             raise InvalidOptionError(f"nodes are no decision tree: {problem}")
 
     @property
     def calibration(self) -> Sequence[float] | None:
         """The temperatures of the confidences that the tree was learned from, as far as ``about`` tells."""
-        known = self.about.get("calibration") if isinstance(self.about, Mapping) else None
+        known = self.about.get("calibration")
         return (
             None if known is None else check_calibration(known, len(known) if isinstance(known, list) else 2)
         )
@@ -142,7 +144,9 @@ class LearnedTree(PairwiseVerifier):
             InvalidOptionError: The nodes are no tree.
             VerifierFileError: A node is of no known form.
         """
-        return cls(tuple(read_node(at, node) for at, node in enumerate(nodes)), dict(about or {}))
+        return cls(
+            tuple(read_node(at, node) for at, node in enumerate(nodes)), {} if about is None else about
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

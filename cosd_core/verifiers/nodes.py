@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from numbers import Real
 from typing import Any
 
 from cosd_core.errors import VerifierFileError, quoted
@@ -40,8 +41,8 @@ def no_tree(nodes: Sequence[Node], features: Sequence[str]) -> str | None:
             continue
         if node.feature not in features:
             return f"node {at} asks for feature {quoted(node.feature)}, there are {features}"
-        if not isfinite(node.threshold):
-            return f"node {at} has the threshold {node.threshold!r}"
+        if not isinstance(node.threshold, Real) or not isfinite(node.threshold):
+            return f"node {at} has the threshold {quoted(node.threshold)}"
         if not (at < node.left < len(nodes) and at < node.right < len(nodes)):
             return f"node {at} leads to {node.left} and {node.right}; children come after their parent"
         children += (node.left, node.right)

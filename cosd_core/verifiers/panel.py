@@ -37,8 +37,9 @@ class PanelVerifier(ConfidenceVerifier):
         for member in self.members:
             if not isinstance(member, ConfidenceVerifier) or isinstance(member, PanelVerifier):
                 raise InvalidOptionError(
-                    f"one of several verifiers is {quoted(getattr(member, 'name', member))}; each should "
-                    "judge one assistant by two confidences: rule, tree, draft, assistant, or one of your own"
+                    f"a list of verifiers holds {quoted(getattr(member, 'name', member))}; each of a list "
+                    "should judge one assistant by two confidences: rule, tree, draft, assistant, or one of "
+                    "your own"
                 )
         object.__setattr__(self, "members", tuple(self.members))
 

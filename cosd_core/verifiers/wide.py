@@ -46,16 +46,20 @@ class WideTreeVerifier(LearnedTree):
         """The tree as an outline, and what its features mean."""
         asked = {node.feature for node in self.nodes if not isinstance(node, Leaf)}
         legend = [f"  {name}: {meaning}" for name, meaning in MEANINGS.items() if name in asked]
-        return "\n".join(["of a different y:", *self._outline(0, "  "), *(["", *legend] if legend else [])])
+        return "\n".join(["of a different y:", *self._outline(), *(["", *legend] if legend else [])])
 
-    def _outline(self, at: int, indent: str) -> Iterator[str]:
-        node = self.nodes[at]
-        if isinstance(node, Leaf):
-            yield f"{indent}{'y replaces x' if node.replace else 'x stays'}"
-            return
-        for sign, child in (("<=", node.left), (">", node.right)):
-            yield f"{indent}{node.feature} {sign} {node.threshold:.4g}"
-            yield from self._outline(child, f"{indent}  ")
+    def _outline(self) -> Iterator[str]:
+        waiting = [(0, 1, "")]  # a stack, since a file may hold a tree that is deeper than calls may be
+        while waiting:
+            at, depth, condition = waiting.pop()
+            if condition:
+                yield f"{'  ' * (depth - 1)}{condition}"
+            node = self.nodes[at]
+            if isinstance(node, Leaf):
+                yield f"{'  ' * depth}{'y replaces x' if node.replace else 'x stays'}"
+                continue
+            for sign, child in ((">", node.right), ("<=", node.left)):
+                waiting.append((child, depth + 1, f"{node.feature} {sign} {node.threshold:.4g}"))
 
     def reason(self, p: float, q: float, *, replaced: bool) -> str:
         """The answer; the features it hangs on are not kept."""

@@ -14,4 +14,5 @@ grep --invert-match --extended-regexp '^(transformers|tokenizers|huggingface_hub
   "transformers==$oldest.*" "$root" pytest pytest-asyncio hypothesis
 "$work/venv/bin/pip" list 2>/dev/null | grep --extended-regexp '^(transformers|tokenizers|torch) '
 "$work/venv/bin/pytest" -q -p no:cacheprovider \
-  tests/test_by_eye.py tests/test_demo.py tests/test_greedy_reference.py tests/test_against_generate.py
+  tests/test_by_eye.py tests/test_demo.py tests/test_greedy_reference.py tests/test_against_generate.py \
+  tests/test_translated_by_eye.py tests/test_probe.py

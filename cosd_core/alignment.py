@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core.errors import VocabularyMismatchError
@@ -31,6 +32,21 @@ class Alignment:
     def shared(self) -> bool:
         """Whether all models have the draft's tokens."""
         return not any(self.differences)
+
+    @property
+    def admitted(self) -> torch.Tensor | None:
+        """Which of the draft's ids may be written, bool, ``[vocabulary]``; None: all."""
+        if not self.barred:
+            return None
+        admitted = torch.ones(self.vocabularies[0], dtype=torch.bool)
+        admitted[list(self.barred)] = False
+        return admitted
+
+    def bar(self, logits: torch.Tensor) -> torch.Tensor:
+        """Make those that may not be impossible, in place, ``[..., vocabulary]``."""
+        if self.barred:
+            logits[..., list(self.barred)] = -torch.inf
+        return logits
 
 
 def align(models: Sequence[LanguageModel]) -> Alignment:
@@ -64,8 +80,8 @@ def align(models: Sequence[LanguageModel]) -> Alignment:
     )
 
 
-def shared_vocabulary(models: Sequence[LanguageModel], what: str) -> int:
-    """The number of token ids that all models share, for what needs one vocabulary.
+def require_one_vocabulary(models: Sequence[LanguageModel], what: str) -> Alignment:
+    """The alignment of models that share one vocabulary, for what needs that.
 
     Args:
         models: The draft, then its assistants.
@@ -81,7 +97,7 @@ def shared_vocabulary(models: Sequence[LanguageModel], what: str) -> int:
                 f"{what} needs models with one tokenizer: draft {models[0].name!r} and assistant "
                 f"{model.name!r} have two, {difference}"
             )
-    return alignment.vocabularies[0]
+    return alignment
 
 
 def _compare(

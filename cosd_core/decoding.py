@@ -6,7 +6,9 @@ from functools import partial
 from os import PathLike
 from typing import Any, Self, overload
 
-from cosd_core.alignment import align, shared_vocabulary
+from cosd_core.alignment import align, require_one_vocabulary
+from cosd_core.chat.messages import Chat
+from cosd_core.chat.rendering import ChatPrompt
 from cosd_core.engine import Engine, Groups
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.loop import Batch
@@ -84,7 +86,7 @@ class CoSDDecoder:
         self.batch_size = batch_size if any(sharing) else 1
         self._alignment = align(self.models)
         if self.verifier.needs_logits:
-            shared_vocabulary(self.models, f"verifier={self.verifier.name!r} mixes distributions and")
+            require_one_vocabulary(self.models, f"verifier={self.verifier.name!r} mixes distributions and")
         rows_of = SharedRows if self._alignment.shared else TranslatedRows
         self._rows: Rows = rows_of(
             self.models,
@@ -194,13 +196,13 @@ class CoSDDecoder:
 
         The last chunk of every prompt carries its :class:`Generation`.
         """
-        return _chunks(self.steps(prompts, **options))
+        return chunks_of(self.steps(prompts, **options))
 
     @overload
-    def generate(self, prompts: str | Sequence[int], **options: Any) -> Generation: ...
+    def generate(self, prompts: str | Sequence[int] | Chat | ChatPrompt, **options: Any) -> Generation: ...
     @overload
     def generate(
-        self, prompts: Sequence[str] | Sequence[Sequence[int]], **options: Any
+        self, prompts: Sequence[str | Sequence[int] | Chat | ChatPrompt], **options: Any
     ) -> list[Generation]: ...
     def generate(self, prompts: Any, **options: Any) -> Any:
         """Decode to the end; arguments and errors as in :meth:`steps`.
@@ -235,10 +237,12 @@ class CoSDDecoder:
                     yield chunk
 
     @overload
-    async def agenerate(self, prompts: str | Sequence[int], **options: Any) -> Generation: ...
+    async def agenerate(
+        self, prompts: str | Sequence[int] | Chat | ChatPrompt, **options: Any
+    ) -> Generation: ...
     @overload
     async def agenerate(
-        self, prompts: Sequence[str] | Sequence[Sequence[int]], **options: Any
+        self, prompts: Sequence[str | Sequence[int] | Chat | ChatPrompt], **options: Any
     ) -> list[Generation]: ...
     async def agenerate(self, prompts: Any, **options: Any) -> Any:
         """:meth:`generate` for asyncio."""
@@ -290,7 +294,8 @@ class _Chunker:
         return Chunk(step.text, tokens, step.index, reason, step.generation)
 
 
-def _chunks(steps: Generator[Step, None, None]) -> Generator[Chunk, None, None]:
+def chunks_of(steps: Generator[Step, None, None]) -> Generator[Chunk, None, None]:
+    """Steps as chunks of text, one for every step with text or an end; closing them closes the steps."""
     chunker = _Chunker()
     with closing(steps):
         for step in steps:

@@ -1,11 +1,10 @@
 """How the rows of a decoder begin: with one vocabulary for all models, or with one for each."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
-
-import torch
+from typing import Any, Protocol
 
 from cosd_core.alignment import Alignment
 from cosd_core.matcher import Matcher
@@ -19,8 +18,13 @@ from cosd_core.text import ByteDetokenizer, Detokenizer, TextBuffer
 from cosd_core.translated import TranslatedRow
 from cosd_core.verifiers import Verifier
 
-MakeRow = Callable[[int, Request], Row]
-"""Makes the row of a request from its number in the call."""
+
+class MakeRow(Protocol):
+    """Makes the rows of one call."""
+
+    def __call__(self, index: int, request: Request, verifier: Verifier | None = None) -> Row:
+        """The row of a request, from its number in the call; who judges it, if not whoever judges all."""
+        ...
 
 
 class Rows(ABC):
@@ -45,7 +49,11 @@ class Rows(ABC):
 
     @abstractmethod
     def begin(self, options: GenerationOptions) -> MakeRow:
-        """What the rows of a call have in common is made once: the start of their grammar above all."""
+        """A maker of rows for one call: what they have in common is made once, the grammar's start above all.
+
+        Raises:
+            InvalidOptionError: The models' tokenizers cannot follow the grammar.
+        """
 
     def _manner(self, ends: frozenset[int], matcher: Matcher | None) -> Manner:
         return Manner(
@@ -75,46 +83,45 @@ class SharedRows(Rows):
     """Rows of models with one vocabulary."""
 
     def begin(self, options: GenerationOptions) -> MakeRow:
-        """Every model is shown the draft's tokens."""
+        """Every model is shown the same tokens after its prompt."""
         named = options.eos_token_id
         ends = self._shared_ends if named is None else frozenset(named)
         manner = self._manner(ends, self._matcher(options, 0, ends))
+        admitted = self._alignment.admitted
 
-        def make(index: int, request: Request) -> Row:
+        def make(index: int, request: Request, verifier: Verifier | None = None) -> Row:
+            own = replace(manner, verifier=verifier) if verifier else manner
             matcher = manner.matcher.copy() if manner.matcher else None
             detokenizer = Detokenizer(self._models[0].tokenizer, request.ids, request.visible)
             buffer = TextBuffer(detokenizer, request.options.stop)
-            sampler = Sampler(request.options, ends, len(request.ids), matcher, self._admitted)
-            return Row(index, request, manner, buffer, sampler)
+            sampler = Sampler(request.options, ends, len(request.ids), matcher, admitted)
+            return Row(index, request, own, buffer, sampler)
 
         return make
-
-    @cached_property
-    def _admitted(self) -> torch.Tensor | None:
-        if not self._alignment.barred:
-            return None
-        admitted = torch.ones(self._alignment.vocabularies[0], dtype=torch.bool)
-        admitted[list(self._alignment.barred)] = False
-        return admitted
 
 
 class TranslatedRows(Rows):
     """Rows of models of which one at least has tokens of its own."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._own_dialects = self._dialects(None)  # a tokenizer that cannot be followed is refused here
+
     def begin(self, options: GenerationOptions) -> MakeRow:
-        """Every model is shown the text in its own tokens."""
+        """Models that have not the draft's tokens are shown the text in their own."""
         named = options.eos_token_id
         dialects = self._own_dialects if named is None else self._dialects(named)
         matchers = [self._matcher(options, at, dialect.eos_token_ids) for at, dialect in enumerate(dialects)]
         manner = self._manner(dialects[0].eos_token_ids, matchers[0])
 
-        def make(index: int, request: Request) -> Row:
+        def make(index: int, request: Request, verifier: Verifier | None = None) -> Row:
+            own = replace(manner, verifier=verifier) if verifier else manner
             first, *others = [matcher.copy() if matcher else None for matcher in matchers]
             sampler = Sampler(request.options, manner.eos_token_ids, len(request.ids), first)
             return TranslatedRow(
                 index,
                 request,
-                manner,
+                own,
                 TextBuffer(ByteDetokenizer(), request.options.stop),
                 sampler,
                 draft=dialects[0],
@@ -122,10 +129,6 @@ class TranslatedRows(Rows):
             )
 
         return make
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._own_dialects = self._dialects(None)  # a tokenizer that cannot be followed is refused here
 
     def _dialects(self, named: Sequence[int] | None) -> list[Dialect]:
         differences = (None, *self._alignment.differences)

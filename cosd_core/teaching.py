@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cosd_core.alignment import shared_vocabulary
+from cosd_core.alignment import Alignment, require_one_vocabulary
 from cosd_core.checkpoint import Checkpoint
 from cosd_core.errors import InvalidOptionError, ModelOutputError, TrainingDataError, quoted
 from cosd_core.exercises import Exercise, Reader
@@ -71,8 +71,8 @@ def observe(
     for model in models:
         if not isinstance(model, LanguageModel):
             raise InvalidOptionError(f"models should hold LanguageModels, not {quoted(model)}")
-    vocabulary = shared_vocabulary(models, "teacher forcing")
-    reader = Reader(models, vocabulary, end_token=end_token)
+    alignment = require_one_vocabulary(models, "teacher forcing")
+    reader = Reader(models, alignment.vocabularies[0], end_token=end_token)
     texts = [reader.read(number, lesson) for number, lesson in enumerate(read_lessons(data))]
     if not texts:
         raise TrainingDataError("there is nothing to learn from: the data hold no example")
@@ -87,7 +87,7 @@ def observe(
         if known is not None and number > 0:
             notes.take(known)
         else:  # the first batch is read each time: weights have no name, so it shows if they are the same
-            _read(models, vocabulary, batch, tokens_per_pass, notes)
+            _read(models, alignment, batch, tokens_per_pass, notes)
             if kept and known is None:
                 kept.save(number, notes.of(batch))
             elif kept and known is not None:
@@ -115,12 +115,13 @@ def _batches(
 @torch.inference_mode()
 def _read(
     models: Sequence[LanguageModel],
-    vocabulary: int,
+    alignment: Alignment,
     batch: Sequence[Exercise],
     tokens_per_pass: int,
     notes: Notes,
 ) -> None:
     """Read a batch from left to right. Rows are aligned at their right edge, as sessions keep them."""
+    vocabulary = alignment.vocabularies[0]
     sessions = [Session(model, vocabulary=vocabulary) for model in models]
     rows = list(zip(*(text.rows() for text in batch), strict=True))  # [models][rows]
     width = max(1, tokens_per_pass // len(batch))
@@ -129,7 +130,7 @@ def _read(
     for left_out in range((longest - 1) // width * width, -1, -width):
         last = min(max(places - left_out, 1), width)
         logits = [
-            session.logits([ids[: max(len(ids) - left_out, 1)] for ids in each], last=last)
+            alignment.bar(session.logits([ids[: max(len(ids) - left_out, 1)] for ids in each], last=last))
             for session, each in zip(sessions, rows, strict=True)
         ]
         spots = [

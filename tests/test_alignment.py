@@ -3,12 +3,15 @@
 import copy
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, SuppressTokensLogitsProcessor
 
-from cosd_core import CoSDDecoder, LanguageModel, RuleVerifier, VocabularyMismatchError
-from cosd_core.alignment import align, shared_vocabulary
+from cosd_core import CoSDDecoder, LanguageModel, RuleVerifier, VocabularyMismatchError, observe
+from cosd_core.alignment import align, require_one_vocabulary
+from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
+from cosd_core.tuning import Memo, Setting
 from cosd_core.vocabulary import vocabulary_of
 from tests.models import EOS, VOCABULARY, ascii_model, byte_tokenizer, random_model
 
@@ -55,23 +58,45 @@ def test_tokens_that_only_a_fine_tune_has_are_written_by_nobody(special: bool) -
             assert max(text.token_ids) < VOCABULARY
 
 
-def test_ids_that_are_different_special_tokens_are_written_by_nobody() -> None:
-    """As where one fine-tune names a reserved token and another names it otherwise."""
+def differing_pair() -> tuple[LanguageModel, LanguageModel]:
+    """As where one fine-tune names a reserved token and another names it otherwise: both write it often."""
     one, other = with_tokens("<|reserved|>", "<|same|>"), with_tokens("<|tool|>", "<|same|>")
     draft, assistant = speaking(one, seed=1), speaking(other, seed=2)
+    for model in (draft, assistant):
+        model.model.lm_head.weight.data[VOCABULARY:] *= 20
+    return draft, assistant
+
+
+def test_ids_that_are_different_special_tokens_are_written_by_nobody() -> None:
+    draft, assistant = differing_pair()
     alignment = align([draft, assistant])
     assert alignment.shared
     assert alignment.vocabularies == (VOCABULARY + 2, VOCABULARY + 2)
     assert alignment.barred == {VOCABULARY}
     seen = set()
-    for model in (draft, assistant):
-        model.model.lm_head.weight.data[VOCABULARY:] *= 20  # each would write such tokens often
     for text in CoSDDecoder(draft, assistant, verifier=RuleVerifier(0.9, 0.1)).generate(
         PROMPTS, max_new_tokens=64, temperature=1.0, seed=5
     ):
         seen |= set(text.token_ids)
     assert VOCABULARY not in seen
     assert VOCABULARY + 1 in seen
+
+
+def test_nor_are_they_where_texts_are_replayed_read_or_scored() -> None:
+    pair, verifier = differing_pair(), RuleVerifier(0.9, 0.1)
+    decoder = CoSDDecoder(*pair, verifier=verifier, schedule="fixed")
+    written = decoder.generate(PROMPTS, max_new_tokens=12, eos_token_id=[])
+    assert all(VOCABULARY not in each.token_ids for each in written)
+    memo = Memo(pair, PROMPTS, {"max_new_tokens": 12, "eos_token_id": []})
+    replayed = memo.write(Setting(verifier), range(len(PROMPTS)))
+    assert [each.text for each in replayed] == [each.text for each in written]
+    for prompt, each in zip(PROMPTS, written, strict=True):
+        ids = tuple(pair[0].tokenizer(prompt)["input_ids"])
+        [likelihood] = log_likelihoods(decoder, [Continuation((ids, ids), each.token_ids)])
+        assert likelihood.greedy
+        seen = observe(pair, [(prompt, each.token_ids)], end_token=False)
+        assert VOCABULARY not in seen.picks
+        np.testing.assert_allclose(seen.confidences()[:, 0], [token.p for token in each.tokens], atol=1e-5)
 
 
 def test_a_fine_tune_that_ends_its_texts_by_a_token_of_its_own_is_read_by_its_text() -> None:
@@ -125,7 +150,7 @@ def test_what_needs_one_vocabulary_says_so() -> None:
     with pytest.raises(
         VocabularyMismatchError, match=r"needs models with one tokenizer.*'random-1'.*'random-2'"
     ):
-        shared_vocabulary([draft, assistant], "tuning")
+        require_one_vocabulary([draft, assistant], "tuning")
     for verifier in ("average", "speculative"):
         with pytest.raises(VocabularyMismatchError, match="mixes distributions"):
             CoSDDecoder(draft, assistant, verifier=verifier)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cosd_core.alignment import shared_vocabulary
+from cosd_core.alignment import require_one_vocabulary
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import InvalidOptionError, InvalidPromptError, quoted
 from cosd_core.models.local import Session
@@ -121,7 +121,8 @@ class _Scorer:
         self._decoder = decoder
         self._logits_at_once = logits_at_once
         models = decoder.models
-        self._vocabulary = shared_vocabulary(models, "scoring given texts")
+        self._alignment = require_one_vocabulary(models, "scoring given texts")
+        self._vocabulary = self._alignment.vocabularies[0]
 
     def check(self, text: Continuation) -> None:
         """Refuse what cannot be scored."""
@@ -181,7 +182,7 @@ class _Scorer:
         at_rows, columns = [row for row, _, _ in spots], [column for _, column, _ in spots]
 
         def read(at: int) -> torch.Tensor:
-            logits = sessions[at].logits(shown[at], last=last)[at_rows, columns]
+            logits = self._alignment.bar(sessions[at].logits(shown[at], last=last)[at_rows, columns])
             return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
         verifier = self._decoder.verifier

@@ -19,20 +19,18 @@ from typing import Any, ClassVar
 
 import torch
 
-from cosd_core.alignment import align, shared_vocabulary
+from cosd_core.alignment import align, require_one_vocabulary
 from cosd_core.chat.messages import Chat
 from cosd_core.errors import InvalidOptionError
 from cosd_core.features import Further
 from cosd_core.loop import Batch
-from cosd_core.matcher import Matcher
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import GenerationOptions
 from cosd_core.records import Generation, Prediction, Replacement
 from cosd_core.requests import Request, read_prompts
-from cosd_core.row import Manner, Row
-from cosd_core.sampling import Sampler
+from cosd_core.row import Row
+from cosd_core.rows import SharedRows
 from cosd_core.scheduling import FixedSchedule
-from cosd_core.text import Detokenizer, TextBuffer
 from cosd_core.tuning.diary import Diary, entry, recall
 from cosd_core.tuning.thoughts import (
     UNCALIBRATED,
@@ -44,7 +42,7 @@ from cosd_core.tuning.thoughts import (
     Thought,
     replay,
 )
-from cosd_core.verifiers import Position, Verifier
+from cosd_core.verifiers import DraftVerifier, Position, Verifier
 
 
 def processes_logits(options: Mapping[str, Any]) -> bool:
@@ -105,24 +103,17 @@ class Memo:
         self.temperatures = temperatures
         self.wide = wide
         self.computed = self.replayed = 0
-        self._draft_length = draft_length
-        self._batch_size = batch_size if all(model.batchable for model in models) else 1
-        self._vocabulary = shared_vocabulary(self.models, "tuning")
-        self._eos = (
-            frozenset().union(*(model.eos_token_ids for model in models))
-            if wanted.eos_token_id is None
-            else frozenset(wanted.eos_token_id)
-        )
-        self._matchers = [
-            None
-            if wanted.grammar is None
-            else Matcher(wanted.grammar, model.tokenizer, self._vocabulary, self._eos)
-            for model in self.models
-        ]
-        self._requests = [
-            read_prompts(list(prompts), wanted, order, align(order))
-            for order in (self.models, self.models[::-1])
-        ]
+        self._batch_size = batch_size if any(model.batchable for model in models) else 1
+        self._alignment = require_one_vocabulary(self.models, "tuning")
+        orders = (self.models, self.models[::-1])
+        self._make = [
+            SharedRows(
+                order, align(order), DraftVerifier(), draft_length=draft_length, lazy=FixedSchedule.lazy,
+                calibration=(1.0, 1.0),
+            ).begin(wanted)
+            for order in orders
+        ]  # fmt: skip
+        self._requests = [read_prompts(list(prompts), wanted, order, align(order)) for order in orders]
         self._keys = [
             [_key(models, temperatures, each, swapped) for each in requests]
             for swapped, requests in enumerate(self._requests)
@@ -212,7 +203,7 @@ class Memo:
             rounds = Batch(
                 open_rows,
                 models=self.models[::-1] if swapped else self.models,
-                vocabularies=(self._vocabulary, self._vocabulary),
+                vocabularies=self._alignment.vocabularies,
                 verifier=recorders[0],
                 schedule=FixedSchedule(),
                 calibration=(1.0, 1.0),
@@ -228,23 +219,7 @@ class Memo:
     def _row(self, number: int, each: "_Open", recorder: "_Recorder") -> Row:
         """A row that has written a path already."""
         setting, path = each.setting, each.path
-        request = self._request(setting, each.at)
-        drafting = self.models[setting.swapped]
-        options = request.options
-        start = self._matchers[setting.swapped]
-        matcher = start.copy() if start else None
-        detokenizer = Detokenizer(drafting.tokenizer, request.ids, request.visible)
-        manner = Manner(
-            verifier=recorder,
-            draft_length=self._draft_length,
-            lazy=FixedSchedule.lazy,
-            eos_token_ids=self._eos,
-            matcher=matcher,
-            models=tuple(model.name for model in self.models),
-            calibration=(1.0, 1.0),
-        )
-        sampler = Sampler(options, self._eos, len(request.ids), matcher)
-        row = Row(number, request, manner, TextBuffer(detokenizer, options.stop), sampler)
+        row = self._make[setting.swapped](number, self._request(setting, each.at), recorder)
         for node in path.nodes[:-1]:
             assert node.thought is not None, "the path goes on from here"
             pair = [Prediction(*each) for each in zip(node.thought.picks, (0.0, 0.0), strict=True)]

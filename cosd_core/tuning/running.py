@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cosd_core.alignment import shared_vocabulary
+from cosd_core.alignment import require_one_vocabulary
 from cosd_core.calibration import Calibration, Reliability
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import InvalidOptionError, TrainingDataError
@@ -82,7 +82,7 @@ def tune(
     """
     if len(pair.models) != 2:
         raise InvalidOptionError(f"roles are tried between two models, not {len(pair.models)}")
-    shared_vocabulary(pair.models, "tuning")
+    require_one_vocabulary(pair.models, "tuning")
     wanted = {**task.options, **(options or {})}
     names = _short([model.name for model in pair.models])
     grid = partial(make_candidates, names, alphas=alphas, betas=betas, weights=weights)

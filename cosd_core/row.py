@@ -205,18 +205,16 @@ class Row:
         self._tokens.append(token)
         self.ids.append(token.id)
         if self._buffer.stop_sequence is not None or self._sampler.is_over(self.ids, len(self.ids)):
-            self.finished = "stop"
+            self._finish("stop")
         elif len(self._tokens) == self._request.options.max_new_tokens:
-            self.finished = "length"
-        if self.finished:
-            self._finish(self.finished)
+            self._finish("length")
 
     def _finish(self, reason: FinishReason) -> None:
         """End the text. What was held back for want of a whole character is the last token's."""
         self.finished = reason
         if rest := self._buffer.close():
             self._tokens[-1] = replace(self._tokens[-1], text=self._tokens[-1].text + rest)
-        if self._buffer.stop_sequence is not None:
+        if self._buffer.stop_sequence is not None:  # which what was held back may have completed
             self.finished = "stop"
 
     def _generation(self) -> Generation:

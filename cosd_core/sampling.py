@@ -1,4 +1,4 @@
-"""From logits to confidences and picked tokens. Pure functions; the random numbers are an argument.
+"""From logits to confidences and picked tokens; where chance has a say depends on the place and a seed alone.
 
 *Confidence* is the softmax of the raw logits at temperature 1, or at the model's own temperature of
 calibration. Hard masks come first and the rest is renormalised. The sampling temperature, top-k, top-p, min-p

@@ -87,7 +87,7 @@ def test_a_replayed_setting_writes_what_it_would_have_decoded(two, wanted, chose
         assert memo.write(setting, range(len(PROMPTS))) == first
         assert memo.computed == computed
         models = two[::-1] if setting.swapped else two
-        heats = [each[setting.heat] for each in HEATS]
+        heats = [each[setting.column] for each in HEATS]
         decoder = CoSDDecoder(
             models[0], models[1:], verifier=setting.verifier,
             calibration=heats[::-1] if setting.swapped else heats,

@@ -88,7 +88,7 @@ class Candidate:
         """What is replayed, given what was learned; not for an average."""
         verifier = self.verifier_of(learned)
         assert isinstance(verifier, ConfidenceVerifier | WideTreeVerifier), "an average is decoded"
-        return Setting(verifier, self.swapped, learned.heat if self.calibrated else 0)
+        return Setting(verifier, self.swapped, learned.column if self.calibrated else 0)
 
     def fields(self, learned: Learned) -> dict[str, Any]:
         """The fields of :class:`Settings` that make a decoder write so, but for the models."""

@@ -45,12 +45,12 @@ class Learned:
     """What is learned from the completions of some folds.
 
     Attributes:
-        heat: Where its temperatures stand among those that a memo keeps; 0: there are none.
+        column: Where its temperatures stand among those that a memo keeps; 0: there are none.
         temperatures: Every model's temperature.
         trees: A tree of every kind.
     """
 
-    heat: int = 0
+    column: int = 0
     temperatures: tuple[float, float] = (1.0, 1.0)
     trees: Mapping[Kind, LearnedTree] | None = None
 
@@ -116,10 +116,10 @@ def learn(
 def temperatures_of(learned: Mapping[Folds, Learned]) -> Temperatures:
     """All temperatures that a memo must keep, uncalibrated ones first."""
     (ones,), (others,) = UNCALIBRATED
-    hot = sorted((each for each in learned.values() if each.heat), key=lambda each: each.heat)
+    warm = sorted((each for each in learned.values() if each.column), key=lambda each: each.column)
     return (
-        (ones, *(each.temperatures[0] for each in hot)),
-        (others, *(each.temperatures[1] for each in hot)),
+        (ones, *(each.temperatures[0] for each in warm)),
+        (others, *(each.temperatures[1] for each in warm)),
     )
 
 

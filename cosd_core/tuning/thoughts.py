@@ -64,12 +64,12 @@ class Setting:
     Attributes:
         verifier: Who judges.
         swapped: Whether the second model drafts.
-        heat: Which of the kept temperatures the models are seen at; 0: uncalibrated.
+        column: Where, among those kept, the temperatures stand that the models are seen at; 0: at 1.
     """
 
     verifier: ConfidenceVerifier | WideTreeVerifier
     swapped: bool = False
-    heat: int = 0
+    column: int = 0
 
     def token(self, thought: Thought) -> int:
         """Whose token stands: x, or the y that replaces it."""
@@ -78,7 +78,7 @@ class Setting:
         return y if x != y and self._replaces(thought, draft, assistant) else x
 
     def _replaces(self, thought: Thought, draft: int, assistant: int) -> bool:
-        p, q = thought.sure[draft][self.heat], thought.sure[assistant][self.heat]
+        p, q = thought.sure[draft][self.column], thought.sure[assistant][self.column]
         if isinstance(self.verifier, ConfidenceVerifier):
             return self.verifier.replaces(p, q)
         assert thought.further is not None, "a memo for wide trees keeps it"

@@ -96,6 +96,13 @@ def joined(events: Iterable[Event]) -> list[Event]:
     return [_with(event, "".join(pieces)) for event, pieces in groups]
 
 
+def taken(events: list[Event]) -> list[Event]:
+    """The events of a list, joined; they are not in it any more."""
+    told = joined(events)
+    events.clear()
+    return told
+
+
 def _with(event: Event, text: str) -> Event:
     match event:
         case TextDelta() | ReasoningDelta():

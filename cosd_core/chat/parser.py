@@ -3,8 +3,13 @@
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from cosd_core.chat.events import Event, ReasoningDelta, TextDelta, joined
-from cosd_core.chat.readers import BrokenCall, CallLog, EndOfText, Reading, json_calls
+from cosd_core.chat.call_log import BrokenCall, CallLog
+from cosd_core.chat.events import Event, ReasoningDelta, TextDelta, taken
+from cosd_core.chat.prose import Prose
+from cosd_core.chat.readers import EndOfText, Reading, json_calls
+
+Calls = tuple[str, Callable[[CallLog], Reading[None]]]
+"""The tag that begins calls, and what reads them from there on."""
 
 
 class Parser(Protocol):
@@ -23,7 +28,7 @@ class AnswerParser:
     Args:
         thinking: The tags around reasoning, if the model reasons.
         thinks: Whether the answer begins inside of them.
-        calls: The tag that begins calls, and what reads them from there on; without tools there is none.
+        calls: How calls begin and are read; without tools there are none.
         bare: Whether an answer that is JSON as a whole is calls, too.
         strays: Tags that mean nothing by themselves and are dropped.
     """
@@ -33,7 +38,7 @@ class AnswerParser:
         *,
         thinking: tuple[str, str] | None = None,
         thinks: bool = False,
-        calls: tuple[str, Callable[[CallLog], Reading[None]]] | None = None,
+        calls: Calls | None = None,
         bare: bool = False,
         strays: Collection[str] = (),
     ) -> None:
@@ -52,7 +57,7 @@ class AnswerParser:
         for character in text:
             self._log.heard.append(character)
             self._reading.send(character)
-        return self._taken()
+        return taken(self._events)
 
     def finish(self) -> list[Event]:
         """What becomes certain as the text ends here."""
@@ -60,12 +65,7 @@ class AnswerParser:
             self._reading.throw(EndOfText())
         except StopIteration:
             self._text.end()
-        return self._taken()
-
-    def _taken(self) -> list[Event]:
-        events = joined(self._events)
-        self._events.clear()
-        return events
+        return taken(self._events)
 
     def _read(self) -> Reading[None]:
         try:
@@ -149,44 +149,3 @@ class AnswerParser:
         else:
             self._text.cut()
             self._events.extend(noted)
-
-
-class Prose:
-    """Text between tags: the white space next to a tag is the tag's, not the text's.
-
-    A text that goes on after a tag keeps the white space on one side of it, so that words do not run
-    together. Without any tag the text stays as it is.
-
-    Attributes:
-        begun: Whether anything but white space was written.
-    """
-
-    def __init__(self, emit: Callable[[str], None]) -> None:
-        self._emit = emit
-        self._space: list[str] = []
-        self._was_cut = self._is_full = False
-        self.begun = False
-
-    def write(self, text: str) -> None:
-        """Take more text."""
-        for character in text:
-            if character.isspace():
-                if not self._is_full:
-                    self._space.append(character)
-                continue
-            if self.begun or not self._was_cut:
-                self._emit("".join(self._space))
-            self._emit(character)
-            self._space.clear()
-            self._was_cut = self._is_full = False
-            self.begun = True
-
-    def cut(self) -> None:
-        """A tag stands here."""
-        self._was_cut = True
-        self._is_full = bool(self._space)
-
-    def end(self) -> None:
-        """The text ends here."""
-        if not self._was_cut and self._space:
-            self._emit("".join(self._space))

@@ -26,7 +26,7 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
-from cosd_core.chat.formats import MistralFormat, ToolFormat, tool_format
+from cosd_core.chat.formats import ToolFormat, tool_format
 from cosd_core.chat.messages import Chat
 from cosd_core.errors import InvalidPromptError, quoted
 from cosd_core.models.language_model import LanguageModel
@@ -216,9 +216,9 @@ def _taught(chat: Chat, writing: ToolFormat) -> Messages:
 
 
 def _numbered(messages: Sequence[Mapping[str, Any]], own: ToolFormat) -> Messages:
-    """Mistral's templates want call ids of nine letters and digits."""
+    """The messages with call ids as a template wants them."""
     copies = [dict(message) for message in messages]
-    if not isinstance(own, MistralFormat):
+    if not own.call_ids_have_nine_characters:
         return copies
     for message in copies:
         if "tool_call_id" in message:

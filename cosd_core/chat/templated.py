@@ -9,6 +9,7 @@ from transformers.utils.chat_parsing.content_parsers import process_field
 from transformers.utils.chat_parsing.response_parser import ResponseParser
 from transformers.utils.chat_parsing.response_templates import load_response_template
 
+from cosd_core.chat.call_log import BrokenCall, loads
 from cosd_core.chat.events import (
     CallDelta,
     CallEnd,
@@ -17,10 +18,9 @@ from cosd_core.chat.events import (
     InvalidCall,
     ReasoningDelta,
     TextDelta,
-    joined,
+    taken,
 )
-from cosd_core.chat.parser import Prose
-from cosd_core.chat.readers import BrokenCall, loads
+from cosd_core.chat.prose import Prose
 from cosd_core.chat.tools import Tool
 from cosd_core.errors import InvalidOptionError, quoted
 
@@ -80,12 +80,7 @@ class TemplateParser:
         is_cut = bool(events) and not self._is_closed("".join(self._heard))
         read = self._read(events, is_cut=is_cut)
         self._text.end()
-        return [*read, *self._taken()]
-
-    def _taken(self) -> list[Event]:
-        events = joined(self._events)
-        self._events.clear()
-        return events
+        return [*read, *taken(self._events)]
 
     def _is_closed(self, heard: str) -> bool:
         """Whether the text ends in what closes a call."""
@@ -104,7 +99,7 @@ class TemplateParser:
             elif kind == "region_open" and name != "content":
                 self._text.cut()
                 self._reasoning.cut()
-        return self._taken()
+        return taken(self._events)
 
     def _call(self, region: Mapping[str, str], *, is_cut: bool) -> None:
         """One region of calls: its text, and what its opening tag named."""

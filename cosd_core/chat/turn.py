@@ -102,7 +102,6 @@ class Turn:
                 choice=choice if tools else "none",
                 parallel=parallel,
                 answer_schema=answer_schema,
-                reasoning=writing.reasoning,
                 opened=writing.opens_reasoning(self.prompt.text),
             )
         except InvalidOptionError:

@@ -1,0 +1,78 @@
+"""Which family a chat model belongs to, recognised from its tokenizer."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, TemplateSyntaxError, meta
+from transformers import PreTrainedTokenizerBase
+
+from cosd_core.chat.formats.base import AddedToken, ToolFormat
+from cosd_core.chat.formats.hermes import HermesFormat, XmlFormat
+from cosd_core.chat.formats.llama import LlamaFormat
+from cosd_core.chat.formats.mistral import MistralFormat
+
+__all__ = ["ToolFormat", "tool_format"]
+
+_THINKING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+_GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+"""A tag of transformers' own, which jinja2 does not know."""
+_TAGS = frozenset(
+    [tag for each in (HermesFormat, LlamaFormat, MistralFormat) for tag in each.tags]
+    + [tag for tags in _THINKING for tag in tags]
+)
+_LLAMA = re.compile(r'\{\\?"name\\?": .{0,80}\\?"parameters\\?": ', re.DOTALL)
+
+
+def tool_format(tokenizer: PreTrainedTokenizerBase, chat_template: Any = None) -> ToolFormat:
+    """The format of a model, by its chat template; Hermes, to be taught, if that knows no tools.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        chat_template: A template instead of its own.
+    """
+    template = _template(chat_template or tokenizer.chat_template)
+    added = {
+        token.content: AddedToken(at, token.special) for at, token in tokenizer.added_tokens_decoder.items()
+    }
+    own = getattr(tokenizer, "response_template", None)
+    shared: dict[str, Any] = {
+        "thinking": next((tags for tags in _THINKING if tags[1] in template or tags[0] in template), None),
+        "tokens": {text: token for text, token in added.items() if text in _TAGS},
+        "response_template": own,
+        "more_visible": _named_in(own, added, tokenizer.eos_token_id) if own is not None else frozenset(),
+    }
+    takes_tools = _takes_tools(template)
+    if takes_tools and "[TOOL_CALLS]" in template:
+        return MistralFormat(True, named="[ARGS]" in template, numbered="[CALL_ID]" in template, **shared)
+    if takes_tools and "<tool_call>" in template:
+        return (XmlFormat if "<function=" in template else HermesFormat)(True, **shared)
+    if takes_tools and ("<|python_tag|>" in template or _LLAMA.search(template)):
+        return LlamaFormat(True, **shared)
+    return HermesFormat(False, **shared)
+
+
+def _template(template: Any) -> str:
+    """The template for tools, where there are several."""
+    if isinstance(template, (list, tuple)):
+        template = {each["name"]: each["template"] for each in template}
+    if isinstance(template, Mapping):
+        template = template.get("tool_use") or template.get("default")
+    return template if isinstance(template, str) else ""
+
+
+def _takes_tools(template: str) -> bool:
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False)
+    try:
+        return "tools" in meta.find_undeclared_variables(environment.parse(_GENERATION.sub("", template)))
+    except TemplateSyntaxError:  # transformers cannot render it either
+        return False
+
+
+def _named_in(rules: Any, added: Mapping[str, AddedToken], end: int | None) -> frozenset[int]:
+    """The special tokens that a response template mentions, less the one that never is part of a text."""
+    said = json.dumps(rules, ensure_ascii=False).replace("\\", "")  # patterns have their brackets escaped
+    return frozenset(
+        token.id for text, token in added.items() if token.is_special and token.id != end and text in said
+    )

@@ -5,33 +5,25 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from copy import copy
-from enum import Enum
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
-from uuid import uuid4
-from weakref import WeakKeyDictionary
 
-import torch
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from cosd_core.chat.asking import answer_schema, named_choice
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.turn import Turn
-from cosd_core.decoding import CoSDDecoder
+from cosd_core.decoding import CoSDDecoder, chunks_of
 from cosd_core.errors import AnswerTimeoutError, InvalidOptionError
-from cosd_core.grammar import Grammar
 from cosd_core.loaded import Loaded
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import ChatOptions, LoadingOptions, in_one_line, unknown_option
-from cosd_core.records import Chunk, Generation
-from cosd_core.scheduling import Schedule
+from cosd_core.plain import plain
+from cosd_core.records import Chunk, Generation, Step
 from cosd_core.settings import MODELS, Settings, names_of
-from cosd_core.verifiers import PanelVerifier, Verifier
 
 _LOADING = frozenset((*LoadingOptions.model_fields, *MODELS))
 """What cannot be changed for one call."""
-
-OF_THE_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")
-"""Options of one call that are about the answer's form."""
 
 T = TypeVar("T")
 
@@ -46,7 +38,7 @@ class Front(Settings):
         InvalidOptionError: A parameter is unknown or of a wrong type or value.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
+    model_config = ConfigDict(frozen=False, validate_assignment=True)
 
     aliases: ClassVar[Mapping[str, str]] = {"max_tokens": "max_new_tokens"}
     """The framework's names for settings that have transformers' name here."""
@@ -113,7 +105,8 @@ class Front(Settings):
         return super().__getstate__()
 
     def _check_portable(self) -> None:
-        if held := [source.name for source in self._named_models if isinstance(source, LanguageModel)]:
+        named = (self.draft_model, *self.assistants)
+        if held := [source.name for source in named if isinstance(source, LanguageModel)]:
             raise InvalidOptionError(
                 f"{', '.join(held)}: a model given as an object cannot be pickled; give its hub id or path"
             )
@@ -126,11 +119,6 @@ class Front(Settings):
     @property
     def _names(self) -> list[str]:
         return names_of({name: getattr(self, name) for name in MODELS})
-
-    @property
-    def _named_models(self) -> list[Any]:
-        assistants = self.assistant_model
-        return [self.draft_model, *(assistants if isinstance(assistants, list) else [assistants])]
 
     def _identity(self) -> dict[str, Any]:
         """Everything that shapes an answer, as plain JSON: caches tell models apart by it."""
@@ -191,18 +179,23 @@ class Front(Settings):
         """Do what may load models, or takes long, away from the event loop."""
         return await self.loaded.aside(work, *arguments)
 
-    def _stream_chunks(self, prompts: Any, **more: Any) -> Generator[Chunk, None, None]:
+    def _steps(self, prompts: Any, **more: Any) -> Generator[Step, None, None]:
+        """What is written, step by step and in time; closing the generator stops the work."""
         decoder = self._decoder()
-        check = self._deadline()
+        end = inf if self.timeout is None else time.monotonic() + self.timeout
         options = {**self.generation_options(), **more}
-        with self._translated_errors(), closing(decoder.stream(prompts, **options)) as chunks:
-            for chunk in chunks:
-                check()
-                yield chunk
+        with self._translated_errors(), closing(decoder.steps(prompts, **options)) as steps:
+            for step in steps:
+                if time.monotonic() > end:
+                    raise self._too_late()
+                yield step
+
+    def _stream_chunks(self, prompts: Any, **more: Any) -> Generator[Chunk, None, None]:
+        return chunks_of(self._steps(prompts, **more))
 
     async def _astream_chunks(self, prompts: Any, **more: Any) -> AsyncGenerator[Chunk, None]:
         decoder = await self._aside(self._decoder)
-        end = None if self.timeout is None else asyncio.get_running_loop().time() + self.timeout
+        end = inf if self.timeout is None else asyncio.get_running_loop().time() + self.timeout
         options = {**self.generation_options(), **more}
         with self._translated_errors():
             async with aclosing(decoder.astream(prompts, **options)) as chunks:
@@ -211,15 +204,8 @@ class Front(Settings):
 
     def _answers(self, prompts: Sequence[Any], **more: Any) -> list[Generation]:
         """Every prompt's answer, all of them decoded as one batch."""
-        decoder = self._decoder()
-        check = self._deadline()
-        finished: dict[int, Generation] = {}
-        options = {**self.generation_options(), **more}
-        with self._translated_errors(), closing(decoder.steps(prompts, **options)) as steps:
-            for step in steps:
-                check()
-                if step.generation:
-                    finished[step.index] = step.generation
+        steps = self._steps(prompts, **more)
+        finished = {step.index: step.generation for step in steps if step.generation}
         return [finished[at] for at in range(len(finished))]
 
     async def _aanswers(self, prompts: Sequence[Any], **more: Any) -> list[Generation]:
@@ -227,22 +213,15 @@ class Front(Settings):
         finished = {chunk.index: chunk.generation async for chunk in chunks if chunk.generation}
         return [finished[at] for at in range(len(finished))]
 
-    def _deadline(self) -> Callable[[], None]:
-        """A check that raises once the time is over; closing the stream then stops the work."""
-        started = time.monotonic()
-
-        def check() -> None:
-            if self.timeout is not None and time.monotonic() - started > self.timeout:
-                raise self._too_late()
-
-        return check
-
-    async def _in_time(self, awaited: Awaitable[Chunk | None], end: float | None) -> Chunk | None:
+    async def _in_time(self, awaited: Awaitable[T], end: float) -> T:
         try:
-            async with asyncio.timeout_at(end):
-                return await awaited
+            async with asyncio.timeout_at(end if isfinite(end) else None):
+                found = await awaited
         except TimeoutError:
             raise self._too_late() from None
+        if asyncio.get_running_loop().time() > end:  # what is there already is not awaited
+            raise self._too_late()
+        return found
 
     def _too_late(self) -> AnswerTimeoutError:
         return AnswerTimeoutError(f"no answer within timeout={self.timeout} seconds")
@@ -263,9 +242,7 @@ class Front(Settings):
 class ChatFront(ChatOptions, Front):
     """The same for classes that answer chats."""
 
-    model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
-
-    __hash__ = None
+    __hash__ = None  # ChatOptions are frozen, and have one
 
     shaping: ClassVar[tuple[str, ...]] = (*Front.shaping, *ChatOptions.model_fields)
 
@@ -275,7 +252,7 @@ class ChatFront(ChatOptions, Front):
         tools: Sequence[Mapping[str, Any]],
         asked: Mapping[str, Any],
     ) -> Turn:
-        """One answer to these messages, in the form that a call asks for (:data:`OF_THE_ANSWER`).
+        """One answer to these messages, in the form that is asked for (:func:`divided` says by what).
 
         Raises:
             InvalidOptionError: What is asked for cannot be.
@@ -296,58 +273,8 @@ class ChatFront(ChatOptions, Front):
         return Chat(messages, tools, self.chat_template, self.chat_template_kwargs)
 
 
-def divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of one call: those that are settings, and those that are about the answer's form."""
-    asked = {name: value for name, value in options.items() if name in OF_THE_ANSWER}
-    return {name: value for name, value in options.items() if name not in asked}, asked
-
-
 def usage(generations: Sequence[Generation]) -> dict[str, int]:
     """Tokens of prompts and answers."""
     prompts = sum(each.prompt_tokens for each in generations)
     answers = sum(len(each.token_ids) for each in generations)
     return {"prompt_tokens": prompts, "completion_tokens": answers, "total_tokens": prompts + answers}
-
-
-def plain(value: Any) -> Any:
-    """A setting as JSON, which a constructor takes again.
-
-    What has no name of its own is told apart by a mark for this process; no constructor takes that.
-    """
-    match value:
-        case Enum():
-            return plain(value.value)
-        case None | bool() | int() | float() | str():
-            return value
-        case list() | tuple():
-            return [plain(each) for each in value]
-        case dict():
-            return {str(key): plain(each) for key, each in value.items()}
-        case LanguageModel():
-            return {"object": f"{value.name}#{_mark(value)}"}
-        case PanelVerifier():
-            return {**value.to_dict(), "members": plain(value.members)}
-        case Verifier() | Schedule() if type(value).__module__.startswith("cosd_core."):
-            return value.to_dict()
-        case Verifier() | Schedule():  # what a user's own says of itself may leave out its settings
-            return {**value.to_dict(), "object": _mark(value)}
-        case Grammar():
-            return value.to_dict()
-        case torch.dtype() | torch.device():
-            return str(value).removeprefix("torch.")
-    if hasattr(value, "to_dict"):
-        return plain(value.to_dict())
-    if hasattr(value, "__fspath__"):
-        return str(value)
-    return {"object": f"{type(value).__name__}#{_mark(value)}"}
-
-
-_marks: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-
-
-def _mark(value: Any) -> str:
-    """The same for the same object, different for any other, in this process and all others."""
-    try:
-        return _marks.setdefault(value, uuid4().hex[:12])
-    except TypeError:  # no hash or no weak reference: never the same again, so never found in a cache
-        return uuid4().hex[:12]

@@ -18,8 +18,6 @@ from cosd_core.grammar import Grammar
 
 T = TypeVar("T")
 
-Processor = LogitsProcessor | Callable[[torch.LongTensor, torch.FloatTensor], torch.FloatTensor]
-
 
 def check_number(name: str, value: object, *, least: float = 0.0, most: float = inf) -> None:
     """Refuse what is no finite number within the bounds.

@@ -30,8 +30,8 @@ from cosd_core.verifiers import (
     make_verifier,
 )
 
-_BELONGS_TO = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
-"""Which verifier a setting is for."""
+OF_ONE_METHOD = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
+"""Which verifier a setting is for, and so which method."""
 
 
 def _as_source(value: object) -> object:
@@ -104,9 +104,13 @@ class Settings(LoadingOptions, GenerationOptions):
     def model_post_init(self, context: Any) -> None:
         """Refuse a method that cannot be, before any model is loaded."""
         super().model_post_init(context)
-        assistants = len(self.assistant_model) if isinstance(self.assistant_model, list) else 1
-        check_adapters(self.assistant_adapter, assistants)
+        check_adapters(self.assistant_adapter, len(self.assistants))
         self.method()
+
+    @property
+    def assistants(self) -> list[ModelSource]:
+        """The assistants, as a list even of one."""
+        return assistants_of({"assistant_model": self.assistant_model})
 
     def decoder(self) -> CoSDDecoder:
         """Load the models and put the decoder together. Instances that name the same models share them.
@@ -132,24 +136,20 @@ class Settings(LoadingOptions, GenerationOptions):
         Raises:
             CoSDError: A value is wrong, or a tree file cannot be read.
         """
-        assistants = len(self.assistant_model) if isinstance(self.assistant_model, list) else 1
         verifier = self._verifier()
-        verifier.check(assistants)
+        verifier.check(len(self.assistants))
         return {
             "verifier": verifier,
             "schedule": make_schedule(self.schedule),
             "draft_length": self.draft_length,
             "batch_size": self.batch_size,
-            "calibration": calibration_of(verifier, self.calibration, 1 + assistants),
+            "calibration": calibration_of(verifier, self.calibration, 1 + len(self.assistants)),
         }
 
     def known_context_length(self) -> int | None:
         """The smallest context window of the models, as far as it is known without loading any."""
-        assistants = (
-            self.assistant_model if isinstance(self.assistant_model, list) else [self.assistant_model]
-        )
         loading = LoadingOptions(**self._part(LoadingOptions))
-        lengths = [known_context_length(each, loading) for each in (self.draft_model, *assistants)]
+        lengths = [known_context_length(each, loading) for each in (self.draft_model, *self.assistants)]
         return min((length for length in lengths if length is not None), default=None)
 
     def known_to_chat(self) -> bool | None:
@@ -165,11 +165,11 @@ class Settings(LoadingOptions, GenerationOptions):
         return {name: getattr(self, name) for name in options.model_fields}
 
     def _verifier(self) -> Verifier:
-        for name in sorted(self.model_fields_set & set(_BELONGS_TO)):
+        for name in sorted(self.model_fields_set & set(OF_ONE_METHOD)):
             changed = getattr(self, name) != type(self).model_fields[name].default
-            if changed and self.verifier != _BELONGS_TO[name]:
+            if changed and self.verifier != OF_ONE_METHOD[name]:
                 raise InvalidOptionError(
-                    f'{name}={quoted(getattr(self, name))} is a setting of verifier="{_BELONGS_TO[name]}", '
+                    f'{name}={quoted(getattr(self, name))} is a setting of verifier="{OF_ONE_METHOD[name]}", '
                     f"but verifier={quoted(self.verifier)}"
                 )
         match self.verifier:
@@ -221,14 +221,19 @@ def _assistants(given: Mapping[str, Any]) -> int:
     return max([1, *counts])
 
 
+def assistants_of(settings: Mapping[str, Any]) -> list[ModelSource]:
+    """The assistants that settings name, if any, as a list even of one."""
+    assistants = settings.get("assistant_model", [])
+    return assistants if isinstance(assistants, list) else [assistants]
+
+
 def names_of(settings: Mapping[str, Any]) -> list[str]:
     """What the models that settings name are called, the draft first: as :class:`LanguageModel` calls itself.
 
     Raises:
         InvalidOptionError: There are not as many adapters as assistants.
     """
-    assistants = settings.get("assistant_model", [])
-    assistants = assistants if isinstance(assistants, list) else [assistants]
+    assistants = assistants_of(settings)
     drafts = [settings["draft_model"]] if "draft_model" in settings else []
     adapters = [settings.get("draft_adapter")] * len(drafts)
     adapters += check_adapters(settings.get("assistant_adapter") if assistants else None, len(assistants))
@@ -249,7 +254,7 @@ def overlaid(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     kept = {
         name: value
         for name, value in file.items()
-        if not ("verifier" in given and name in ("calibration", *_BELONGS_TO))
+        if not ("verifier" in given and name in ("calibration", *OF_ONE_METHOD))
     }
     return {**kept, **given}
 

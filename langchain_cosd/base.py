@@ -15,15 +15,13 @@ from langchain_cosd.errors import langchain_errors
 class CoSDModel(Front, BaseLanguageModel[Any]):
     """The settings of cosd as constructor parameters of a LangChain model.
 
-    Nothing is loaded before the first call. Instances that name the same models share one copy of the
-    weights. A setting can be changed at any time; the next call honours it.
+    See :class:`Front`. A class of LangChain's that stands beside this one would let unknown parameters pass:
+    its heir says ``extra="forbid"`` once more.
     """
 
     aliases: ClassVar[Mapping[str, str]] = {**Front.aliases, "api_key": "token"}
 
     max_retries: int = Field(2, ge=0, description="Has no effect: there is no connection that could fail.")
-
-    __hash__ = None  # type: ignore[assignment]  # what can be changed has no hash
 
     if TYPE_CHECKING:  # LangChain's names, for editors and type checkers
         api_key: SecretStr | str | None = None

@@ -21,9 +21,9 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from pydantic import BaseModel, ConfigDict, Field
 
 from cosd_core import Chunk, Generation, InvalidOptionError, Turn
-from cosd_core.chat.asking import answer_schema, named_choice
+from cosd_core.chat.asking import answer_schema, divided, named_choice
 from cosd_core.errors import quoted
-from cosd_core.front import ChatFront, divided, usage
+from cosd_core.front import ChatFront, usage
 from langchain_cosd.base import CoSDModel
 from langchain_cosd.forms import ToolLike, described_tools, is_no_object, schema_format
 from langchain_cosd.messages import ChunkWriter, to_core
@@ -61,7 +61,7 @@ class ChatCoSD(ChatFront, CoSDModel, BaseChatModel):
         InvalidOptionError: A parameter is unknown or of a wrong type or value.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
+    model_config = ConfigDict(extra="forbid")
 
     streaming: bool = Field(False, description="Answer invoke by streaming, so that callbacks see tokens.")
 
@@ -157,9 +157,7 @@ class ChatCoSD(ChatFront, CoSDModel, BaseChatModel):
             )
             parser: Runnable[Any, Any] = tool_parser(schema, tool["function"]["name"])
         else:
-            response_format = (
-                {"type": "json_object"} if method == "json_mode" else schema_format(schema, strict)
-            )
+            response_format = {"type": "json_object"} if method == "json_mode" else schema_format(schema)
             llm = self.bind(
                 response_format=response_format,
                 **({} if schema is None else {"ls_structured_output_format": noted}),
@@ -241,7 +239,7 @@ class ChatCoSD(ChatFront, CoSDModel, BaseChatModel):
         others, asked = divided(options)
         others.pop("stream", None)  # which of our methods to call, and LangChain has called one
         if isinstance(asked.get("response_format"), type):
-            asked["response_format"] = schema_format(asked["response_format"], None)
+            asked["response_format"] = schema_format(asked["response_format"])
         return self._with_stop(stop, others), {**asked, "tools": described_tools(asked.get("tools") or ())}
 
     def _answering(self, messages: list[BaseMessage], asked: Mapping[str, Any]) -> Turn:

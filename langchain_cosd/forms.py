@@ -30,11 +30,10 @@ def described_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
     return described
 
 
-def schema_format(schema: Any, strict: bool | None) -> dict[str, Any]:
+def schema_format(schema: Any) -> dict[str, Any]:
     """A schema as OpenAI's ``response_format``."""
     described = as_json_schema(schema)
-    named = {"name": described["title"], "schema": described}
-    return {"type": "json_schema", "json_schema": named if strict is None else {**named, "strict": strict}}
+    return {"type": "json_schema", "json_schema": {"name": described["title"], "schema": described}}
 
 
 def as_json_schema(schema: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
         InvalidOptionError: A parameter is unknown or of a wrong type or value.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
+    model_config = ConfigDict(extra="forbid")
 
     def generate(
         self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any

@@ -10,11 +10,11 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.llms.llm import default_completion_to_prompt
 
 from cosd_core import Chunk, Generation, Grammar, InvalidOptionError
-from cosd_core.chat.asking import answer_schema
+from cosd_core.chat.asking import answer_schema, divided
 from cosd_core.chat.events import Event, TextDelta
 from cosd_core.chat.messages import wish
 from cosd_core.errors import quoted
-from cosd_core.front import divided, usage
+from cosd_core.front import usage
 from llama_index_cosd.messages import Answer, to_core
 
 if TYPE_CHECKING:

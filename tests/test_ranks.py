@@ -62,6 +62,10 @@ def test_the_table_names_every_file_and_no_other() -> None:
     assert set(ranks()) - {"demo/"} == set(core_files())
 
 
+def test_the_table_goes_from_low_to_high() -> None:
+    assert list(ranks().values()) == sorted(ranks().values())
+
+
 def test_files_import_only_from_lower_ranks() -> None:
     rank = ranks()
     upwards = {

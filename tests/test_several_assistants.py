@@ -42,7 +42,7 @@ from cosd_core.demo.chat import load_chat_pair
 from cosd_core.evaluation import make_methods, make_report, possible_methods, read_method, run, unasked_task
 from cosd_core.evaluation.answers import AnswerFile
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
-from cosd_core.front import plain
+from cosd_core.plain import plain
 from cosd_core.settings import Settings
 from cosd_core.verifiers import AssistantVerifier, DraftVerifier, make_verifier
 from langchain_cosd import ChatCoSD

@@ -5,6 +5,9 @@ from typing import Any, cast
 
 from cosd_core.errors import InvalidOptionError, quoted
 
+OF_THE_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")
+"""Options of one call that are about the answer's form."""
+
 
 def named_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
     """A tool choice in any of its forms as :class:`Turn` names it.
@@ -46,3 +49,9 @@ def answer_schema(response_format: Any) -> Mapping[str, Any] | None:
         f'response_format={quoted(response_format)} should be {{"type": "json_schema", "json_schema": '
         '{"name": ..., "schema": {...}}}, {"type": "json_object"} or {"type": "text"}'
     )
+
+
+def divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of one call: those that are settings, and those that are about the answer's form."""
+    asked = {name: value for name, value in options.items() if name in OF_THE_ANSWER}
+    return {name: value for name, value in options.items() if name not in asked}, asked

@@ -26,11 +26,10 @@ from cosd_core.evaluation import (
     save_plots,
 )
 from cosd_core.evaluation import run as evaluate
-from cosd_core.evaluation.methods import OF_ONE_METHOD
 from cosd_core.evaluation.report import percent
 from cosd_core.flags import with_settings
 from cosd_core.options import LoadingOptions
-from cosd_core.settings import MODELS, read_settings
+from cosd_core.settings import MODELS, OF_ONE_METHOD, read_settings
 
 
 @with_settings("verifier")

@@ -8,7 +8,7 @@ from typing import Any
 
 from cosd_core.decoding import CoSDDecoder
 from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
-from cosd_core.settings import Settings, names_of, read_settings
+from cosd_core.settings import OF_ONE_METHOD, Settings, assistants_of, names_of, read_settings
 from cosd_core.verifiers import AverageVerifier, TreeVerifier, Verifier
 
 SINGLES = ("draft", "assistant")
@@ -16,9 +16,6 @@ SINGLES = ("draft", "assistant")
 
 METHODS = (*SINGLES, "speculative", "average", "rule", "tree")
 """Every method by its verifier's name."""
-
-OF_ONE_METHOD = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
-"""Which method a setting is for."""
 
 _SWAPPED = ", roles swapped"
 _SYMMETRIC = (*SINGLES, AverageVerifier.name)
@@ -115,16 +112,14 @@ def make_methods(
         own = {key: value for key, value in settings.items() if OF_ONE_METHOD.get(key, name) == name}
         filled = Settings(**own, verifier=name)
         method = Method(_title(filled), filled.method())
-        several = isinstance(filled.assistant_model, list) and len(filled.assistant_model) > 1
+        several = len(filled.assistants) > 1
         methods += _every_assistant(method) if several and name == SINGLES[1] else [method]
     return list(_in_both_roles(methods)) if both_roles else methods
 
 
 def possible_methods(settings: Mapping[str, Any], *, shared_vocabulary: bool = True) -> list[str]:
     """Those of :data:`METHODS` that are defined for such models and have all that they need."""
-    assistants = settings.get("assistant_model")
-    several = isinstance(assistants, list) and len(assistants) > 1
-    impossible = {"speculative"} if several else set()
+    impossible = {"speculative"} if len(assistants_of(settings)) > 1 else set()
     if not shared_vocabulary:
         impossible |= {"speculative", "average"}
     if "tree_path" not in settings:

@@ -143,15 +143,29 @@ def test_max_tokens_can_be_read(llm: Any) -> None:
     assert llm.max_tokens == llm.max_new_tokens == 24
 
 
-async def test_a_timeout_does_not_wait_for_text(pair: Any, call: Caller) -> None:
+@pytest.mark.parametrize("method", ["invoke", "stream"])
+async def test_a_timeout_does_not_wait_for_text(pair: Any, call: Caller, method: str) -> None:
     """All text is held back as the possible beginning of a stop string."""
     text = build(pair, max_tokens=60).invoke("Hello")
     holding = build(pair, max_tokens=60, stop=[text[:58] + "~~~"])
     with on_pass(pair[0], lambda *_: time.sleep(0.02)):
         started = time.perf_counter()
         with pytest.raises(CoSDTimeoutError):
-            await call(holding, "invoke", "Hello", timeout=0.1)
+            await call(holding, method, "Hello", timeout=0.1)
         assert time.perf_counter() - started < 0.8
+
+
+async def test_reading_a_stream_slowly_takes_time_too(llm: Any) -> None:
+    """Even where all of it is written already."""
+    llm.invoke("Hello")  # the models are ready then
+    stream, astream = llm.stream("Hello", timeout=0.5), llm.astream("Hello", timeout=0.5)
+    next(stream)
+    await anext(astream)
+    await asyncio.sleep(0.6)
+    with pytest.raises(CoSDTimeoutError):
+        next(stream)
+    with pytest.raises(CoSDTimeoutError):
+        await anext(astream)
 
 
 async def test_an_asynchronous_timeout_does_not_wait_for_the_round(llm: Any, pair: Any) -> None:

@@ -201,6 +201,17 @@ async def test_a_timeout_ends_the_work(llm: Any, method: str) -> None:
         assert len(passes) < 16
 
 
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_timeout_does_not_wait_for_text(llm: Any, method: str) -> None:
+    """All text is held back as the possible beginning of a stop string."""
+    text = await text_of(llm, method, "Hello", max_tokens=60)
+    with on_pass(llm.draft_model, lambda *_: time.sleep(0.02)):
+        started = time.perf_counter()
+        with pytest.raises(AnswerTimeoutError):
+            await responses(llm, method, "Hello", max_tokens=60, stop=[text[:-2] + "~~~"], timeout=0.1)
+        assert time.perf_counter() - started < 0.8
+
+
 async def test_a_slow_call_does_not_hold_up_a_stream(plain: Any) -> None:
     """Whoever asks for little is done before whoever asked for much earlier."""
     long = asyncio.create_task(responses(plain, "acomplete", "Hello", max_tokens=600))

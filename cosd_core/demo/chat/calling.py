@@ -92,7 +92,7 @@ def tool_name(draw: Draw) -> str:
     return "".join(part.capitalize() for part in name.split("_")) if draw.chance(0.08) else name.lower()
 
 
-def parameters(draw: Draw, most: int = 3) -> tuple[Parameter, ...]:
+def parameters(draw: Draw) -> tuple[Parameter, ...]:
     """Zero to three parameters."""
 
     def name() -> str:
@@ -101,7 +101,7 @@ def parameters(draw: Draw, most: int = 3) -> tuple[Parameter, ...]:
 
     numbers, strings = ("integer", "integer", "number"), ("string", "string", "string")
     kinds = (*numbers, *strings, "boolean", "enum", "integers", "strings")
-    count = min(most, draw.one((0, 1, 1, 1, 1, 2, 2, 3)))
+    count = draw.one((0, 1, 1, 1, 1, 2, 2, 3))
     return tuple(
         Parameter(each, draw.one(kinds), tuple(draw.some(draw.word, draw.rng.randint(2, 3))))
         for each in draw.some(name, count)

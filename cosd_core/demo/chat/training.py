@@ -1,6 +1,5 @@
 """Train a small Llama on dialogues; only the assistant's turns are learned. A run can be resumed."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,7 @@ from cosd_core.demo.chat.dialogue import Dialogue
 from cosd_core.demo.chat.mixture import Mixture, dialogue, training
 from cosd_core.demo.chat.template import END, PAD, START
 from cosd_core.demo.chat.tokenizer import CONTEXT
-
-IGNORED = -100
+from cosd_core.demo.recipe.training import IGNORED, rate
 
 
 @dataclass(frozen=True)
@@ -57,13 +55,6 @@ class Recipe:
                 return phase.mixture
             step -= phase.steps
         raise IndexError(step)
-
-    def rate(self, step: int) -> float:
-        """The learning rate: a linear warm-up, then a cosine down to zero."""
-        if step < self.warmup:
-            return self.peak_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.peak_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def render(tokenizer: PreTrainedTokenizerFast, made: Dialogue) -> str:
@@ -184,9 +175,10 @@ def train(
         loss = loss_of(model, *batches(step))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        now = rate(step, recipe.steps, warmup=recipe.warmup, peak=recipe.peak_rate)
         for learner, share in zip(learners, (1.0, 0.5), strict=True):
             for group in learner.param_groups:
-                group["lr"] = recipe.rate(step) * share
+                group["lr"] = now * share
             learner.step()
             learner.zero_grad()
         report(step, loss.item())

@@ -31,12 +31,13 @@ class Recipe:
     spread: float = 0.05
     """The standard deviation of the first weights."""
 
-    def rate(self, step: int) -> float:
-        """The learning rate: a linear warm-up, then a cosine down to zero."""
-        if step < self.warmup:
-            return self.peak_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.peak_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+def rate(step: int, steps: int, *, warmup: int, peak: float) -> float:
+    """The learning rate: a linear warm-up, then a cosine down to zero."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def train(
@@ -62,7 +63,7 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
+            group["lr"] = rate(step, recipe.steps, warmup=recipe.warmup, peak=recipe.peak_rate)
         optimizer.step()
         optimizer.zero_grad()
         report(loss.item())

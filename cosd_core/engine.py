@@ -2,12 +2,12 @@
 
 import asyncio
 import os
-import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cosd_core.errors import GenerationError, quoted
+from cosd_core.locks import Lock
 from cosd_core.loop import Batch
 from cosd_core.records import Step
 from cosd_core.row import Row
@@ -33,7 +33,7 @@ class Engine:
     def __init__(self, open_batch: Callable[[Sequence[Row]], Batch], batch_size: int) -> None:
         self._open_batch = open_batch
         self._batch_size = batch_size
-        self._beginning = threading.Lock()
+        self._beginning = Lock()
         self._begin()
 
     def _begin(self) -> None:

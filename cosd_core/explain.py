@@ -19,6 +19,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cosd_core.models.language_model import with_adapter, without_adapter
 from cosd_core.records import Generation, TracedToken
 from cosd_core.verifiers import ConfidenceVerifier, PanelVerifier, Verifier
 
@@ -244,8 +245,9 @@ def _said(verifier: Verifier) -> str:
 
 
 def _short(name: str) -> str:
-    """What a model is called in a line: a hub id as it is, of a path the last part."""
-    return _quote(name if name.count("/") < 2 else PurePath(name).name)
+    """What a model is called in a line: a hub id as it is, of a path the last part; so with its adapter."""
+    short = [each if each.count("/") < 2 else PurePath(each).name for each in without_adapter(name) if each]
+    return _quote(with_adapter(short[0], short[1] if len(short) > 1 else None))
 
 
 def harmless(text: str) -> str:

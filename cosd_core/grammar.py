@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, cast, get_origin
 
 from llguidance import LLMatcher
-from pydantic import TypeAdapter
+from pydantic import PydanticUserError, TypeAdapter
 
 from cosd_core.errors import InvalidOptionError, quoted
 
@@ -59,7 +59,7 @@ class Grammar:
         """
         try:
             source = json.dumps(guided_schema(_as_schema(schema)), ensure_ascii=False)
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError, PydanticUserError) as error:
             raise InvalidOptionError(
                 f"schema {quoted(schema)} should be a JSON schema: {quoted(error)}"
             ) from None
@@ -134,6 +134,8 @@ def _as_schema(schema: object) -> Schema:
 def _as_text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise InvalidOptionError(f"{name}={quoted(value)} should be a string")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidOptionError(f"{name}={quoted(value)} is no text: it holds half a surrogate pair")
     return value
 
 

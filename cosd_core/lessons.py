@@ -53,6 +53,8 @@ def read_lessons(data: str | PathLike[str] | Iterable[Any]) -> Iterator[Lesson]:
 
 
 def _read_file(path: Path) -> Iterator[Lesson]:
+    if "\0" in str(path):
+        raise TrainingDataError(f"data={quoted(str(path))} is no path")
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):

@@ -4,10 +4,10 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import Any, Self, TypeVar, cast
 
 from cosd_core.decoding import CoSDDecoder
+from cosd_core.locks import Lock
 
 _MOST_DECODERS = 8
 """They share the weights; each has a worker thread of its own."""

@@ -1,5 +1,6 @@
 """Where a text stands in its grammar, and which tokens may follow."""
 
+import json
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, cast
@@ -127,6 +128,20 @@ _Readings = dict[tuple[int, frozenset[str]], llguidance.LLTokenizer]
 _readings: WeakKeyDictionary[Any, _Readings] = WeakKeyDictionary()
 
 
+def _plain(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> llguidance.LLTokenizer:
+    """The tokenizer as llguidance reads it, but for a space before every text: answers go on."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or "add_prefix_space=True" not in repr(backend.pre_tokenizer):
+        return llguidance.hf.from_tokenizer(cast(Any, tokenizer), n_vocab=vocabulary)
+    said = json.loads(backend.to_str())
+    first = said["pre_tokenizer"]
+    for each in (first, *first.get("pretokenizers", ())):
+        if "add_prefix_space" in each:
+            each["add_prefix_space"] = False
+    said |= {"padding": None, "truncation": None}
+    return llguidance.LLTokenizer(json.dumps(said), n_vocab=vocabulary, eos_token=tokenizer.eos_token_id)
+
+
 def _read(
     tokenizer: PreTrainedTokenizerBase, vocabulary: int, spelt: frozenset[str]
 ) -> llguidance.LLTokenizer:
@@ -134,7 +149,7 @@ def _read(
     known = _readings.setdefault(tokenizer, {})
     if (vocabulary, spelt) not in known:
         try:
-            plain = llguidance.hf.from_tokenizer(cast(Any, tokenizer), n_vocab=vocabulary)
+            plain = _plain(tokenizer, vocabulary)
             if spelt:
                 written = llguidance.TokenizerWrapper(_Spelling(tokenizer, plain, spelt))
                 plain = llguidance.LLTokenizer(written, n_vocab=vocabulary)

@@ -147,5 +147,6 @@ class TranslatedRows(Rows):
         if not named:
             return model.eos_token_ids if named is None else frozenset()
         vocabulary = model.tokenizer.get_vocab()
-        tokens = self._models[0].tokenizer.convert_ids_to_tokens(list(named))
+        known = [token for token in named if token < self._alignment.vocabularies[0]]
+        tokens = self._models[0].tokenizer.convert_ids_to_tokens(known)
         return frozenset(vocabulary[token] for token in tokens if token in vocabulary) or model.eos_token_ids

@@ -23,6 +23,9 @@ from cosd_core.options import GenerationOptions
 from cosd_core.processors import process
 from cosd_core.records import Prediction
 
+_COLDEST = 1e-30
+"""A lower temperature would be 0 in float32. At this one the best token has all of the probability."""
+
 
 class Sampler:
     """How one request picks its tokens: its options, its masks and its random numbers.
@@ -116,7 +119,7 @@ class Sampler:
             return ()
         warpers: list[Any] = []
         if options.temperature != 1:
-            warpers.append(hf.TemperatureLogitsWarper(float(options.temperature)))
+            warpers.append(hf.TemperatureLogitsWarper(max(float(options.temperature), _COLDEST)))
         if options.top_k:
             warpers.append(hf.TopKLogitsWarper(options.top_k))
         if options.top_p < 1:
@@ -265,6 +268,8 @@ def _process(logits: torch.Tensor, spots: Sequence[Spot]) -> tuple[torch.Tensor,
 
 
 def _shape(scores: torch.Tensor, sampler: Sampler) -> torch.Tensor:
+    if sampler.warpers:
+        scores = scores - scores.amax(-1, keepdim=True)  # so that a low temperature cannot make them overflow
     for warper in sampler.warpers:
         scores = warper(None, scores)
     return scores

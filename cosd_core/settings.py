@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from cosd_core.decoding import CoSDDecoder, ModelSource
-from cosd_core.errors import CoSDError, EvaluationFileError, InvalidOptionError, quoted
+from cosd_core.errors import CoSDError, EvaluationFileError, InvalidOptionError, VerifierFileError, quoted
 from cosd_core.models.language_model import (
     LanguageModel,
     known_context_length,
@@ -264,7 +264,10 @@ _trees: dict[str, tuple[float, LearnedTree]] = {}
 
 def _tree(path: str) -> LearnedTree:
     """The tree of a file, read again only when the file has changed: every call asks for it."""
-    changed = Path(path).stat().st_mtime_ns if Path(path).is_file() else -1
+    try:
+        changed = Path(path).stat().st_mtime_ns if Path(path).is_file() else -1
+    except (OSError, ValueError) as error:
+        raise VerifierFileError(f"cannot read tree file {quoted(path)}: {quoted(error)}") from error
     if path not in _trees or _trees[path][0] != changed:
         _trees[path] = (changed, load_tree(path))
     return _trees[path][1]

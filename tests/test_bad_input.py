@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from transformers import (
     GPT2Config,
@@ -32,16 +33,20 @@ from cosd_core import (
     CoSDDecoder,
     CoSDError,
     GenerationOptions,
+    Grammar,
     InvalidOptionError,
     InvalidPromptError,
     LanguageModel,
     LoadingOptions,
     ModelLoadError,
     RuleVerifier,
+    Settings,
+    TrainingDataError,
     TreeVerifier,
     UnsupportedModelError,
     VerifierFileError,
     VocabularyMismatchError,
+    observe,
 )
 from tests.models import byte_tokenizer, random_model, word_tokenizer
 
@@ -82,6 +87,18 @@ def assert_refused(call: Callable[[], Any], error: type[CoSDError], *needed: str
     assert len(message) < 400, message
     for part in needed:
         assert part in message, f"{part!r} is not in: {message}"
+
+
+class Unresolved(BaseModel):
+    """Its field is of a type that is nowhere."""
+
+    other: "Nowhere"  # type: ignore[name-defined]  # noqa: F821
+
+
+class WithCallable(BaseModel):
+    """Its field cannot be JSON."""
+
+    call: Callable[[], int]
 
 
 def case(name: str, call: Callable[[World], Any], error: type[CoSDError], *needed: str) -> Any:
@@ -313,6 +330,32 @@ PARTS = [
     case("cost=-1", lambda _: AdaptiveSchedule(-1), InvalidOptionError, "assistant_cost=-1", "at least 0"),
     case("cost=nan", lambda _: AdaptiveSchedule(NAN), InvalidOptionError, "assistant_cost=nan", "at least 0"),
     case("cost=x", lambda _: AdaptiveSchedule("x"), InvalidOptionError, "assistant_cost='x'", "at least 0"),
+    case(
+        "name=5",
+        lambda world: LanguageModel(world.pair[0].model, byte_tokenizer(), name=5),
+        InvalidOptionError,
+        "name=5",
+        "text",
+    ),
+    case(
+        "home-of-nobody",
+        lambda _: LanguageModel.from_pretrained("~nobody-is-called-so/model"),
+        InvalidOptionError,
+        "~nobody-is-called-so",
+    ),
+    case("long-name", lambda _: LanguageModel.from_pretrained("x" * 5000), InvalidOptionError, "xxx"),
+    case(
+        "long-tree-path",
+        lambda _: Settings(draft_model="a", assistant_model="b", verifier="tree", tree_path="x" * 5000),
+        VerifierFileError,
+        "xxx",
+    ),
+    case("data-is-no-path", lambda world: observe(world.pair, "a\0b"), TrainingDataError, "no path"),
+    case("grammar=forward", lambda _: Grammar.json_schema(Unresolved), InvalidOptionError, "Unresolved"),
+    case("grammar=callable", lambda _: Grammar.json_schema(WithCallable), InvalidOptionError, "WithCallable"),
+    case("grammar=plain-class", lambda _: Grammar.json_schema(World), InvalidOptionError, "World"),
+    case("regex=half", lambda _: Grammar.regex("\ud800"), InvalidOptionError, "pattern", "surrogate"),
+    case("lark=half", lambda _: Grammar.lark("\ud800"), InvalidOptionError, "rules", "surrogate"),
     case("tree-without-nodes", lambda _: TreeVerifier(()), InvalidOptionError, "none"),
     case("tree-of-text", lambda _: TreeVerifier("abc"), InvalidOptionError, "nodes"),
     case(

@@ -345,6 +345,25 @@ print("parent", answers() == expected)
     assert said.split() == ["child", "True", "parent", "True"], said
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_process_that_is_forked_off_during_a_pass_finds_the_models_free():
+    said = run_python("""
+import signal
+from cosd_core.models.language_model import _registry_lock
+expected = decoder.generate("a", max_new_tokens=9).token_ids
+with decoder.draft.lock, decoder.assistants[0].lock, _registry_lock, decoder._engine._beginning:
+    child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    written = asyncio.run(decoder.agenerate("a", max_new_tokens=9)), decoder.generate("a", max_new_tokens=9)
+    print("child", all(each.token_ids == expected for each in written), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print("parent", decoder.generate("a", max_new_tokens=9).token_ids == expected)
+""")
+    assert said.split() == ["child", "True", "parent", "True"], said
+
+
 # Leaving nothing behind
 
 

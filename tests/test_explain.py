@@ -140,6 +140,14 @@ def test_the_models_are_told_and_calibration_where_there_is_one() -> None:
     assert "1.7, 0.9" in printed(explain.summary(replace(IRON, calibration=(1.7, 0.9))))
 
 
+def test_models_with_adapters_are_called_by_both_names() -> None:
+    for names, told in (
+        (("org/a[org/lora]", "org/b"), "org/a[org/lora], org/b"),
+        (("/x/base[/y/one]", "/x/base[/y/two]"), "base[one], base[two]"),
+    ):
+        assert told in printed(explain.summary(replace(IRON, models=names)))
+
+
 def test_several_assistants_can_be_told_apart() -> None:
     two = generation(replaced("a", "x", p=0.1, q=0.9), replaced("b", "x", p=0.1, q=0.9, assistant=1))
     two = replace(two, models=("a", "b", "c"))

@@ -25,6 +25,7 @@ from cosd_core.grammar import guided_schema
 from cosd_core.matcher import Matcher
 from tests.models import ascii_model, random_model, word_tokenizer
 from tests.reference import assert_agrees, write
+from tests.tokenizers import gpt2
 
 PATTERNS = ["(ab|ba|c){2,7}", "[a-e]+[0-9]{2}", "(no|yes)(, (no|yes))*", "x?y?z?", "a[a-y, ]{3,12}z"]
 
@@ -290,3 +291,20 @@ def test_a_tokenizer_without_bytes_is_refused_before_any_work() -> None:
     model = LanguageModel(words.model, word_tokenizer("<e>", "a", "b"), name="words")
     with pytest.raises(InvalidOptionError, match="cannot follow a grammar"):
         CoSDDecoder(model, model).steps([1], grammar=Grammar.regex("a"))
+
+
+def test_a_tokenizer_that_puts_a_space_before_texts_can_follow_forced_beginnings() -> None:
+    tokenizer = gpt2(400, space=True)
+    models = [
+        LanguageModel(
+            ascii_model(seed=seed, vocabulary=len(tokenizer)).model, tokenizer, name=f"spaced-{seed}"
+        )
+        for seed in (1, 2)
+    ]
+    for schema in ({"type": "array", "items": {"type": "integer"}}, {"type": "object"}, {"const": "x"}):
+        for verifier in ("rule", "assistant"):
+            decoder = CoSDDecoder(*models, verifier=verifier)
+            for found in decoder.generate(["ab", "x y"], grammar=schema, max_new_tokens=40):
+                if found.finish_reason == "stop":
+                    json.loads(found.text)
+                assert not found.text.startswith(" ")

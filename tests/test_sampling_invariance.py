@@ -240,3 +240,27 @@ def test_average_samples_from_the_mixture() -> None:
     }
     assert p_value(seen, joint(mixture)) > 0.01
     assert max(p_value(seen, joint(P)), p_value(seen, joint(Q))) < 1e-6
+
+
+# Extremes
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-37, 1e-38, 1e-300, 5e-324])
+@pytest.mark.parametrize("more", [{}, {"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.1}])
+def test_the_coldest_sampling_is_greedy(temperature: float, more: dict[str, Any]) -> None:
+    decoder = CoSDDecoder(ascii_model(seed=0), ascii_model(seed=1))
+    greedy = decoder.generate("The capital", max_new_tokens=12)
+    cold = decoder.generate("The capital", max_new_tokens=12, temperature=temperature, seed=3, **more)
+    assert cold.token_ids == greedy.token_ids
+
+
+@pytest.mark.parametrize("verifier", ["rule", "speculative", "average", "assistant"])
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 1.5])
+def test_a_processor_may_force_a_token_by_the_highest_number(verifier: str, temperature: float) -> None:
+    def force(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores[:, 65] = torch.finfo(torch.float32).max
+        return scores
+
+    decoder = CoSDDecoder(ascii_model(seed=0), ascii_model(seed=1), verifier=verifier)
+    wanted = {"max_new_tokens": 5, "temperature": temperature, "seed": 3}
+    assert decoder.generate("x", logits_processor=[force], **wanted).token_ids == (65,) * 5

@@ -295,7 +295,7 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         """A task's options in our words; what the task leaves open is as the settings say."""
         asked = dict(given)
         options: dict[str, Any] = {name: getattr(self.settings, name) for name in self._set_by_user()}
-        lengths = [int(asked.pop(name)) for name in _TOKENS if asked.get(name) is not None]
+        lengths = [int(_number(name, asked.pop(name))) for name in _TOKENS if asked.get(name) is not None]
         options["max_new_tokens"] = lengths[0] if lengths else self.max_gen_toks
         stop = [*_strings(asked.pop("until", None)), *_strings(asked.pop("stop", None))]
         options["stop"] = tuple(dict.fromkeys([*options.get("stop", ()), *filter(None, stop)]))
@@ -304,7 +304,7 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         if sampled is False:
             options["temperature"] = 0.0
         elif temperature is not None:
-            options["temperature"] = float(temperature)
+            options["temperature"] = _number("temperature", temperature)
         elif sampled and not options.get("temperature"):
             options["temperature"] = 1.0  # what transformers samples at where nobody says
         for name, value in asked.items():
@@ -319,7 +319,16 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         return [name for name in GenerationOptions.model_fields if name in self.settings.model_fields_set]
 
 
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InvalidOptionError(f"gen_kwargs {name}={quoted(value)} should be a number") from None
+
+
 def _strings(value: Any) -> list[str]:
+    if not isinstance(value, str | list | tuple | None):
+        raise InvalidOptionError(f"gen_kwargs until={quoted(value)} should be text, or a list of texts")
     return [value] if isinstance(value, str) else list(value or ())
 
 

@@ -5,7 +5,6 @@ import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from threading import Lock
 from typing import Any, Self, cast
 
 import torch
@@ -20,6 +19,7 @@ from cosd_core.errors import (
     UnsupportedModelError,
     quoted,
 )
+from cosd_core.locks import Lock
 from cosd_core.models.twin import twin
 from cosd_core.options import LoadingOptions
 

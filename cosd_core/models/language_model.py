@@ -1,7 +1,6 @@
 """A causal language model with its tokenizer, and what decoding must know of them."""
 
 import inspect
-import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from inspect import Parameter
@@ -14,6 +13,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
+from cosd_core.locks import Lock
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
 from cosd_core.models.loading import (
     adapter_tokenizer,
@@ -80,6 +80,8 @@ class LanguageModel:
             raise InvalidOptionError(
                 f"tokenizer should be a transformers tokenizer, not {type(tokenizer).__name__}"
             )
+        if name is not None and not isinstance(name, str):
+            raise InvalidOptionError(f"name={quoted(name)} should be text")
         self.name = name or with_adapter(found.config.name_or_path or type(found).__name__, adapter)
         _check_supported(found, self.name)
         if adapter is not None:
@@ -146,7 +148,7 @@ class LanguageModel:
     @classmethod
     def _loaded_once(cls, key: str, load_it: Callable[[], Self]) -> Self:
         with _registry_lock:
-            lock = _loading.setdefault(key, threading.Lock())
+            lock = _loading.setdefault(key, Lock())
         with lock:
             if (known := _registry.get(key)) is not None:
                 return cast(Self, known)
@@ -277,15 +279,15 @@ class LanguageModel:
 
 
 _registry: WeakValueDictionary[str, LanguageModel] = WeakValueDictionary()
-_loading: dict[str, threading.Lock] = {}
-_registry_lock = threading.Lock()
+_loading: dict[str, Lock] = {}
+_registry_lock = Lock()
 
 
 def known_context_length(source: str | PathLike[str] | LanguageModel, options: LoadingOptions) -> int | None:
     """The context window of a model in tokens, as far as it is known without loading it."""
     if isinstance(source, LanguageModel):
         return source.context_length
-    config = known_config(str(Path(source).expanduser()), options)
+    config = known_config(_source("name", source), options)
     return None if config is None else _context_length(config)
 
 
@@ -297,17 +299,22 @@ def known_to_chat(
         return bool(source.tokenizer.chat_template)
     if adapter is not None:
         own = options.model_copy(update={"revision": None, "subfolder": ""})
-        if (found := has_chat_template(str(Path(adapter).expanduser()), own)) is not None:
+        if (found := has_chat_template(_source("adapter", adapter), own)) is not None:
             return found
-    return has_chat_template(str(Path(source).expanduser()), options)
+    return has_chat_template(_source("name", source), options)
 
 
 def _source(option: str, name: str | PathLike[str]) -> str:
     """A hub id as it is; the path of a folder as one of its spellings."""
     if not isinstance(name, str | PathLike) or not str(name):
         raise InvalidOptionError(f"{option}={quoted(name)} should be a hub id or the path of a folder")
-    place = Path(name).expanduser()
-    return str(place.resolve()) if place.is_dir() else str(name)
+    try:
+        place = Path(name).expanduser()
+        return str(place.resolve()) if place.is_dir() else str(name)
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, "~nobody"
+        raise InvalidOptionError(
+            f"{option}={quoted(str(name))} cannot be looked up: {quoted(error)}"
+        ) from error
 
 
 def with_adapter(name: str, adapter: str | None) -> str:

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import is_dataclass
-from threading import Lock
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.base import HfQuantizer
 
 from cosd_core.errors import UnsupportedModelError, quoted
+from cosd_core.locks import Lock
 
 
 def twin(model: PreTrainedModel) -> PreTrainedModel:

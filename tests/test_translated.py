@@ -218,6 +218,7 @@ def forced(decoder: CoSDDecoder) -> CoSDDecoder:
         made.verifier,
         draft_length=decoder.draft_length,
         lazy=decoder.schedule.lazy,
+        calibration=decoder.calibration,
     )
     return made
 

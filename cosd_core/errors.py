@@ -92,7 +92,7 @@ def quoted(value: object, longest: int = 120) -> str:
     """A value, or what an exception says, as messages quote it: in one line, cut where it is long."""
     try:
         said = str(value) or type(value).__name__ if isinstance(value, BaseException) else repr(value)
-    except Exception:
+    except Exception:  # a user's own __repr__ may raise anything
         said = f"a {type(value).__name__}"
     line = " ".join(said.split())
     return line if len(line) <= longest else f"{line[: longest - 30]}...{line[-25:]}"

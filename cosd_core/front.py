@@ -213,13 +213,14 @@ class Front(Settings):
         finished = {chunk.index: chunk.generation async for chunk in chunks if chunk.generation}
         return [finished[at] for at in range(len(finished))]
 
-    async def _in_time(self, awaited: Awaitable[T], end: float) -> T:
+    async def _in_time(self, awaited: Awaitable[Chunk | None], end: float) -> Chunk | None:
         try:
             async with asyncio.timeout_at(end if isfinite(end) else None):
                 found = await awaited
         except TimeoutError:
             raise self._too_late() from None
-        if asyncio.get_running_loop().time() > end:  # what is there already is not awaited
+        # What is there already is not awaited. After the last chunk, None comes whenever it is asked for.
+        if found is not None and asyncio.get_running_loop().time() > end:
             raise self._too_late()
         return found
 

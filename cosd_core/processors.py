@@ -78,7 +78,7 @@ class _Snapshot(pickle.Pickler):
             if not isinstance(value, FunctionType | type):
                 value.__reduce_ex__(4)
                 return None
-        except Exception:
+        except Exception:  # its own code may raise anything: then it has no state that could be read
             pass
         return id(value)
 

@@ -351,17 +351,39 @@ def test_a_process_that_is_forked_off_during_a_pass_finds_the_models_free():
 import signal
 from cosd_core.models.language_model import _registry_lock
 expected = decoder.generate("a", max_new_tokens=9).token_ids
-with decoder.draft.lock, decoder.assistants[0].lock, _registry_lock, decoder._engine._beginning:
-    child = os.fork()
+held, over = threading.Event(), threading.Event()
+def hold():
+    with decoder.draft.lock, decoder.assistants[0].lock, _registry_lock, decoder._engine._beginning:
+        held.set()
+        over.wait()
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
 if child == 0:
-    signal.alarm(60)
+    signal.alarm(20)
     written = asyncio.run(decoder.agenerate("a", max_new_tokens=9)), decoder.generate("a", max_new_tokens=9)
     print("child", all(each.token_ids == expected for each in written), flush=True)
     os._exit(0)
 os.waitpid(child, 0)
+over.set()
 print("parent", decoder.generate("a", max_new_tokens=9).token_ids == expected)
 """)
     assert said.split() == ["child", "True", "parent", "True"], said
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_who_forks_while_it_holds_a_lock_leaves_it_in_both_processes():
+    said = run_python("""
+with decoder.draft.lock:
+    child = os.fork()
+written = decoder.generate("a", max_new_tokens=9).token_ids
+if child == 0:
+    print("child", len(written), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print("parent", len(written))
+""")
+    assert said.split() == ["child", "9", "parent", "9"], said
 
 
 # Leaving nothing behind

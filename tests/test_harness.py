@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from cosd_core import (
 )
 from cosd_core.demo import KINDS, held_out, load_pair
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
+from cosd_core.evaluation.task_options import read_task_options
 from tests.chats import chat_model
 from tests.models import counted_passes, random_model
 from tests.reference import _logits
@@ -238,6 +240,23 @@ def test_a_prompt_that_is_too_long_is_cut_from_the_left(draft, assistant) -> Non
 def test_an_option_of_a_task_that_means_nothing_here_is_refused(draft, assistant, given, words: str) -> None:
     with pytest.raises(InvalidOptionError, match=words):
         adapter(draft, assistant).generate_until(asked(("a", given)), disable_tqdm=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"max_gen_toks": "x"}, "max_gen_toks='x' should be a number"),
+        ({"max_gen_toks": ""}, "max_gen_toks=''"),
+        ({"max_gen_toks": 2.5}, "max_gen_toks=2.5 should be a whole number"),
+        ({"max_gen_toks": float("inf")}, "max_gen_toks=inf"),
+        ({"temperature": "warm"}, "temperature='warm'"),
+        ({"until": 5}, "until=5"),
+        ({"stop": {"a": 1}}, "stop={"),
+    ],
+)
+def test_options_of_a_task_that_are_wrong_are_refused_by_name(given, words: str) -> None:
+    with pytest.raises(InvalidOptionError, match=re.escape(words)):
+        read_task_options(given, settings={}, most=256)
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,8 @@ def test_ends_that_are_named_are_the_draft_s_and_found_by_name_in_the_others() -
             write(draft, [assistant], KEEN.replaces, prompt, eos_token_id=theirs, max_new_tokens=20),
         )
     assert any(each.token_ids[-1] in theirs[0] for each in texts)
+    beyond = decoder.generate("x", max_new_tokens=20, eos_token_id=[*theirs[0], 2**32, 10**30])
+    assert beyond.token_ids == texts[0].token_ids, "ids that no model has end nothing"
 
 
 def test_an_end_that_is_an_ordinary_token_is_told_of_when_it_is_replaced() -> None:

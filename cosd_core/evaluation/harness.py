@@ -22,7 +22,8 @@ from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import render
 from cosd_core.errors import ContextOverflowError, InvalidOptionError, MissingExtraError, quoted
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
-from cosd_core.options import GenerationOptions, unknown_option
+from cosd_core.evaluation.task_options import read_task_options
+from cosd_core.options import GenerationOptions
 from cosd_core.settings import Settings
 
 try:
@@ -46,17 +47,11 @@ _ALIASES = {"draft": "draft_model", "assistant": "assistant_model"}
 _SEVERAL = ("assistant_model", "assistant_adapter", "verifier", "tree_path", "calibration")
 """Settings whose words may hold several values."""
 
-_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""The names that tasks have for the longest answer; the first that is given counts, as in the harness."""
-
 _MOST_TOKENS = 256
 """The longest answer where neither task nor user says, as in the harness."""
 
 _LONGEST = 2048
 """The longest text that is scored in one window where no model has a limit, as in the harness."""
-
-_WITHOUT_EFFECT: Mapping[str, Any] = {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}
-"""Options that tasks give in the only value that makes sense here."""
 
 _Prompts = tuple[tuple[int, ...], ...]
 
@@ -293,43 +288,11 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
 
     def _options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """A task's options in our words; what the task leaves open is as the settings say."""
-        asked = dict(given)
-        options: dict[str, Any] = {name: getattr(self.settings, name) for name in self._set_by_user()}
-        lengths = [int(_number(name, asked.pop(name))) for name in _TOKENS if asked.get(name) is not None]
-        options["max_new_tokens"] = lengths[0] if lengths else self.max_gen_toks
-        stop = [*_strings(asked.pop("until", None)), *_strings(asked.pop("stop", None))]
-        options["stop"] = tuple(dict.fromkeys([*options.get("stop", ()), *filter(None, stop)]))
-        options.setdefault("truncation", True)
-        sampled, temperature = asked.pop("do_sample", None), asked.pop("temperature", None)
-        if sampled is False:
-            options["temperature"] = 0.0
-        elif temperature is not None:
-            options["temperature"] = _number("temperature", temperature)
-        elif sampled and not options.get("temperature"):
-            options["temperature"] = 1.0  # what transformers samples at where nobody says
-        for name, value in asked.items():
-            if name in GenerationOptions.model_fields:
-                options[name] = value
-            elif value is not None and _WITHOUT_EFFECT.get(name) != value:
-                known = (*_TOKENS, "until", "do_sample", *GenerationOptions.model_fields)
-                raise InvalidOptionError(f"gen_kwargs {name}={quoted(value)}: {unknown_option(name, known)}")
-        return options
+        own = {name: getattr(self.settings, name) for name in self._set_by_user()}
+        return read_task_options(given, settings=own, most=self.max_gen_toks)
 
     def _set_by_user(self) -> list[str]:
         return [name for name in GenerationOptions.model_fields if name in self.settings.model_fields_set]
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise InvalidOptionError(f"gen_kwargs {name}={quoted(value)} should be a number") from None
-
-
-def _strings(value: Any) -> list[str]:
-    if not isinstance(value, str | list | tuple | None):
-        raise InvalidOptionError(f"gen_kwargs until={quoted(value)} should be text, or a list of texts")
-    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _divided(name: str, value: Any) -> Any:

@@ -168,6 +168,17 @@ async def test_reading_a_stream_slowly_takes_time_too(llm: Any) -> None:
         await anext(astream)
 
 
+async def test_who_has_read_the_last_chunk_in_time_is_not_told_otherwise(llm: Any) -> None:
+    llm.invoke("Hello")
+    hurried = llm.model_copy(update={"timeout": 2.0})
+    chunks = hurried._astream_chunks("Hello", max_new_tokens=3)
+    while not (await anext(chunks)).generation:
+        pass
+    await asyncio.sleep(2.1)
+    with pytest.raises(StopAsyncIteration):
+        await anext(chunks)
+
+
 async def test_an_asynchronous_timeout_does_not_wait_for_the_round(llm: Any, pair: Any) -> None:
     with on_pass(pair[0], lambda *_: time.sleep(0.5)):
         started = time.perf_counter()

@@ -8,12 +8,10 @@
     print(decoder.generate("The capital of France", max_new_tokens=32).text)
 """
 
-__version__ = "0.1.0"
-
 from cosd_core import explain
-from cosd_core.calibration import Calibration
+from cosd_core._version import __version__
 from cosd_core.chat import Chat, Turn
-from cosd_core.decoding import CoSDDecoder
+from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import (
     AnswerTimeoutError,
     ContextOverflowError,
@@ -32,15 +30,16 @@ from cosd_core.errors import (
     VerifierFileError,
     VocabularyMismatchError,
 )
+from cosd_core.frontend.settings import Settings, read_settings
+from cosd_core.generation.scheduling import AdaptiveSchedule, FixedSchedule, Schedule, ScheduleState
 from cosd_core.grammar import Grammar
-from cosd_core.lessons import Lesson, read_lessons
 from cosd_core.models.language_model import LanguageModel
-from cosd_core.observations import Observations
 from cosd_core.options import ChatOptions, GenerationOptions, LoadingOptions
-from cosd_core.records import Chunk, Generation, Prediction, Replacement, Stats, Step, TracedToken, Verdict
-from cosd_core.scheduling import AdaptiveSchedule, FixedSchedule, Pace, Schedule
-from cosd_core.settings import Settings, read_settings
-from cosd_core.teaching import observe
+from cosd_core.outputs import Chunk, Generation, Stats, Step, TracedToken
+from cosd_core.prediction import Prediction
+from cosd_core.training.calibration import Calibration
+from cosd_core.training.examples import Example, read_examples
+from cosd_core.training.teacher_forcing import observe
 from cosd_core.verifiers import (
     AssistantVerifier,
     AverageVerifier,
@@ -49,15 +48,17 @@ from cosd_core.verifiers import (
     Leaf,
     PairwiseVerifier,
     PanelVerifier,
-    Picker,
     Position,
     RuleVerifier,
     SpeculativeVerifier,
     Split,
+    TokenSampler,
     TreeVerifier,
     Verifier,
     WideTreeVerifier,
 )
+from cosd_core.verifiers.observations import Observations
+from cosd_core.verifiers.types import Replacement, Verdict
 
 __all__ = [
     "AdaptiveSchedule",
@@ -74,6 +75,7 @@ __all__ = [
     "ContextOverflowError",
     "DraftVerifier",
     "EvaluationFileError",
+    "Example",
     "FixedSchedule",
     "Generation",
     "GenerationError",
@@ -84,27 +86,26 @@ __all__ = [
     "InvalidPromptError",
     "LanguageModel",
     "Leaf",
-    "Lesson",
     "LoadingOptions",
     "LogitsProcessorError",
     "MissingExtraError",
     "ModelLoadError",
     "ModelOutputError",
     "Observations",
-    "Pace",
     "PairwiseVerifier",
     "PanelVerifier",
-    "Picker",
     "Position",
     "Prediction",
     "Replacement",
     "RuleVerifier",
     "Schedule",
+    "ScheduleState",
     "Settings",
     "SpeculativeVerifier",
     "Split",
     "Stats",
     "Step",
+    "TokenSampler",
     "TracedToken",
     "TrainingDataError",
     "TreeVerifier",
@@ -115,8 +116,11 @@ __all__ = [
     "VerifierFileError",
     "VocabularyMismatchError",
     "WideTreeVerifier",
+    "__version__",
     "explain",
     "observe",
-    "read_lessons",
+    "read_examples",
     "read_settings",
 ]
+
+Generation._repr_html_ = explain.to_html_fragment  # type: ignore[attr-defined]  # notebooks look for it

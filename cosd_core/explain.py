@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cosd_core.models.language_model import with_adapter, without_adapter
-from cosd_core.records import Generation, TracedToken
+from cosd_core.outputs import Generation, TracedToken
 from cosd_core.verifiers import ConfidenceVerifier, PanelVerifier, Verifier
 
 Fate = Literal["replaced", "disputed", "agreed", "alone"]

@@ -8,18 +8,18 @@ from langchain_core.language_models import BaseLanguageModel, LangSmithParams
 from pydantic import Field, SecretStr, model_validator
 
 from cosd_core import Generation, __version__
-from cosd_core.front import Front, usage
+from cosd_core.frontend.framework_model import FrameworkModel, usage
 from langchain_cosd.errors import langchain_errors
 
 
-class CoSDModel(Front, BaseLanguageModel[Any]):
+class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
     """The settings of cosd as constructor parameters of a LangChain model.
 
-    See :class:`Front`. A class of LangChain's that stands beside this one would let unknown parameters pass:
-    its heir says ``extra="forbid"`` once more.
+    See :class:`FrameworkModel`. LangChain's classes allow unknown parameters, so a subclass repeats
+    ``extra="forbid"``.
     """
 
-    aliases: ClassVar[Mapping[str, str]] = {**Front.aliases, "api_key": "token"}
+    aliases: ClassVar[Mapping[str, str]] = {**FrameworkModel.aliases, "api_key": "token"}
 
     max_retries: int = Field(2, ge=0, description="Has no effect: there is no connection that could fail.")
 

@@ -21,13 +21,13 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from pydantic import BaseModel, ConfigDict, Field
 
 from cosd_core import Chunk, Generation, InvalidOptionError, Turn
-from cosd_core.chat.asking import answer_schema, divided, named_choice
+from cosd_core.chat.openai_options import answer_schema, named_choice, split_options
 from cosd_core.errors import quoted
-from cosd_core.front import ChatFront, usage
+from cosd_core.frontend.framework_model import ChatFrameworkModel, usage
 from langchain_cosd.base import CoSDModel
-from langchain_cosd.forms import ToolLike, described_tools, is_no_object, schema_format
 from langchain_cosd.messages import ChunkWriter, to_core
 from langchain_cosd.parsers import json_parser, tool_parser
+from langchain_cosd.tools import ToolLike, described_tools, is_no_object, schema_format
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
@@ -35,7 +35,7 @@ _PROFILED = ("max_tokens", "max_new_tokens", "draft_model", "assistant_model")
 """Settings that a profile tells of."""
 
 
-class ChatCoSD(ChatFront, CoSDModel, BaseChatModel):
+class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
     """Two or more language models that answer a chat together.
 
     ::
@@ -201,7 +201,9 @@ class ChatCoSD(ChatFront, CoSDModel, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         model, asked = self._asked(stop, kwargs)
-        turn = await model._aside(model._answering, messages, asked)  # the first call loads the models
+        turn = await model._run_in_thread(
+            model._answering, messages, asked
+        )  # the first call loads the models
         (answer,) = await model._aanswers([turn.prompt], grammar=turn.grammar)
         return model._result(answer, turn)
 
@@ -227,7 +229,7 @@ class ChatCoSD(ChatFront, CoSDModel, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         model, asked = self._asked(stop, kwargs)
-        turn = await model._aside(model._answering, messages, asked)
+        turn = await model._run_in_thread(model._answering, messages, asked)
         writer = ChunkWriter(self.output_version)
         async with aclosing(model._astream_chunks(turn.prompt, grammar=turn.grammar)) as chunks:
             async for chunk in chunks:
@@ -236,7 +238,7 @@ class ChatCoSD(ChatFront, CoSDModel, BaseChatModel):
 
     def _asked(self, stop: list[str] | None, options: dict[str, Any]) -> tuple["ChatCoSD", dict[str, Any]]:
         """This model with the options of one call, and those that are about the answer's form."""
-        others, asked = divided(options)
+        others, asked = split_options(options)
         others.pop("stream", None)  # which of our methods to call, and LangChain has called one
         if isinstance(asked.get("response_format"), type):
             asked["response_format"] = schema_format(asked["response_format"])

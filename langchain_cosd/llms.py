@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 
 from cosd_core import Chunk
 from cosd_core import Generation as Answer
-from cosd_core.front import usage
+from cosd_core.frontend.framework_model import usage
 from langchain_cosd.base import CoSDModel
 
 _OF_THE_RUN = ("tags", "metadata", "run_name", "run_id")

@@ -98,7 +98,7 @@ class CoSDLLM(CoSDSettings, FunctionCallingLLM, CustomLLM):
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """:meth:`complete` for asyncio."""
-        call = await self._aside(Call.to_complete, self, prompt, formatted, kwargs)
+        call = await self._run_in_thread(Call.to_complete, self, prompt, formatted, kwargs)
         return (await call.arun()).completion()
 
     @llm_completion_callback()
@@ -106,7 +106,7 @@ class CoSDLLM(CoSDSettings, FunctionCallingLLM, CustomLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """:meth:`stream_complete` for asyncio."""
-        call = await self._aside(Call.to_complete, self, prompt, formatted, kwargs)
+        call = await self._run_in_thread(Call.to_complete, self, prompt, formatted, kwargs)
         return call.astream(Answer.completion)
 
     def complete_batch(
@@ -147,13 +147,13 @@ class CoSDLLM(CoSDSettings, FunctionCallingLLM, CustomLLM):
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """:meth:`chat` for asyncio."""
-        call = await self._aside(Call.to_chat, self, messages, kwargs)
+        call = await self._run_in_thread(Call.to_chat, self, messages, kwargs)
         return (await call.arun()).chat()
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """:meth:`stream_chat` for asyncio."""
-        call = await self._aside(Call.to_chat, self, messages, kwargs)
+        call = await self._run_in_thread(Call.to_chat, self, messages, kwargs)
         return call.astream(Answer.chat)
 
     # Calling tools

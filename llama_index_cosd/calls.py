@@ -10,11 +10,11 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.llms.llm import default_completion_to_prompt
 
 from cosd_core import Chunk, Generation, Grammar, InvalidOptionError
-from cosd_core.chat.asking import answer_schema, divided
 from cosd_core.chat.events import Event, TextDelta
-from cosd_core.chat.messages import wish
+from cosd_core.chat.messages import schema_instruction
+from cosd_core.chat.openai_options import answer_schema, split_options
 from cosd_core.errors import quoted
-from cosd_core.front import usage
+from cosd_core.frontend.framework_model import usage
 from llama_index_cosd.messages import Answer, to_core
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Call:
         """
         if not isinstance(prompt, str):
             raise InvalidOptionError(f"prompt={quoted(prompt)} should be text")
-        others, asked = divided(options)
+        others, asked = split_options(options)
         if no_text := [name for name in asked if name != "response_format"]:
             raise InvalidOptionError(f"{no_text[0]} is an option of chats: a completion is all text")
         llm = llm._with_options(others)
@@ -68,7 +68,7 @@ class Call:
         Raises:
             CoSDError: A message or an option is wrong.
         """
-        others, asked = divided(options)
+        others, asked = split_options(options)
         return cls._of_messages(llm._with_options(others), messages, asked)
 
     @classmethod
@@ -133,7 +133,7 @@ def _written(llm: "CoSDLLM", messages: Sequence[ChatMessage], asked: Options) ->
     """The messages as the user's own function writes them."""
     if asked.get("tools"):
         raise InvalidOptionError("tools are shown by chat templates, so they exclude a messages_to_prompt")
-    if (schema := answer_schema(asked.get("response_format"))) and (asks := wish(schema)):
+    if (schema := answer_schema(asked.get("response_format"))) and (asks := schema_instruction(schema)):
         messages = [ChatMessage(role=MessageRole.SYSTEM, content=asks), *messages]
     assert llm.messages_to_prompt is not None
     return llm.messages_to_prompt(messages)

@@ -10,14 +10,18 @@ from pydantic import BaseModel, Field, SerializationInfo, SerializerFunctionWrap
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core import TreeVerifier
-from cosd_core.front import ChatFront
-from cosd_core.plain import plain
+from cosd_core.frontend.framework_model import ChatFrameworkModel
+from cosd_core.frontend.serialization import plain
 
 
-class CoSDSettings(ChatFront):
+class CoSDSettings(ChatFrameworkModel):
     """The settings of cosd as constructor parameters of a LlamaIndex LLM, and as text."""
 
-    shaping: ClassVar[tuple[str, ...]] = (*ChatFront.shaping, "logprobs", "system_prompt")
+    cache_key_fields: ClassVar[tuple[str, ...]] = (
+        *ChatFrameworkModel.cache_key_fields,
+        "logprobs",
+        "system_prompt",
+    )
 
     is_chat_model: bool | None = Field(
         None, description="Whether engines send messages. None: if the draft has a chat template."

@@ -11,8 +11,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cosd_core import CoSDDecoder, LanguageModel
-from cosd_core.bench import bench
 from cosd_core.demo import load_pair
+from cosd_core.evaluation.benchmark import bench
 
 
 def random_model(seed: int, layers: int, hidden: int, sharpness: float, tokenizer: object) -> LanguageModel:

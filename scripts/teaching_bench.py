@@ -17,12 +17,12 @@ import torch
 
 from cosd_core import LanguageModel, Observations, observe
 from cosd_core.demo import KINDS, load_pair, practice
-from cosd_core.models.local import Session
+from cosd_core.models.session import Session
 
 LENGTH, PROMPT = 200, 40
 TURNS = 5
 
-Lesson = tuple[list[int], list[int]]
+Example = tuple[list[int], list[int]]
 Read = Callable[[LanguageModel, list[int]], torch.Tensor]
 
 
@@ -65,12 +65,12 @@ def main() -> None:
         print(f"({min(each):.1f} to {max(each):.1f})")
 
 
-def texts(model: LanguageModel, count: int) -> list[Lesson]:
+def texts(model: LanguageModel, count: int) -> list[Example]:
     """Questions and answers in a row, cut to equal length."""
     questions = [question for kind in KINDS for question in practice(kind, 600)]
     random.Random(0).shuffle(questions)
     lines = (f"{each.prompt}{each.answer} " for _ in range(count) for each in questions)
-    found: list[Lesson] = []
+    found: list[Example] = []
     ids: list[int] = []
     while len(found) < count:
         ids += model.encode(next(lines))
@@ -80,13 +80,13 @@ def texts(model: LanguageModel, count: int) -> list[Lesson]:
     return found
 
 
-def batched(pair: Sequence[LanguageModel], lessons: Sequence[Lesson]) -> Observations:
+def batched(pair: Sequence[LanguageModel], lessons: Sequence[Example]) -> Observations:
     """The library's way."""
     return observe(pair, lessons, end_token=False)
 
 
 def one_by_one(
-    pair: Sequence[LanguageModel], lessons: Sequence[Lesson], start: Callable[[], Read]
+    pair: Sequence[LanguageModel], lessons: Sequence[Example], start: Callable[[], Read]
 ) -> np.ndarray:
     """Confidences, ``[positions, models]``, from one pass per position and model."""
     rows = []

@@ -16,7 +16,7 @@ from tree_bench import lessons, tested_questions, unseen_questions
 
 from cosd_core import Calibration, Observations, observe
 from cosd_core.demo import KINDS, load_pair
-from cosd_core.features import CONFIDENCES, FEATURES
+from cosd_core.verifiers.features import CONFIDENCES, FEATURES
 
 SETS = {
     "p, q": CONFIDENCES,

@@ -19,7 +19,7 @@ from cosd_core.demo import load_pair
 from cosd_core.evaluation import AnswerFile, Method, bundled_task, make_report, run, unasked_task
 from cosd_core.evaluation.report import percent
 from cosd_core.tuning import Tuning, tune
-from cosd_core.tuning.choosing import difference
+from cosd_core.tuning.selection import difference
 
 AVERAGE = "average (0.5 facts)"
 

@@ -5,8 +5,8 @@ from random import Random
 from typing import Any
 
 from cosd_core import CoSDDecoder, Generation
-from cosd_core.loop import Batch
-from cosd_core.row import Row
+from cosd_core.generation.loop import Batch
+from cosd_core.generation.row import Row
 
 
 def decode_joining(

@@ -16,7 +16,7 @@ import regex
 import torch
 
 from cosd_core import Generation, GenerationOptions, LanguageModel
-from cosd_core.sampling import Sampler
+from cosd_core.sampling.sampler import Sampler
 
 Tree = Callable[[float, float], bool]
 
@@ -75,13 +75,13 @@ def write(
     ends = how.ends(models)
     uniform = Sampler(GenerationOptions(seed=how.seed), frozenset(), 0).uniform
     prompts = [tuple(each) for each in shown] or [ids] * len(models)
-    heats = tuple(calibration) or (1,) * len(models)
+    temperatures = tuple(calibration) or (1,) * len(models)
     text: tuple[int, ...] = ()
     places: list[Place] = []
     while True:
         banned = how.banned(draft, text, ends)
         seen = [each + text for each in prompts]
-        place = _decide(models, verifier, tree, seen, len(text), banned, how, uniform, heats)
+        place = _decide(models, verifier, tree, seen, len(text), banned, how, uniform, temperatures)
         places.append(place)
         text += (place.id,)
         whole = draft.tokenizer.decode(list(text), skip_special_tokens=True)
@@ -174,11 +174,17 @@ class _How:
 
 def _decide(
     models: Sequence[LanguageModel], verifier: Any, tree: Tree | None, seen: Sequence[tuple[int, ...]],
-    place: int, banned: set[int], how: _How, uniform: Callable[[int, str], float], heats: Sequence[float],
+    place: int,
+    banned: set[int],
+    how: _How,
+    uniform: Callable[[int, str], float],
+    temperatures: Sequence[float],
 ) -> Place:  # fmt: skip
     purposes = ["draft", *(f"assistant {at}" for at in range(len(models) - 1))]
     masked = [_masked(_logits(each, ids), banned) for each, ids in zip(models, seen, strict=True)]
-    shares = [_softmax(each / heat) for each, heat in zip(masked, heats, strict=True)]  # for confidences
+    shares = [
+        _softmax(each / heat) for each, heat in zip(masked, temperatures, strict=True)
+    ]  # for confidences
     scores = [_penalised(each, ids, how) for each, ids in zip(masked, seen, strict=True)]
     odds = [_odds(each, how) for each in scores]  # what tokens are picked from
     picks = [_draw(each, uniform(place, purpose), how) for each, purpose in zip(odds, purposes, strict=True)]

@@ -28,9 +28,9 @@ from cosd_core import (
     UnsupportedModelError,
 )
 from cosd_core.evaluation.methods import read_method
+from cosd_core.frontend.settings import Settings, names_of, naming, read_settings
 from cosd_core.models import adapters
 from cosd_core.models import language_model as registry
-from cosd_core.settings import Settings, names_of, naming, read_settings
 from tests.models import byte_tokenizer, random_model
 
 peft = pytest.importorskip("peft")

@@ -9,10 +9,10 @@ import torch
 from transformers import PreTrainedTokenizerFast, SuppressTokensLogitsProcessor
 
 from cosd_core import CoSDDecoder, LanguageModel, RuleVerifier, VocabularyMismatchError, observe
-from cosd_core.alignment import align, require_one_vocabulary
+from cosd_core.cross_tokenizer.vocabulary import vocabulary_of
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
-from cosd_core.tuning import Memo, Setting
-from cosd_core.vocabulary import vocabulary_of
+from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
+from cosd_core.tuning import ReplayCache, Setting
 from tests.models import EOS, VOCABULARY, ascii_model, byte_tokenizer, random_model
 
 PROMPTS = ["The old mill", "a = [1, 2]", "Καλημέρα"]
@@ -87,7 +87,7 @@ def test_nor_are_they_where_texts_are_replayed_read_or_scored() -> None:
     decoder = CoSDDecoder(*pair, verifier=verifier, schedule="fixed")
     written = decoder.generate(PROMPTS, max_new_tokens=12, eos_token_id=[])
     assert all(VOCABULARY not in each.token_ids for each in written)
-    memo = Memo(pair, PROMPTS, {"max_new_tokens": 12, "eos_token_id": []})
+    memo = ReplayCache(pair, PROMPTS, {"max_new_tokens": 12, "eos_token_id": []})
     replayed = memo.write(Setting(verifier), range(len(PROMPTS)))
     assert [each.text for each in replayed] == [each.text for each in written]
     for prompt, each in zip(PROMPTS, written, strict=True):

@@ -25,9 +25,9 @@ from cosd_core import (
     Verifier,
     observe,
 )
-from cosd_core.calibration import Bin, Reliability
-from cosd_core.front import Front
-from cosd_core.settings import Settings
+from cosd_core.frontend.framework_model import FrameworkModel
+from cosd_core.frontend.settings import Settings
+from cosd_core.training.calibration import Bin, Reliability
 from cosd_core.verifiers import AssistantVerifier, DraftVerifier, Leaf, SpeculativeVerifier, Split
 from tests.models import ascii_model, random_model, table_model, word_tokenizer
 from tests.reference import Tree, assert_agrees, write
@@ -147,7 +147,7 @@ class TestAsASetting:
         assert CoSDDecoder.from_pretrained(draft, assistant, calibration=(2, 1)).calibration == (2.0, 1.0)
 
     def test_decoders_over_shared_models_are_told_apart_by_it(self, draft, assistant) -> None:
-        front = Front(draft_model=draft, assistant_model=assistant)
+        front = FrameworkModel(draft_model=draft, assistant_model=assistant)
         plain = front._decoder()
         front.calibration = (1.7, 0.9)
         calibrated = front._decoder()
@@ -158,7 +158,7 @@ class TestAsASetting:
 
     def test_caches_tell_answers_apart_by_it(self, draft, assistant) -> None:
         pair = {"draft_model": draft, "assistant_model": assistant}
-        told = [Front(**pair, calibration=each)._identity() for each in (None, (1.7, 0.9))]
+        told = [FrameworkModel(**pair, calibration=each)._identity() for each in (None, (1.7, 0.9))]
         assert told[0] != told[1]
         assert told[1]["calibration"] == [1.7, 0.9]
 

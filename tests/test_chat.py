@@ -24,7 +24,7 @@ from cosd_core import (
     Verifier,
 )
 from cosd_core.chat.rendering import render
-from cosd_core.text import Detokenizer
+from cosd_core.generation.detokenizer import Detokenizer
 from cosd_core.verifiers import AssistantVerifier, Leaf, SpeculativeVerifier, Split
 from tests.chats import EOS, NOW, SPECIAL, TAGS, WEATHER, chat_model, recited, refused, tokenizer
 from tests.joining import decode_joining

@@ -149,9 +149,13 @@ def test_an_answers_schema_is_told_to_the_models():
     def shown(schema: Any, *messages: dict[str, Any]) -> str:
         return Turn(Chat([*messages, *HI]), pair().models, answer_schema=schema).prompt.text
 
-    wish = 'Answer with JSON for this schema:\n{"type": "object", "properties": {"n": {"type": "integer"}}'
-    assert shown(ANSWER).count(wish) == 1
-    assert f"system\nBe brief.\n\n{wish}" in shown(ANSWER, {"role": "system", "content": "Be brief."})
+    schema_instruction = (
+        'Answer with JSON for this schema:\n{"type": "object", "properties": {"n": {"type": "integer"}}'
+    )
+    assert shown(ANSWER).count(schema_instruction) == 1
+    assert f"system\nBe brief.\n\n{schema_instruction}" in shown(
+        ANSWER, {"role": "system", "content": "Be brief."}
+    )
     assert "schema" not in shown({"type": "object"})
 
 

@@ -572,8 +572,8 @@ def test_without_the_harness_its_command_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setitem(sys.modules, "lm_eval.__main__", None)
-    monkeypatch.delitem(sys.modules, "cosd_core.evaluation.harness", raising=False)
-    monkeypatch.delattr("cosd_core.evaluation.harness", raising=False)
+    monkeypatch.delitem(sys.modules, "cosd_core.evaluation.lm_eval", raising=False)
+    monkeypatch.delattr("cosd_core.evaluation.lm_eval", raising=False)
     output = cosd("lm-eval", "run", "--model", "cosd")
     assert output.code == 1
     assert "cosd[evaluate]" in output.err

@@ -22,7 +22,7 @@ from cosd_core import (
     LanguageModel,
 )
 from cosd_core.grammar import guided_schema
-from cosd_core.matcher import Matcher
+from cosd_core.sampling.grammar_matcher import Matcher
 from tests.models import ascii_model, random_model, word_tokenizer
 from tests.reference import assert_agrees, write
 from tests.tokenizers import gpt2

@@ -28,7 +28,7 @@ from cosd_core import (
 )
 from cosd_core.demo import KINDS, held_out, load_pair
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
-from cosd_core.evaluation.task_options import read_task_options
+from cosd_core.evaluation.lm_eval_options import read_task_options
 from tests.chats import chat_model
 from tests.models import counted_passes, random_model
 from tests.reference import _logits
@@ -39,7 +39,7 @@ lm_eval = pytest.importorskip("lm_eval", exc_type=ImportError)
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
-from cosd_core.evaluation.harness import CoSDLM  # noqa: E402
+from cosd_core.evaluation.lm_eval import CoSDLM  # noqa: E402
 
 HERE = Path(__file__).parent
 TREE = TreeVerifier((Split("q", 0.4, 1, 2), Leaf(False), Split("p", 0.6, 3, 4), Leaf(True), Leaf(False)))

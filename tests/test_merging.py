@@ -14,10 +14,10 @@ import torch
 from transformers import LogitsProcessor
 
 from cosd_core import CoSDDecoder, GenerationError, Grammar, LanguageModel, LogitsProcessorError, RuleVerifier
-from cosd_core.models.local import Session
-from cosd_core.records import Replacement, Step
-from cosd_core.scheduling import Pace, Schedule
-from cosd_core.verifiers.base import Position
+from cosd_core.generation.scheduling import Schedule, ScheduleState
+from cosd_core.models.session import Session
+from cosd_core.outputs import Step
+from cosd_core.verifiers.types import Position, Replacement
 from tests.joining import decode_joining
 from tests.models import counted_passes, on_pass, random_model
 from tests.reference import Written, assert_agrees, write
@@ -441,7 +441,7 @@ def test_newcomers_of_one_round_are_of_like_length() -> None:
 
 
 class Faulty(Schedule):
-    """Fails at some call of ``judged``, ``resized`` or ``pace``."""
+    """Fails at some call of ``judged``, ``resized`` or ``start``."""
 
     name = "faulty"
     lazy = False
@@ -455,16 +455,16 @@ class Faulty(Schedule):
         if self.counts[what] == self.fails_at.get(what):
             raise ArithmeticError(f"a bug in {what}")
 
-    def pace(self, _rows: int, _can_replace: Any) -> Pace:
+    def start(self, _rows: int, _can_replace: Any) -> ScheduleState:
         self.count("pace")
         return _FaultyPace(self)
 
 
-class _FaultyPace(Pace):
+class _FaultyPace(ScheduleState):
     def __init__(self, schedule: Faulty) -> None:
         self.schedule = schedule
 
-    def drafts_on(self, _doubts: Any) -> bool:
+    def should_draft(self, _doubts: Any) -> bool:
         return True
 
     def judged(self, _step: Step) -> None:

@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from cosd_core import CoSDDecoder, GenerationError, LanguageModel, RuleVerifier, UnsupportedModelError
-from cosd_core.models.local import Session
-from cosd_core.models.states import StateCache
-from cosd_core.teaching import observe
+from cosd_core.models.session import Session
+from cosd_core.models.state_cache import StateCache
+from cosd_core.training.teacher_forcing import observe
 from tests.models import EOS, VOCABULARY, byte_tokenizer, counted_passes, random_model
 from tests.reference import assert_agrees, write
 from tests.test_architectures import make, pair

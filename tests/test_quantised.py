@@ -19,8 +19,8 @@ from cosd_core import (
     ModelLoadError,
     UnsupportedModelError,
 )
+from cosd_core.frontend.settings import Settings, read_settings
 from cosd_core.models import language_model as registry
-from cosd_core.settings import Settings, read_settings
 from tests.models import EOS, byte_tokenizer, random_model
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 64, "max_position_embeddings": 512}

@@ -24,7 +24,7 @@ from cosd_core import (
     TreeVerifier,
     Verifier,
 )
-from cosd_core.requests import Request
+from cosd_core.generation.requests import Request
 from cosd_core.verifiers import AssistantVerifier, DraftVerifier, Leaf, SpeculativeVerifier, Split
 from tests.models import ascii_model, table_model, word_tokenizer
 from tests.reference import Tree, assert_agrees, write

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cosd_core import LanguageModel
 from cosd_core.models.cache import RowCache
-from cosd_core.models.local import Session
+from cosd_core.models.session import Session
 from tests.models import VOCABULARY, counted_passes
 from tests.test_architectures import pair
 

@@ -20,7 +20,7 @@ from cosd_core import (
     TreeVerifier,
     Verifier,
 )
-from cosd_core.settings import Settings
+from cosd_core.frontend.settings import Settings
 from cosd_core.verifiers import Leaf
 
 

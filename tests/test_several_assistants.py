@@ -42,8 +42,8 @@ from cosd_core.demo.chat import load_chat_pair
 from cosd_core.evaluation import make_methods, make_report, possible_methods, read_method, run, unasked_task
 from cosd_core.evaluation.answers import AnswerFile
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
-from cosd_core.plain import plain
-from cosd_core.settings import Settings
+from cosd_core.frontend.serialization import plain
+from cosd_core.frontend.settings import Settings
 from cosd_core.verifiers import AssistantVerifier, DraftVerifier, make_verifier
 from langchain_cosd import ChatCoSD
 from langchain_cosd import CoSDLLM as LangChainLLM
@@ -537,11 +537,13 @@ def test_a_tree_per_assistant_is_learned_and_used(cosd, pair, lessons: str, tmp_
     assert [Path(about["pair"][1]).name for about in learned] == ["arithmetic", "facts"]
     flags = output.out.strip().splitlines()[-1].split("use it with ")[1].split()
     assert flags[:6] == ["--verifier", "tree", "--tree-path", str(one), "--tree-path", str(other)]
-    heats = [float(each) for each in flags[7::2]]
-    assert heats == [*learned[0]["calibration"], learned[1]["calibration"][1]]
+    temperatures = [float(each) for each in flags[7::2]]
+    assert temperatures == [*learned[0]["calibration"], learned[1]["calibration"][1]]
     facts, arithmetic = load_pair()
     panel = PanelVerifier((TreeVerifier.load(one), TreeVerifier.load(other)))
-    expected = CoSDDecoder(facts, [arithmetic, facts], verifier=panel, calibration=heats).generate(IRON)
+    expected = CoSDDecoder(facts, [arithmetic, facts], verifier=panel, calibration=temperatures).generate(
+        IRON
+    )
     assert cosd("generate", *three(pair), *flags, IRON).out == expected.text + "\n"
     refused = cosd(*learning, *["--out", str(one)] * 3)
     assert refused.code == 2
@@ -607,7 +609,7 @@ def test_a_settings_file_of_several_is_a_method(tmp_path: Path) -> None:
 
 def test_the_harness_takes_several_in_words(pair: Sequence[str], tmp_path: Path) -> None:  # noqa: F811
     pytest.importorskip("lm_eval", exc_type=ImportError)
-    from cosd_core.evaluation.harness import CoSDLM
+    from cosd_core.evaluation.lm_eval import CoSDLM
 
     lm = CoSDLM.create_from_arg_string(
         f"draft={pair[0]},assistant={pair[1]}+{pair[0]},verifier=rule+draft,calibration=1.5+0.7+1"

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from cosd_core import (
     Chat,
     CoSDError,
+    Example,
     InvalidOptionError,
     LanguageModel,
-    Lesson,
     ModelOutputError,
     Observations,
     TrainingDataError,
     VocabularyMismatchError,
     observe,
-    read_lessons,
-    teaching,
+    read_examples,
 )
+from cosd_core.training import teacher_forcing
 from tests.models import (
     EOS,
     byte_tokenizer,
@@ -103,12 +103,12 @@ def assert_observed(
                 [each[pick] for each, pick in zip(shares[i], observations.picks[:, j], strict=True)],
             )
         for temperature in (0.25, 0.3, 0.5, 0.77, 1.0, 1.37, 2.0, 5.0, 8.0):
-            heats = [1.0] * len(models)
-            heats[i] = temperature
+            temperatures = [1.0] * len(models)
+            temperatures[i] = temperature
             cooled = [softmax(each, temperature) for each in logits[i]]
-            close(observations.confidences(heats)[:, i], [each.max() for each in cooled], 2e-3)
+            close(observations.confidences(temperatures)[:, i], [each.max() for each in cooled], 2e-3)
             close(
-                observations.log_likelihoods(heats)[:, i],
+                observations.log_likelihoods(temperatures)[:, i],
                 [np.log(each[token]) for each, token in zip(cooled, truth, strict=True)],
                 3e-3,
             )
@@ -254,7 +254,7 @@ class TestWhatIsRead:
             records,
             (each for each in DATA),
             [list(each) for each in DATA],
-            list(read_lessons(DATA)),
+            list(read_examples(DATA)),
             [(encode(prompt), encode(completion) or "") for prompt, completion in DATA],
         ]
         for form in forms:
@@ -263,7 +263,7 @@ class TestWhatIsRead:
     def test_a_data_set_of_the_datasets_library_is_read(self) -> None:
         datasets = pytest.importorskip("datasets")
         data = datasets.Dataset.from_dict({"prompt": ["a", "b"], "completion": ["c", "d"]})
-        assert [each.completion for each in read_lessons(data)] == ["c", "d"]
+        assert [each.completion for each in read_examples(data)] == ["c", "d"]
 
     def test_a_chat_is_shown_to_every_model_by_its_own_template(self) -> None:
         models = [random_model(seed=seed) for seed in range(2)]
@@ -363,7 +363,7 @@ class TestWhatIsRead:
             ({"train": []}, "record 1 is 'train'"),
             (5, "data=5"),
             ("nowhere.jsonl", "cannot read training data 'nowhere.jsonl'"),
-            ([Lesson("", "a", "the third page")], "the third page"),
+            ([Example("", "a", "the third page")], "the third page"),
         ],
     )
     def test_so_is_a_bad_record(self, data: Any, words: str) -> None:
@@ -435,7 +435,7 @@ class TestWork:
 
     def test_numbers_are_reduced_in_pieces(self, monkeypatch) -> None:
         expected = observe(PAIR, DATA)
-        monkeypatch.setattr(teaching, "_NUMBERS_AT_ONCE", 3 * 257)
+        monkeypatch.setattr(teacher_forcing, "_NUMBERS_AT_ONCE", 3 * 257)
         assert_same(observe(PAIR, DATA), expected)
 
     def test_prompts_have_no_logits(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cosd_core.text import Detokenizer, TextBuffer
+from cosd_core.generation.detokenizer import Detokenizer, TextBuffer
 from tests.models import byte_tokenizer
 
 LOST = "\N{REPLACEMENT CHARACTER}"

@@ -25,12 +25,12 @@ from cosd_core import (
     RuleVerifier,
     TreeVerifier,
 )
-from cosd_core.alignment import Alignment
+from cosd_core.cross_tokenizer.retokenizer import TokenizerView
+from cosd_core.cross_tokenizer.vocabulary import vocabulary_of
 from cosd_core.demo import held_out, load_pair
-from cosd_core.reading import Dialect
-from cosd_core.rows import TranslatedRows
+from cosd_core.generation.row_factory import CrossTokenizerRows
+from cosd_core.models.vocabulary_alignment import Alignment
 from cosd_core.verifiers import Leaf, Split
-from cosd_core.vocabulary import vocabulary_of
 from tests.joining import decode_joining
 from tests.test_translated_by_eye import pieces
 from tests.tokenizers import ZOO
@@ -200,10 +200,10 @@ def test_under_other_verifiers_too(name: Any, fires: Any) -> None:
 # One tokenizer taken for two
 
 
-class Forced(TranslatedRows):
+class Forced(CrossTokenizerRows):
     """Rows for models that share a vocabulary and are told that they do not: no word of it is half a word."""
 
-    def _dialects(self, named: Sequence[int] | None) -> list[Dialect]:
+    def _dialects(self, named: Sequence[int] | None) -> list[TokenizerView]:
         return [replace(dialect, finishes_words=False) for dialect in super()._dialects(named)]
 
 

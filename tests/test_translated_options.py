@@ -27,8 +27,8 @@ from cosd_core import (
     explain,
 )
 from cosd_core.chat.events import Answer
-from cosd_core.translated import TranslatedRow
-from cosd_core.vocabulary import vocabulary_of
+from cosd_core.cross_tokenizer.row import CrossTokenizerRow
+from cosd_core.cross_tokenizer.vocabulary import vocabulary_of
 from tests.chats import TEMPLATES, chat_model
 from tests.test_merging import Fails, join_one_by_one
 from tests.test_translated import ascii_over, random_over
@@ -430,13 +430,13 @@ async def test_a_failing_call_fails_alone(heat: float, monkeypatch: pytest.Monke
     asked = [f"prompt {number}" for number in range(6)]
     alone = [decoder.generate(prompt, **options) for prompt in asked]
     thrown: list[int] = []
-    abandon = TranslatedRow.abandon
+    abandon = CrossTokenizerRow.abandon
 
-    def counted(row: TranslatedRow) -> None:
+    def counted(row: CrossTokenizerRow) -> None:
         thrown.append(len(row.block))
         abandon(row)
 
-    monkeypatch.setattr(TranslatedRow, "abandon", counted)
+    monkeypatch.setattr(CrossTokenizerRow, "abandon", counted)
     calls = [(prompt, dict(options)) for prompt in asked]
     bad = (1, 4)
     for at in bad:

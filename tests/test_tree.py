@@ -27,7 +27,7 @@ from cosd_core import (
     TreeVerifier,
     observe,
 )
-from cosd_core.settings import Settings as CoreSettings
+from cosd_core.frontend.settings import Settings as CoreSettings
 from cosd_core.verifiers import Leaf, Split
 from tests.models import random_model
 

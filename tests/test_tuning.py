@@ -31,20 +31,20 @@ from cosd_core import (
 from cosd_core.demo import load_pair
 from cosd_core.evaluation import read_task, unasked_task
 from cosd_core.tuning import (
-    Firing,
-    Honesty,
-    Memo,
+    CalibrationSummary,
+    ReplacementRate,
+    ReplayCache,
     Setting,
     Table,
     Tuning,
     choose,
     choose_nested,
     make_candidates,
-    running,
     tune,
+    tuner,
 )
-from cosd_core.tuning.advice import recommend, warn
-from cosd_core.tuning.learning import divide
+from cosd_core.tuning.folds import divide
+from cosd_core.tuning.recommendation import recommend, warn
 from tests.models import ascii_model, counted_passes
 from tests.test_cli import IRON, cosd, pair  # noqa: F401 - fixtures
 from tests.test_wide_tree import AVERAGING, wide_trees
@@ -80,17 +80,19 @@ HEATS = ((1.0, 0.5, 3.0), (1.0, 2.0, 0.7))
     st.integers(1, 8),
 )
 def test_a_replayed_setting_writes_what_it_would_have_decoded(two, wanted, chosen, draft_length) -> None:
-    memo = Memo(two, PROMPTS, wanted, temperatures=HEATS, wide=True, draft_length=draft_length, batch_size=3)
+    memo = ReplayCache(
+        two, PROMPTS, wanted, temperatures=HEATS, wide=True, draft_length=draft_length, batch_size=3
+    )
     for setting in chosen:
         first = memo.write(setting, range(len(PROMPTS)))
         computed = memo.computed
         assert memo.write(setting, range(len(PROMPTS))) == first
         assert memo.computed == computed
         models = two[::-1] if setting.swapped else two
-        heats = [each[setting.column] for each in HEATS]
+        temperatures = [each[setting.column] for each in HEATS]
         decoder = CoSDDecoder(
             models[0], models[1:], verifier=setting.verifier,
-            calibration=heats[::-1] if setting.swapped else heats,
+            calibration=temperatures[::-1] if setting.swapped else temperatures,
         )  # fmt: skip
         expected = decoder.generate(PROMPTS, **wanted)
         assert [each.text for each in first] == [each.text for each in expected]
@@ -108,7 +110,7 @@ def test_a_replayed_setting_writes_what_it_would_have_decoded(two, wanted, chose
 def test_chats_grammars_and_penalties_are_replayed_as_they_are_decoded(wanted) -> None:
     first, second = PAIRS[0]
     prompts = ["Hello", Chat([{"role": "user", "content": "Hi there"}])]
-    memo = Memo((first, second), prompts, wanted)
+    memo = ReplayCache((first, second), prompts, wanted)
     for verifier in (RuleVerifier(0.9, 0.1), AssistantVerifier(), RuleVerifier(0.3, 0.9)):
         for models in ((first, second), (second, first)):
             written = memo.write(Setting(verifier, swapped=models[0] is second), range(2))
@@ -118,7 +120,7 @@ def test_chats_grammars_and_penalties_are_replayed_as_they_are_decoded(wanted) -
 
 def test_what_is_known_is_not_computed_again_whoever_drafts() -> None:
     two = PAIRS[0]
-    memo = Memo(two, PROMPTS, {"max_new_tokens": 12})
+    memo = ReplayCache(two, PROMPTS, {"max_new_tokens": 12})
     written = memo.write(Setting(DraftVerifier()), range(4))
     with counted_passes(*two) as passes:
         assert memo.write(Setting(AssistantVerifier(), swapped=True), range(4)) == written
@@ -130,8 +132,10 @@ def test_what_is_known_is_not_computed_again_whoever_drafts() -> None:
 def test_notes_let_an_interrupted_run_go_on(tmp_path: Path) -> None:
     notes = tmp_path / "notes.jsonl"
 
-    def memo() -> Memo:
-        return Memo(PAIRS[0], PROMPTS, {"max_new_tokens": 12}, temperatures=HEATS, wide=True, notes=notes)
+    def memo() -> ReplayCache:
+        return ReplayCache(
+            PAIRS[0], PROMPTS, {"max_new_tokens": 12}, temperatures=HEATS, wide=True, notes=notes
+        )
 
     chosen = [
         Setting(verifier, swapped, heat)
@@ -145,7 +149,7 @@ def test_notes_let_an_interrupted_run_go_on(tmp_path: Path) -> None:
     second = memo()
     assert [second.write(setting, range(4)) for setting in chosen] == written
     assert second.computed == 0
-    narrow = Memo(PAIRS[0], PROMPTS, {"max_new_tokens": 12}, temperatures=HEATS, notes=notes)
+    narrow = ReplayCache(PAIRS[0], PROMPTS, {"max_new_tokens": 12}, temperatures=HEATS, notes=notes)
     assert narrow.write(chosen[0], range(4)) == written[0]
     assert narrow.computed == 0, "what wide trees see is more than others need"
     good = json.loads(notes.read_text().splitlines()[0])
@@ -163,15 +167,15 @@ def test_notes_let_an_interrupted_run_go_on(tmp_path: Path) -> None:
 def test_notes_without_what_wide_trees_see_are_made_anew_for_them(tmp_path: Path, kept: int) -> None:
     notes = tmp_path / "notes.jsonl"
     options = {"max_new_tokens": 12}
-    Memo(PAIRS[0], PROMPTS, options, notes=notes).write(Setting(RuleVerifier(0.9)), range(4))
+    ReplayCache(PAIRS[0], PROMPTS, options, notes=notes).write(Setting(RuleVerifier(0.9)), range(4))
     entries = [json.loads(line) for line in notes.read_text().splitlines()]
     for entry in entries:
         entry["thoughts"] = [each[:kept] for each in entry["thoughts"]]
     notes.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    known = Memo(PAIRS[0], PROMPTS, options, notes=notes)
+    known = ReplayCache(PAIRS[0], PROMPTS, options, notes=notes)
     known.write(Setting(RuleVerifier(0.9)), range(4))
     assert known.computed == 0
-    wide = Memo(PAIRS[0], PROMPTS, options, wide=True, notes=notes)
+    wide = ReplayCache(PAIRS[0], PROMPTS, options, wide=True, notes=notes)
     written = wide.write(Setting(AVERAGING), range(4))
     assert wide.computed > 0
     decoded = CoSDDecoder(*PAIRS[0], verifier=AVERAGING).generate(PROMPTS, **options)
@@ -180,9 +184,9 @@ def test_notes_without_what_wide_trees_see_are_made_anew_for_them(tmp_path: Path
 
 def test_only_greedy_texts_are_replayed() -> None:
     with pytest.raises(InvalidOptionError, match=r"temperature=0\.5"):
-        Memo(PAIRS[0], PROMPTS, {"temperature": 0.5})
+        ReplayCache(PAIRS[0], PROMPTS, {"temperature": 0.5})
     with pytest.raises(InvalidOptionError, match="calibrated"):
-        Memo(PAIRS[0], PROMPTS, {"repetition_penalty": 1.5}, temperatures=HEATS)
+        ReplayCache(PAIRS[0], PROMPTS, {"repetition_penalty": 1.5}, temperatures=HEATS)
 
 
 # Folds and choices
@@ -240,7 +244,7 @@ def test_what_a_choice_is_made_by_was_not_learned_from_the_fold_that_judges_it(
     bundled: CoSDDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables: list[Table] = []
-    monkeypatch.setattr(running, "choose_nested", lambda each: tables.append(each) or choose_nested(each))
+    monkeypatch.setattr(tuner, "choose_nested", lambda each: tables.append(each) or choose_nested(each))
     clean = unasked_task(4)
     fold_of = divide(clean.items, 3, seed=0)
     poisoned = replace(
@@ -332,9 +336,9 @@ def test_where_nothing_is_to_gain_fusing_is_hardly_ever_recommended() -> None:
 
 def test_a_pair_that_is_too_sure_is_warned_of_and_told_what_helps() -> None:
     table = made_up(0.4, 0.4, 0.4, 0.9, names=[DEFAULT, HOT])
-    honest = Honesty("A", 0.9, 0.9, 0.01, 1.0, 0.01)
-    sure = Honesty("B", 0.99, 0.6, 0.39, 5.0, 0.02)
-    fires, never = Firing("A", 1000, 100, 50), Firing("B", 1000, 100, 1)
+    honest = CalibrationSummary("A", 0.9, 0.9, 0.01, 1.0, 0.01)
+    sure = CalibrationSummary("B", 0.99, 0.6, 0.39, 5.0, 0.02)
+    fires, never = ReplacementRate("A", 1000, 100, 50), ReplacementRate("B", 1000, 100, 1)
     assert warn(table, [fires], [honest]) == ()
     said = warn(table, [fires, never], [honest, sure])
     assert [each.split()[0] for each in said] == ["B", "The", "Calibration"]

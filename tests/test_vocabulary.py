@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase
 
+from cosd_core.cross_tokenizer.vocabulary import Vocabulary, vocabulary_of
 from cosd_core.errors import VocabularyMismatchError
-from cosd_core.vocabulary import Vocabulary, vocabulary_of
 from tests.tokenizers import (
     CORPUS,
     KEEPING_BYTES,

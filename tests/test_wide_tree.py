@@ -31,8 +31,8 @@ from cosd_core import (
 )
 from cosd_core.demo import KINDS, held_out, load_pair
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
-from cosd_core.features import FEATURES, MEANINGS, Further
 from cosd_core.verifiers import Position, load_tree, make_verifier
+from cosd_core.verifiers.features import FEATURES, MEANINGS, Further
 from tests.models import random_model
 from tests.test_tree import read
 

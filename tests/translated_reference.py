@@ -14,9 +14,9 @@ from math import prod
 import pytest
 
 from cosd_core import Generation, GenerationOptions, LanguageModel
-from cosd_core.sampling import Sampler
-from cosd_core.vocabulary import vocabulary_of
-from cosd_core.words import END, goes_on, is_unfinished, word_ends
+from cosd_core.cross_tokenizer.vocabulary import vocabulary_of
+from cosd_core.cross_tokenizer.word_boundaries import END, goes_on, is_unfinished, word_ends
+from cosd_core.sampling.sampler import Sampler
 from tests.reference import _draw, _How, _logits, _masked, _odds, _penalised, _softmax
 
 Fires = Callable[[float, float], bool]

@@ -83,7 +83,7 @@ class Chat:
         Raises:
             InvalidOptionError: It is no JSON schema.
         """
-        if not (asks := wish(schema)):
+        if not (asks := schema_instruction(schema)):
             return self
         first, *others = self.messages
         if first["role"] == "system":
@@ -93,7 +93,7 @@ class Chat:
         return replace(self, messages=messages)
 
 
-def wish(schema: Mapping[str, Any]) -> str:
+def schema_instruction(schema: Mapping[str, Any]) -> str:
     """The words that ask for JSON of a schema; none for a plain object.
 
     Raises:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from cosd_core.chat.call_log import BrokenCall, CallLog
+from cosd_core.chat.call_parsers import EndOfText, Reading, json_calls
+from cosd_core.chat.call_recorder import BrokenCall, CallLog
 from cosd_core.chat.events import Event, ReasoningDelta, TextDelta, taken
-from cosd_core.chat.prose import Prose
-from cosd_core.chat.readers import EndOfText, Reading, json_calls
+from cosd_core.chat.text_stream import TextStream
 
 Calls = tuple[str, Callable[[CallLog], Reading[None]]]
 """The tag that begins calls, and what reads them from there on."""
@@ -44,8 +44,8 @@ class AnswerParser:
     ) -> None:
         self._events: list[Event] = []
         self._log = CallLog(self._events)
-        self._text = Prose(lambda text: self._events.append(TextDelta(text)))
-        self._reasoning = Prose(lambda text: self._events.append(ReasoningDelta(text)))
+        self._text = TextStream(lambda text: self._events.append(TextDelta(text)))
+        self._reasoning = TextStream(lambda text: self._events.append(ReasoningDelta(text)))
         self._reasoning.cut()
         self._thinking, self._thinks, self._calls, self._bare = thinking, thinks, calls, bare
         self._tags = frozenset({*(thinking or ()), *(calls[:1] if calls else ()), *strays})

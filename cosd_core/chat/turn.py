@@ -10,7 +10,7 @@ from cosd_core.chat.tools import as_tools
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
 from cosd_core.models.language_model import LanguageModel
-from cosd_core.records import Chunk, Generation
+from cosd_core.outputs import Chunk, Generation
 
 
 class Turn:

@@ -10,10 +10,10 @@ import torch
 import typer
 from rich.table import Table
 
-from cosd_core.bench import Measurement, bench
+from cosd_core.cli.flags import with_settings
 from cosd_core.cli.shared import bundled_questions, checked, err, out, with_models
 from cosd_core.errors import InvalidPromptError, quoted
-from cosd_core.flags import with_settings
+from cosd_core.evaluation.benchmark import Measurement, bench
 from cosd_core.options import GenerationOptions
 
 

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from cosd_core import demo, explain
 from cosd_core.cli.shared import bundled_pair, bundled_questions, out, write_page
-from cosd_core.decoding import CoSDDecoder
-from cosd_core.records import Generation
+from cosd_core.decoder import CoSDDecoder
+from cosd_core.outputs import Generation
 
 _NOTE = (
     "Bold and underlined: written by the arithmetic model. That each model is honestly unsure of the other's "

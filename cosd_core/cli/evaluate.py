@@ -11,6 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cosd_core import __version__
+from cosd_core.cli.flags import with_settings
 from cosd_core.cli.shared import checked, err, generation_options, names_models, out, to_ask
 from cosd_core.evaluation import (
     BUNDLED,
@@ -27,9 +28,8 @@ from cosd_core.evaluation import (
 )
 from cosd_core.evaluation import run as evaluate
 from cosd_core.evaluation.report import percent
-from cosd_core.flags import with_settings
+from cosd_core.frontend.settings import MODELS, OF_ONE_METHOD, read_settings
 from cosd_core.options import LoadingOptions
-from cosd_core.settings import MODELS, OF_ONE_METHOD, read_settings
 
 
 @with_settings("verifier")

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from cosd_core import explain
+from cosd_core.cli.flags import with_settings
 from cosd_core.cli.shared import checked, out, write_page
-from cosd_core.decoding import CoSDDecoder
+from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidPromptError
-from cosd_core.flags import with_settings
-from cosd_core.records import Generation
-from cosd_core.settings import Settings, overlaid, read_settings
+from cosd_core.frontend.settings import Settings, overlaid, read_settings
+from cosd_core.outputs import Generation
 
 
 @with_settings()

@@ -20,7 +20,7 @@ def run_lm_eval(context: typer.Context) -> None:
 
     Without anything it shows the harness's help.
     """
-    from cosd_core.evaluation import harness  # here: it needs the extra "evaluate"
+    from cosd_core.evaluation import lm_eval  # here: it needs the extra "evaluate"
 
     sys.argv = ["lm-eval", *context.args]
-    harness.cli_evaluate()
+    lm_eval.cli_evaluate()

@@ -12,9 +12,9 @@ from cosd_core import demo, explain
 from cosd_core.errors import CoSDError, InvalidOptionError, quoted
 from cosd_core.evaluation import BUNDLED
 from cosd_core.evaluation.plots import check_plotting
+from cosd_core.frontend.settings import Settings
 from cosd_core.options import GenerationOptions
-from cosd_core.records import Generation
-from cosd_core.settings import Settings
+from cosd_core.outputs import Generation
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 

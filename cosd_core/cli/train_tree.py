@@ -8,15 +8,15 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from cosd_core.calibration import Calibration
+from cosd_core.cli.flags import with_settings
 from cosd_core.cli.shared import checked, err, out
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.flags import with_settings
-from cosd_core.observations import Observations
+from cosd_core.frontend.settings import METHOD
 from cosd_core.options import GenerationOptions
-from cosd_core.settings import METHOD
-from cosd_core.teaching import observe
+from cosd_core.training.calibration import Calibration
+from cosd_core.training.teacher_forcing import observe
 from cosd_core.verifiers import LearnedTree, TreeVerifier, WideTreeVerifier
+from cosd_core.verifiers.observations import Observations
 
 
 @with_settings(*GenerationOptions.model_fields, *METHOD)
@@ -90,12 +90,12 @@ def run_train_tree(
     temperatures: list[float] = []
     for path, each in zip(to, [observations] if len(to) == 1 else observations.pairs(), strict=True):
         calibration = Calibration.fit(each) if calibrate else None
-        heats = calibration.temperatures if calibration else None
+        fitted = calibration.temperatures if calibration else None
         with err.status("growing the tree"):
-            tree = kind.fit(each, calibration=heats, agreeing=agreeing)
+            tree = kind.fit(each, calibration=fitted, agreeing=agreeing)
         tree.save(path)
         _report_tree(tree, each, calibration)
-        temperatures += (heats or ())[bool(temperatures) :]  # the draft has one, whatever is said beside it
+        temperatures += (fitted or ())[bool(temperatures) :]  # the draft has one temperature only
     flags = "".join(f" --tree-path {path}" for path in to)
     flags += "".join(f" --calibration {temperature:g}" for temperature in temperatures)
     written = ", ".join(map(str, to))

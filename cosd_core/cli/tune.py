@@ -11,12 +11,12 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from cosd_core.cli.flags import with_settings
 from cosd_core.cli.shared import checked, err, generation_options, names_models, out, to_ask
 from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED, read_task, unasked_task
 from cosd_core.evaluation.report import percent
-from cosd_core.flags import with_settings
-from cosd_core.settings import names_of, read_settings
+from cosd_core.frontend.settings import names_of, read_settings
 from cosd_core.tuning import ALPHAS, BETAS, WEIGHTS, Tuning, tune
 
 _OF_TUNING = (

@@ -12,7 +12,7 @@ from statistics import mean
 import torch
 from transformers.utils import logging
 
-from cosd_core.decoding import CoSDDecoder
+from cosd_core.decoder import CoSDDecoder
 from cosd_core.demo import KINDS, Question, held_out, is_correct, load_pair
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.verifiers import RuleVerifier

@@ -11,7 +11,7 @@
     outcomes = run(pair, methods, [read_task("sums.jsonl")], answers=AnswerFile("out/answers.jsonl"))
     make_report(outcomes, {"draft": "org/model-a"}).save("out")
 
-The adapter for lm-evaluation-harness is in ``cosd_core.evaluation.harness``.
+The adapter for lm-evaluation-harness is in ``cosd_core.evaluation.lm_eval``.
 """
 
 from cosd_core.evaluation.answers import Answer, AnswerFile
@@ -19,7 +19,7 @@ from cosd_core.evaluation.intervals import Interval
 from cosd_core.evaluation.methods import METHODS, Method, make_methods, possible_methods, read_method
 from cosd_core.evaluation.plots import save_plots
 from cosd_core.evaluation.report import Line, Report, make_report
-from cosd_core.evaluation.running import Outcome, run
+from cosd_core.evaluation.runner import Outcome, run
 from cosd_core.evaluation.scoring import (
     ChoiceScoring,
     ExactScoring,

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 
 import torch
 
-from cosd_core.alignment import require_one_vocabulary
-from cosd_core.decoding import CoSDDecoder
+from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidOptionError, InvalidPromptError, quoted
-from cosd_core.models.local import Session
+from cosd_core.models.session import Session
+from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.options import GenerationOptions
-from cosd_core.records import Opinions, Prediction
-from cosd_core.sampling import Sampler, Spot, predict
+from cosd_core.prediction import Opinions, Prediction
+from cosd_core.sampling.predict import predict
+from cosd_core.sampling.sampler import Sampler, SamplingPosition
 from cosd_core.verifiers import (
     AssistantVerifier,
     AverageVerifier,
@@ -40,7 +41,7 @@ from cosd_core.verifiers import (
 _LOGITS_AT_ONCE = 2**25
 """How many logits a pass may give, over all models; some four arrays of that size live at once."""
 
-_ANYWHERE = Spot(Sampler(GenerationOptions(), frozenset(), 0), (), 0)
+_ANYWHERE = SamplingPosition(Sampler(GenerationOptions(), frozenset(), 0), (), 0)
 """A place without masks, where the most probable token is picked."""
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cosd_core.decoding import CoSDDecoder
+from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
-from cosd_core.settings import OF_ONE_METHOD, Settings, assistants_of, names_of, read_settings
+from cosd_core.frontend.settings import OF_ONE_METHOD, Settings, assistants_of, names_of, read_settings
 from cosd_core.verifiers import AverageVerifier, TreeVerifier, Verifier
 
 SINGLES = ("draft", "assistant")

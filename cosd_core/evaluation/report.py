@@ -10,7 +10,7 @@ from typing import Any
 
 from cosd_core.errors import EvaluationFileError, quoted
 from cosd_core.evaluation.intervals import Interval, paired_difference, share
-from cosd_core.evaluation.running import Outcome
+from cosd_core.evaluation.runner import Outcome
 
 ALL = "all"
 """The group of all questions of a task, and the task of all questions."""

@@ -19,9 +19,9 @@ from cosd_core.errors import (
     UnsupportedModelError,
     quoted,
 )
-from cosd_core.locks import Lock
-from cosd_core.models.twin import twin
+from cosd_core.models.weight_sharing import share_weights
 from cosd_core.options import LoadingOptions
+from cosd_core.utils import Lock
 
 BASE = "__base__"
 """The model without any of its adapters, in PEFT's words."""
@@ -86,7 +86,7 @@ class Adapter:
 
         _check_layers(self.config, model, f"adapter {quoted(self.source)}")
         self._warn_of_another_base(model)
-        other = twin(model)
+        other = share_weights(model)
         if getattr(self.config, "bias", "none") != "none":
             _own_biases(other)
         try:
@@ -148,7 +148,7 @@ def with_active(model: PreTrainedModel, name: str) -> PreTrainedModel:
         raise UnsupportedModelError(
             f"adapter={quoted(name)}: adapters are merged into the weights of the model; unmerge them first"
         )
-    other = twin(model)
+    other = share_weights(model)
     trained = [(parameter, parameter.requires_grad) for parameter in other.parameters()]
     if name != BASE:
         set_adapter(other, name, inference_mode=True)

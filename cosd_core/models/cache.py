@@ -11,7 +11,7 @@ _ATTENDING = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer)
 _IDLE = getattr(cache_utils, "DummyLayer", None)  # came late in 5.x
 
 
-class Memory(Protocol):
+class DecodingCache(Protocol):
     """What a model has of the ids that it read, so that a pass need not read them again.
 
     Attributes:

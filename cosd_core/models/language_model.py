@@ -13,7 +13,6 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
-from cosd_core.locks import Lock
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
 from cosd_core.models.loading import (
     adapter_tokenizer,
@@ -24,8 +23,9 @@ from cosd_core.models.loading import (
     load,
 )
 from cosd_core.models.probe import CACHE_ARGUMENTS, Plan, probe
-from cosd_core.models.twin import lock_of
+from cosd_core.models.weight_sharing import lock_of
 from cosd_core.options import LoadingOptions
+from cosd_core.utils import Lock
 
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 """Rotary embeddings whose frequencies follow the longest row, so that rows of a batch disturb each other."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from cosd_core.errors import GenerationError, UnsupportedModelError, quoted
-from cosd_core.models.cache import Memory, RowCache, attends_only
-from cosd_core.models.passes import NoCache, pass_arguments
-from cosd_core.models.states import StateCache
+from cosd_core.models.cache import DecodingCache, RowCache, attends_only
+from cosd_core.models.forward import NoCache, pass_arguments
+from cosd_core.models.state_cache import StateCache
 
 if TYPE_CHECKING:
     from cosd_core.models.language_model import LanguageModel
@@ -73,7 +73,7 @@ class Plan:
         """The optional arguments that the model's passes are given."""
         return model.forward_arguments - (set() if self.positions else {"position_ids"})
 
-    def memory(self, model: "LanguageModel", rows: int = 1) -> Memory:
+    def memory(self, model: "LanguageModel", rows: int = 1) -> DecodingCache:
         """An empty memory of so many rows; one, unless they share passes."""
         if self.strategy == "attention":
             return RowCache(rows, gaps=self.gaps)
@@ -235,7 +235,7 @@ class _Probe:
         """The logits after every id, ``[ids, vocabulary]``."""
         return self._pass(_UNCACHED, _UNCACHED.memory(self._model), [ids], len(ids))[0]
 
-    def _pass(self, plan: Plan, memory: Memory, rows: Sequence[list[int]], fed: int) -> torch.Tensor:
+    def _pass(self, plan: Plan, memory: DecodingCache, rows: Sequence[list[int]], fed: int) -> torch.Tensor:
         """The logits after each of the last ``fed`` ids of every row, ``[rows, fed, vocabulary]``."""
         model = self._model
         arguments = pass_arguments(memory, rows, fed, device=model.device, takes=plan.takes(model))

@@ -13,22 +13,22 @@
 """
 
 from cosd_core.tuning.candidates import ALPHAS, BETAS, WEIGHTS, Candidate, make_candidates
-from cosd_core.tuning.choosing import Choice, Table, choose, choose_nested
-from cosd_core.tuning.memo import Memo
-from cosd_core.tuning.report import Firing, Honesty, Line, Tuning
-from cosd_core.tuning.running import tune
-from cosd_core.tuning.thoughts import Setting
+from cosd_core.tuning.prefix_trie import Setting
+from cosd_core.tuning.replay import ReplayCache
+from cosd_core.tuning.report import CalibrationSummary, Line, ReplacementRate, Tuning
+from cosd_core.tuning.selection import Choice, Table, choose, choose_nested
+from cosd_core.tuning.tuner import tune
 
 __all__ = [
     "ALPHAS",
     "BETAS",
     "WEIGHTS",
+    "CalibrationSummary",
     "Candidate",
     "Choice",
-    "Firing",
-    "Honesty",
     "Line",
-    "Memo",
+    "ReplacementRate",
+    "ReplayCache",
     "Setting",
     "Table",
     "Tuning",

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from cosd_core.tuning.learning import Kind, Learned
-from cosd_core.tuning.thoughts import Setting
+from cosd_core.tuning.folds import Kind, Learned
+from cosd_core.tuning.prefix_trie import Setting
 from cosd_core.verifiers import (
     AverageVerifier,
     ConfidenceVerifier,
@@ -94,8 +94,8 @@ class Candidate:
         """The fields of :class:`Settings` that make a decoder write so, but for the models."""
         verifier = self.verifier_of(learned)
         first, second = learned.temperatures
-        heats = [second, first] if self.swapped else [first, second]
-        calibration = {"calibration": heats} if self.calibrated else {}
+        temperatures = [second, first] if self.swapped else [first, second]
+        calibration = {"calibration": temperatures} if self.calibrated else {}
         said = verifier.to_dict()
         if isinstance(verifier, LearnedTree):
             return {"verifier": said, **calibration}

@@ -44,7 +44,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Firing:
+class ReplacementRate:
     """What the default rule made of the positions where the models differ.
 
     Attributes:
@@ -61,7 +61,7 @@ class Firing:
 
 
 @dataclass(frozen=True, slots=True)
-class Honesty:
+class CalibrationSummary:
     """How sure a model is against how often it is right, where a verifier has to decide.
 
     Measured on the true completions where the models differ. Elsewhere nearly every model is right, which
@@ -127,8 +127,8 @@ class Tuning:
     advice: tuple[str, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
-    firings: tuple[Firing, ...]
-    honesty: tuple[Honesty, ...]
+    firings: tuple[ReplacementRate, ...]
+    honesty: tuple[CalibrationSummary, ...]
     computed: int
     replayed: int
     averaged: int

@@ -6,25 +6,19 @@ from typing import Any
 
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.options import check_calibration, named
-from cosd_core.verifiers.base import (
-    ConfidenceVerifier,
-    PairwiseVerifier,
-    Picker,
-    Position,
-    Verifier,
-    walk,
-)
+from cosd_core.verifiers.base import ConfidenceVerifier, PairwiseVerifier, Verifier, walk
 from cosd_core.verifiers.baselines import (
     AssistantVerifier,
     AverageVerifier,
     DraftVerifier,
     SpeculativeVerifier,
 )
-from cosd_core.verifiers.learned import LearnedTree, read_tree
 from cosd_core.verifiers.nodes import Leaf, Split
 from cosd_core.verifiers.panel import PanelVerifier
 from cosd_core.verifiers.rule import RuleVerifier
 from cosd_core.verifiers.tree import TreeVerifier
+from cosd_core.verifiers.tree_base import LearnedTree, read_tree
+from cosd_core.verifiers.types import Position, TokenSampler
 from cosd_core.verifiers.wide import WideTreeVerifier
 
 _BY_NAME: dict[str, type[Verifier]] = {
@@ -105,11 +99,11 @@ __all__ = [
     "LearnedTree",
     "PairwiseVerifier",
     "PanelVerifier",
-    "Picker",
     "Position",
     "RuleVerifier",
     "SpeculativeVerifier",
     "Split",
+    "TokenSampler",
     "TreeVerifier",
     "Verifier",
     "WideTreeVerifier",

@@ -7,8 +7,8 @@ import torch
 
 from cosd_core.errors import InvalidOptionError
 from cosd_core.options import check_number
-from cosd_core.records import Replacement
-from cosd_core.verifiers.base import ConfidenceVerifier, Position, Verifier
+from cosd_core.verifiers.base import ConfidenceVerifier, Verifier
+from cosd_core.verifiers.types import Position, Replacement
 
 
 @dataclass(frozen=True, slots=True)

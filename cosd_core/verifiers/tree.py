@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from cosd_core.features import CONFIDENCES
 from cosd_core.verifiers.base import ConfidenceVerifier
-from cosd_core.verifiers.learned import LearnedTree
+from cosd_core.verifiers.features import CONFIDENCES
 from cosd_core.verifiers.nodes import Leaf
 from cosd_core.verifiers.regions import Region, draw, plot, rules
+from cosd_core.verifiers.tree_base import LearnedTree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

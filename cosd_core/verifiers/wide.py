@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cosd_core.features import FEATURES, MEANINGS, Further
-from cosd_core.records import Prediction
-from cosd_core.verifiers.learned import LearnedTree
+from cosd_core.prediction import Prediction
+from cosd_core.verifiers.features import FEATURES, MEANINGS, Further
 from cosd_core.verifiers.nodes import Leaf
+from cosd_core.verifiers.tree_base import LearnedTree
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from cosd_core.chat.parser import AnswerParser, Calls, Parser
-from cosd_core.chat.templated import TemplateParser
+from cosd_core.chat.response_template import TemplateParser
 from cosd_core.chat.tools import Tool, as_tools
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar, guided_schema

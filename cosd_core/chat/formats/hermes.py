@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cosd_core.chat.call_parsers import tagged_call
 from cosd_core.chat.formats.base import ToolFormat, any_call, json_rule
 from cosd_core.chat.parser import Calls
-from cosd_core.chat.readers import tagged_call
 from cosd_core.chat.tools import Tool
 
 

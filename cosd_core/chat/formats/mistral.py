@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cosd_core.chat.call_parsers import mistral_calls
 from cosd_core.chat.formats.base import ToolFormat, any_call, json_rule
 from cosd_core.chat.parser import Calls
-from cosd_core.chat.readers import mistral_calls
 from cosd_core.chat.tools import Tool
 
 

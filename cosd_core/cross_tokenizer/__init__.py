@@ -1,0 +1,1 @@
+"""Models with different tokenizers: they are compared by text, word by word."""

@@ -1,0 +1,144 @@
+"""What fusing costs: every method over the same prompts, as ratios to ``generate`` with the draft alone."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cosd_core.decoder import CoSDDecoder
+from cosd_core.models.language_model import LanguageModel
+from cosd_core.outputs import Generation, Stats
+
+BASELINE = "transformers generate, draft model"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One method over all prompts.
+
+    Attributes:
+        method: What ran.
+        seconds: Per repeat, the time for all prompts.
+        tokens: Tokens written per repeat.
+        relative: Time per token over the baseline's, the median over repeats of the ratio within a repeat.
+        draft_passes: Draft passes per token; None where nothing counts them.
+        assistant_passes: Times the assistants were asked, per token.
+    """
+
+    method: str
+    seconds: tuple[float, ...]
+    tokens: int
+    relative: float
+    draft_passes: float | None
+    assistant_passes: float | None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The median over repeats."""
+        return self.tokens / statistics.median(self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    tokens: int
+    stats: tuple[Stats, ...] = ()
+
+
+_Method = Callable[[], _Run]
+
+
+def bench(
+    decoder: CoSDDecoder,
+    prompts: Sequence[str],
+    *,
+    repeats: int = 5,
+    max_new_tokens: int = 64,
+    batch_size: int = 8,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Measurement]:
+    """Time all methods in turn, ``repeats`` times, after one uncounted round.
+
+    Absolute times depend on what else the machine does; ratios within one repeat hardly do. Every text is
+    greedy and ends at its end token or after ``max_new_tokens``.
+
+    Args:
+        decoder: The pair, with the verifier to measure.
+        prompts: What to write on.
+        repeats: Counted rounds.
+        max_new_tokens: The longest text.
+        batch_size: For the row that decodes several prompts at once.
+        progress: Told the name of each method before it runs.
+    """
+    methods = dict(_methods(decoder, prompts, max_new_tokens, batch_size))
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    runs: dict[str, _Run] = {}
+    for repeat in range(-1, repeats):
+        for name, method in methods.items():
+            progress(name)
+            started = time.perf_counter()
+            runs[name] = method()
+            if repeat >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    baseline = [each / runs[BASELINE].tokens for each in seconds[BASELINE]]
+    return [_measurement(name, seconds[name], run, baseline) for name, run in runs.items()]
+
+
+def _methods(
+    decoder: CoSDDecoder, prompts: Sequence[str], max_new_tokens: int, batch_size: int
+) -> Iterator[tuple[str, _Method]]:
+    """Name and method, the baseline first."""
+    name, length = decoder.verifier.name, decoder.draft_length
+
+    def fused(**parts: Any) -> _Method:
+        own = {
+            "verifier": decoder.verifier,
+            "schedule": decoder.schedule,
+            "draft_length": length,
+            "calibration": decoder.calibration,
+        }
+        other = CoSDDecoder(decoder.draft, decoder.assistants, **{**own, "batch_size": 1, **parts})
+        return lambda: _run(other.generate(list(prompts), max_new_tokens=max_new_tokens))
+
+    yield BASELINE, lambda: _Run(sum(_plain_length(decoder.draft, each, max_new_tokens) for each in prompts))
+    yield f"{name}, {decoder.schedule.name}", fused()
+    yield f"{name}, {decoder.schedule.name}, batches of {batch_size}", fused(batch_size=batch_size)
+    yield f"{name}, fixed, K = {length}", fused(schedule="fixed")
+    yield (
+        f"{name}, fixed, K = {max_new_tokens} (the paper's)",
+        fused(schedule="fixed", draft_length=max_new_tokens),
+    )
+    for baseline in ("draft", "assistant"):
+        yield baseline, fused(verifier=baseline)
+    if decoder.shares_vocabulary:
+        yield "average", fused(verifier="average")
+    if decoder.shares_vocabulary and len(decoder.assistants) == 1:
+        yield "speculative", fused(verifier="speculative")
+
+
+def _run(generations: Sequence[Generation]) -> _Run:
+    return _Run(sum(len(each.token_ids) for each in generations), tuple(each.stats for each in generations))
+
+
+def _plain_length(model: LanguageModel, prompt: str, max_new_tokens: int) -> int:
+    """Let transformers write, and count the tokens."""
+    ids = torch.tensor([model.encode(prompt)], device=model.device)
+    padding = model.tokenizer.pad_token_id
+    written = model.model.generate(
+        ids, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=0 if padding is None else padding
+    )
+    return int(written.shape[1] - ids.shape[1])
+
+
+def _measurement(name: str, seconds: Sequence[float], run: _Run, baseline: Sequence[float]) -> Measurement:
+    ratios = [own / run.tokens / base for own, base in zip(seconds, baseline, strict=True)]
+    return Measurement(
+        method=name,
+        seconds=tuple(seconds),
+        tokens=run.tokens,
+        relative=statistics.median(ratios),
+        draft_passes=sum(each.draft_passes for each in run.stats) / run.tokens if run.stats else None,
+        assistant_passes=sum(each.assistant_passes for each in run.stats) / run.tokens if run.stats else None,
+    )

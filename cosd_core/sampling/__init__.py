@@ -1,0 +1,1 @@
+"""From logits to predictions: masks, penalties, temperature, random numbers and confidences."""

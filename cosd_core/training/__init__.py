@@ -1,0 +1,1 @@
+"""Data for verifiers: teacher forcing over texts, and calibration."""

@@ -4,19 +4,22 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from os import PathLike
+from sys import float_info
 from typing import Any, Self, overload
 
-from cosd_core.chat.messages import Chat
-from cosd_core.chat.rendering import ChatPrompt
+from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.generation.engine import Engine, Groups
+from cosd_core.generation.call import Groups, SyncCall
+from cosd_core.generation.engine import Engine
 from cosd_core.generation.loop import Batch
-from cosd_core.generation.requests import Prompt, Request, is_one_prompt, read_prompts
-from cosd_core.generation.row_factory import CrossTokenizerRows, MakeRow, Rows, SharedRows
+from cosd_core.generation.requests import Prompt, Prompts, is_one_prompt, read_prompts
+from cosd_core.generation.row_factory import RowFactory, SharedRowFactory
 from cosd_core.generation.scheduling import Schedule, make_schedule
+from cosd_core.generation.text_state import RowConfig
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
-from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
+from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters, check_number
 from cosd_core.outputs import Chunk, Generation, Step, TracedToken
 from cosd_core.verifiers import Verifier, calibration_of, make_verifier
 
@@ -87,15 +90,15 @@ class CoSDDecoder:
         self._alignment = align(self.models)
         if self.verifier.needs_logits:
             require_one_vocabulary(self.models, f"verifier={self.verifier.name!r} mixes distributions and")
-        rows_of = SharedRows if self._alignment.shared else CrossTokenizerRows
-        self._rows: Rows = rows_of(
-            self.models,
-            self._alignment,
-            self.verifier,
+        config = RowConfig(
+            verifier=self.verifier,
             draft_length=draft_length,
             lazy=self.schedule.lazy,
+            models=tuple(model.name for model in self.models),
             calibration=self.calibration,
         )
+        factory = SharedRowFactory if self._alignment.shared else CrossTokenizerRowFactory
+        self._rows: RowFactory = factory(self.models, self._alignment, config)
         self._open_batch = partial(
             Batch,
             models=self.models,
@@ -176,82 +179,92 @@ class CoSDDecoder:
             calibration=calibration,
         )
 
-    def steps(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> Generator[Step, None, None]:
+    def steps(
+        self, prompts: Prompts, *, timeout: float | None = None, **options: Any
+    ) -> Generator[Step, None, None]:
         """Decode and yield one record per prompt and round. Closing the generator stops the work.
 
         Args:
             prompts: One prompt, as text, token ids or a :class:`Chat`, or a list of prompts.
+            timeout: Seconds from now after which the call fails; None: never. Reading the prompts counts, and
+                so does the time in which nobody reads the steps.
             **options: The fields of :class:`GenerationOptions`.
 
         Raises:
             InvalidOptionError: An unknown option, or a value out of range.
             InvalidPromptError: A prompt is empty or of a wrong type.
             ContextOverflowError: Prompt and answer do not fit the context window.
+            AnswerTimeoutError: Later: the timeout has passed.
             GenerationError: Later, while decoding: a model or a logits processor failed.
         """
-        return self._decode(self._read(prompts, options))
+        call = SyncCall(_check_timeout(timeout))
+        return self._engine.steps(call, self._groups(prompts, options))
 
-    def stream(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> Generator[Chunk, None, None]:
+    def stream(
+        self, prompts: Prompts, *, timeout: float | None = None, **options: Any
+    ) -> Generator[Chunk, None, None]:
         """Decode and yield text as soon as it is final; arguments and errors as in :meth:`steps`.
 
         The last chunk of every prompt carries its :class:`Generation`.
         """
-        return chunks_of(self.steps(prompts, **options))
+        return _chunks(self.steps(prompts, timeout=timeout, **options))
 
     @overload
-    def generate(self, prompts: str | Sequence[int] | Chat | ChatPrompt, **options: Any) -> Generation: ...
+    def generate(self, prompts: Prompt, *, timeout: float | None = None, **options: Any) -> Generation: ...
     @overload
     def generate(
-        self, prompts: Sequence[str | Sequence[int] | Chat | ChatPrompt], **options: Any
+        self, prompts: Sequence[Prompt], *, timeout: float | None = None, **options: Any
     ) -> list[Generation]: ...
-    def generate(self, prompts: Any, **options: Any) -> Any:
+    def generate(self, prompts: Any, *, timeout: float | None = None, **options: Any) -> Any:
         """Decode to the end; arguments and errors as in :meth:`steps`.
 
         Returns:
             A :class:`Generation` for one prompt, a list of them in the prompts' order for a list.
         """
-        finished = {step.index: step.generation for step in self.steps(prompts, **options) if step.generation}
-        return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
+        steps = self.steps(prompts, timeout=timeout, **options)
+        return _results(prompts, {step.index: step.generation for step in steps if step.generation})
 
-    def asteps(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> AsyncGenerator[Step, None]:
-        """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, requests share batches.
+    def asteps(
+        self, prompts: Prompts, *, timeout: float | None = None, **options: Any
+    ) -> AsyncGenerator[Step, None]:
+        """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, and calls share batches.
 
-        A request joins a batch that is under way if its prompts fit into it, up to ``batch_size``, and if
-        little of the batch would be padding then. Otherwise it opens another, and the batches take turns. So
-        nobody waits for a place, and memory grows with the number of requests under way: who must bound it
-        bounds those, by an :class:`asyncio.Semaphore` say.
+        A call joins a batch that is under way if its prompts fit into it, up to ``batch_size``, and if little
+        of the batch would be padding then. Otherwise it opens another, and the batches take turns. So no call
+        waits for a place, and memory grows with the number of calls under way: bound these to bound it, with
+        an :class:`asyncio.Semaphore` for instance.
 
         The work does not wait until its steps are read. Cancelling the task or closing the generator stops it
-        within one round, and what fails in one request fails in no other.
+        within one round, and an error in one call ends no other.
         """
-        return self._engine.steps(partial(self._read, prompts, options))
+        return self._engine.asteps(partial(self._groups, prompts, options), _check_timeout(timeout))
 
     async def astream(
-        self, prompts: Prompt | Sequence[Prompt], **options: Any
+        self, prompts: Prompts, *, timeout: float | None = None, **options: Any
     ) -> AsyncGenerator[Chunk, None]:
         """:meth:`stream` for asyncio."""
         chunker = _Chunker()
-        async with aclosing(self.asteps(prompts, **options)) as steps:
+        async with aclosing(self.asteps(prompts, timeout=timeout, **options)) as steps:
             async for step in steps:
                 if chunk := chunker(step):
                     yield chunk
 
     @overload
     async def agenerate(
-        self, prompts: str | Sequence[int] | Chat | ChatPrompt, **options: Any
+        self, prompts: Prompt, *, timeout: float | None = None, **options: Any
     ) -> Generation: ...
     @overload
     async def agenerate(
-        self, prompts: Sequence[str | Sequence[int] | Chat | ChatPrompt], **options: Any
+        self, prompts: Sequence[Prompt], *, timeout: float | None = None, **options: Any
     ) -> list[Generation]: ...
-    async def agenerate(self, prompts: Any, **options: Any) -> Any:
+    async def agenerate(self, prompts: Any, *, timeout: float | None = None, **options: Any) -> Any:
         """:meth:`generate` for asyncio."""
-        async with aclosing(self.asteps(prompts, **options)) as steps:
+        async with aclosing(self.asteps(prompts, timeout=timeout, **options)) as steps:
             finished = {step.index: step.generation async for step in steps if step.generation}
-        return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
+        return _results(prompts, finished)
 
     @property
-    def models(self) -> tuple[LanguageModel, ...]:
+    def models(self) -> tuple[BaseLanguageModel, ...]:
         """The draft, then the assistants."""
         return (self.draft, *self.assistants)
 
@@ -260,23 +273,19 @@ class CoSDDecoder:
         """Whether all models have the draft's tokens; if not, they are compared by text."""
         return self._alignment.shared
 
-    def _read(self, prompts: Prompt | Sequence[Prompt], options: Mapping[str, Any]) -> Groups:
-        wanted = GenerationOptions(**options)
-        requests = read_prompts(prompts, wanted, self.models, self._alignment)
-        return self._groups(requests, self._rows.begin(wanted))
-
-    def _groups(self, requests: Sequence[Request], make: MakeRow) -> Groups:
-        numbered = list(enumerate(requests))
-        if len(numbered) > self.batch_size:
+    def _groups(self, prompts: Prompts, options: Mapping[str, Any]) -> Groups:
+        """Check a call's prompts and options; its rows are made group by group."""
+        checked = GenerationOptions(**options)
+        requests = list(enumerate(read_prompts(prompts, checked, self.models, self._alignment)))
+        if len(requests) > self.batch_size:
             # Neighbours of like length waste little on padding, and tend to end together.
-            numbered.sort(key=lambda entry: len(entry[1].ids))
-        for start in range(0, len(numbered), self.batch_size):
-            group = numbered[start : start + self.batch_size]
-            yield [make(index, request) for index, request in group]
-
-    def _decode(self, groups: Groups) -> Generator[Step, None, None]:
-        for rows in groups:
-            yield from self._open_batch(rows).rounds()
+            requests.sort(key=lambda entry: len(entry[1].ids))
+        make = self._rows.for_call(checked)
+        starts = range(0, len(requests), self.batch_size)
+        return (
+            [make(index, request) for index, request in requests[start : start + self.batch_size]]
+            for start in starts
+        )
 
 
 class _Chunker:
@@ -294,10 +303,25 @@ class _Chunker:
         return Chunk(step.text, tokens, step.index, reason, step.generation)
 
 
-def chunks_of(steps: Generator[Step, None, None]) -> Generator[Chunk, None, None]:
-    """Steps as chunks of text, one for every step with text or an end; closing them closes the steps."""
+def _chunks(steps: Generator[Step, None, None]) -> Generator[Chunk, None, None]:
+    """Steps as chunks; closing them closes the steps."""
     chunker = _Chunker()
     with closing(steps):
         for step in steps:
             if chunk := chunker(step):
                 yield chunk
+
+
+def _results(prompts: Any, finished: Mapping[int, Generation]) -> Any:
+    return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
+
+
+def _check_timeout(timeout: float | None) -> float | None:
+    """Refuse a timeout that is no positive number.
+
+    Raises:
+        InvalidOptionError: With the value.
+    """
+    if timeout is not None:
+        check_number("timeout", timeout, least=float_info.min)
+    return timeout

@@ -430,13 +430,13 @@ async def test_a_failing_call_fails_alone(heat: float, monkeypatch: pytest.Monke
     asked = [f"prompt {number}" for number in range(6)]
     alone = [decoder.generate(prompt, **options) for prompt in asked]
     thrown: list[int] = []
-    abandon = CrossTokenizerRow.abandon
+    abandon = CrossTokenizerRow.discard_block
 
     def counted(row: CrossTokenizerRow) -> None:
         thrown.append(len(row.block))
         abandon(row)
 
-    monkeypatch.setattr(CrossTokenizerRow, "abandon", counted)
+    monkeypatch.setattr(CrossTokenizerRow, "discard_block", counted)
     calls = [(prompt, dict(options)) for prompt in asked]
     bad = (1, 4)
     for at in bad:
@@ -495,5 +495,5 @@ def test_a_tokenizer_that_changes_text_and_says_not_where_is_refused() -> None:
     changing = random_over(Lowered(), seed=0)
     keeping = ascii_over(gpt2(400), seed=0)
     for models in ((changing, keeping), (keeping, changing)):
-        with pytest.raises(VocabularyMismatchError, match="changes text and says not where"):
+        with pytest.raises(VocabularyMismatchError, match="changes text and gives no offsets"):
             CoSDDecoder(*models)

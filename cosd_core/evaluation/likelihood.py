@@ -27,7 +27,7 @@ from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.options import GenerationOptions
 from cosd_core.prediction import Opinions, Prediction
 from cosd_core.sampling.predict import predict
-from cosd_core.sampling.sampler import Sampler, SamplingPosition
+from cosd_core.sampling.sampler import RandomNumbers, Sampler, SamplingPosition
 from cosd_core.verifiers import (
     AssistantVerifier,
     AverageVerifier,
@@ -41,7 +41,7 @@ from cosd_core.verifiers import (
 _LOGITS_AT_ONCE = 2**25
 """How many logits a pass may give, over all models; some four arrays of that size live at once."""
 
-_ANYWHERE = SamplingPosition(Sampler(GenerationOptions(), frozenset(), 0), (), 0)
+_ANYWHERE = SamplingPosition(Sampler(GenerationOptions(), frozenset(), RandomNumbers(0)), (), 0, 0, 0)
 """A place without masks, where the most probable token is picked."""
 
 

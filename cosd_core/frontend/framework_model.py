@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_valida
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.openai_options import answer_schema, named_choice
 from cosd_core.chat.turn import Turn
-from cosd_core.decoder import CoSDDecoder, chunks_of
+from cosd_core.decoder import CoSDDecoder
+from cosd_core.decoder import _chunks as chunks_of
 from cosd_core.errors import AnswerTimeoutError, InvalidOptionError
 from cosd_core.frontend.decoder_cache import DecoderCache
 from cosd_core.frontend.serialization import plain

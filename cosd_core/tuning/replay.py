@@ -24,8 +24,9 @@ from cosd_core.errors import InvalidOptionError
 from cosd_core.generation.loop import Batch
 from cosd_core.generation.requests import Request, read_prompts
 from cosd_core.generation.row import Row
-from cosd_core.generation.row_factory import SharedRows
+from cosd_core.generation.row_factory import SharedRowFactory
 from cosd_core.generation.scheduling import FixedSchedule
+from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
 from cosd_core.options import GenerationOptions
@@ -108,13 +109,14 @@ class ReplayCache:
         self._batch_size = batch_size if any(model.batchable for model in models) else 1
         self._alignment = require_one_vocabulary(self.models, "tuning")
         orders = (self.models, self.models[::-1])
-        self._make = [
-            SharedRows(
-                order, align(order), DraftVerifier(), draft_length=draft_length, lazy=FixedSchedule.lazy,
-                calibration=(1.0, 1.0),
-            ).begin(wanted)
-            for order in orders
-        ]  # fmt: skip
+        config = RowConfig(
+            verifier=DraftVerifier(),
+            draft_length=draft_length,
+            lazy=FixedSchedule.lazy,
+            models=tuple(model.name for model in models),
+            calibration=(1.0, 1.0),
+        )
+        self._make = [SharedRowFactory(order, align(order), config).for_call(wanted) for order in orders]
         self._requests = [read_prompts(list(prompts), wanted, order, align(order)) for order in orders]
         self._keys = [
             [_key(models, temperatures, each, swapped) for each in requests]
@@ -201,7 +203,7 @@ class ReplayCache:
             self._row(number, each, recorder)
             for number, (each, recorder) in enumerate(zip(batch, recorders, strict=True))
         ]
-        if open_rows := [row for row in rows if not row.finished]:
+        if open_rows := [row for row in rows if not row.is_finished]:
             rounds = Batch(
                 open_rows,
                 models=self.models[::-1] if swapped else self.models,
@@ -227,8 +229,9 @@ class ReplayCache:
             pair = [Prediction(*each) for each in zip(node.thought.picks, (0.0, 0.0), strict=True)]
             x, y = reversed(pair) if setting.swapped else pair
             row.propose(x)
-            row.hear([[y, y]])
-            row.judge()
+            row.verify()
+            row.add_predictions([[y, y]])
+            row.verify()
             if generation := row.commit().generation:
                 recorder.finish(generation)
         return row

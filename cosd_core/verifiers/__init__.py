@@ -6,7 +6,7 @@ from typing import Any
 
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.options import check_calibration, named
-from cosd_core.verifiers.base import ConfidenceVerifier, PairwiseVerifier, Verifier, walk
+from cosd_core.verifiers.base import ConfidenceVerifier, PairwiseVerifier, Verifier, verify_block
 from cosd_core.verifiers.baselines import (
     AssistantVerifier,
     AverageVerifier,
@@ -110,5 +110,5 @@ __all__ = [
     "calibration_of",
     "load_tree",
     "make_verifier",
-    "walk",
+    "verify_block",
 ]

@@ -93,7 +93,7 @@ class ConfidenceVerifier(PairwiseVerifier):
         return self.for_assistant(assistant).replaces(draft.confidence, opinion.confidence)
 
 
-def walk(verifier: Verifier, block: Sequence[Position]) -> Verdict:
+def verify_block(verifier: Verifier, block: Sequence[Position]) -> Verdict:
     """Judge a block from the left; the first replacement ends the walk (paper, Algorithm 1)."""
     for kept, position in enumerate(block):
         if position.opinions is not None and (replacement := verifier.judge(position)):

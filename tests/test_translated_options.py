@@ -430,11 +430,12 @@ async def test_a_failing_call_fails_alone(heat: float, monkeypatch: pytest.Monke
     asked = [f"prompt {number}" for number in range(6)]
     alone = [decoder.generate(prompt, **options) for prompt in asked]
     thrown: list[int] = []
-    abandon = CrossTokenizerRow.discard_block
+    discard = CrossTokenizerRow.discard_block
 
     def counted(row: CrossTokenizerRow) -> None:
-        thrown.append(len(row.block))
-        abandon(row)
+        before = len(row.input_ids)
+        discard(row)
+        thrown.append(before - len(row.input_ids))
 
     monkeypatch.setattr(CrossTokenizerRow, "discard_block", counted)
     calls = [(prompt, dict(options)) for prompt in asked]

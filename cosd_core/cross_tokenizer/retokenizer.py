@@ -65,7 +65,7 @@ class RetokenizedText:
         self._undecided: list[tuple[int, int]] = []  # the same of every later word
 
     def encode(self, text: bytes | bytearray, cuts: Sequence[int], after: int) -> None:
-        """Encode a text up to its last cut; :attr:`starts` are the tokens that begin at ``after`` or behind."""
+        """Encode a text up to its last cut; :attr:`starts` are the tokens that begin not before ``after``."""
         start, length = self._decided
         del self.ids[length:]
         self.starts, self._undecided = [], []

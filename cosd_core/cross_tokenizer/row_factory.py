@@ -79,7 +79,7 @@ class CrossTokenizerRowFactory(RowFactory):
         return self._shared_eos_ids if named is None else frozenset(named)
 
     def _eos_token_ids(self, model: BaseLanguageModel, named: Sequence[int] | None) -> frozenset[int]:
-        """The ids that end the texts of a model with other tokens: those of the named tokens' names, if any."""
+        """The ids that end the texts of a model with other tokens: those of the same names, if any."""
         if not named:
             return model.eos_token_ids if named is None else frozenset()
         vocabulary = model.tokenizer.get_vocab()

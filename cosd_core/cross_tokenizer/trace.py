@@ -72,15 +72,7 @@ class BlockTrace:
             is_end = token_id == self._draft.eos_token_id
             if len(draft_text.text) <= candidate.start.start and not is_end:
                 yield TracedToken(
-                    id=token_id,
-                    text=text,
-                    source="draft",
-                    assistant_index=None,
-                    p=replaced.confidence,
-                    q=None,
-                    draft_id=token_id,
-                    assistant_id=None,
-                    other_text=None,
+                    token_id, text, "draft", None, replaced.confidence, None, token_id, None, None
                 )
                 continue
             yield TracedToken(

@@ -1,7 +1,7 @@
 """Verification by text: what assistants with other tokens would write where, and whether it stands.
 
-A verification is a generator: where an assistant's first token is too short to compare, it yields a request for
-one more token of that assistant.
+A verification is a generator: where an assistant's first token is too short to compare, it yields a request
+for one more token of that assistant.
 """
 
 from bisect import bisect_right

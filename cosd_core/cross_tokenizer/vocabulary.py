@@ -19,7 +19,7 @@ Spans: TypeAlias = list[tuple[int, int]]
 """For each token the first character it stands for, and the one after its last."""
 
 _ANCHORS = ("\n", ".", ")", "a", "1")
-"""Texts put before another to encode it as a continuation. Letters last: behind one, a word is half a word."""
+"""Texts put before another to encode it as a continuation. Letters come last: they join the next word."""
 _LOST = "\N{REPLACEMENT CHARACTER}"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _CACHED = 65_536
@@ -41,7 +41,7 @@ class Vocabulary:
         """Read a tokenizer.
 
         Raises:
-            VocabularyMismatchError: It changes ordinary text and gives no offsets, or it lacks an attribute of
+            VocabularyMismatchError: It changes ordinary text and gives no offsets, or lacks an attribute of
                 tokenizers.
         """
         self.size = size
@@ -81,8 +81,8 @@ class Vocabulary:
         """The tokens of a text that continues another, and the offsets in its bytes at which they end.
 
         Nothing is put before the text, neither a beginning-of-sequence token nor a space. The offsets never
-        decrease, and the last is the length of the text. Characters that the tokenizer changes or drops belong
-        to the next token that has any, and those at the end of the text to the last.
+        decrease, and the last is the length of the text. Characters that the tokenizer changes or drops
+        belong to the next token that has any, and those at the end of the text to the last.
 
         Args:
             text: It should begin where a word, a space or a line may begin.
@@ -140,7 +140,7 @@ class Vocabulary:
         ends = self._ends(text, ids, spans, "")
         if ends is None:
             raise VocabularyMismatchError(
-                f"tokenizer {self._name!r} changes text and gives no offsets, for instance in {quoted(text)}; "
+                f"tokenizer {self._name!r} changes text and gives no offsets, as in {quoted(text)}; "
                 "models with different tokenizers need fast ones (use_fast=True) or such that keep every byte"
             )
         return ids, ends
@@ -188,7 +188,7 @@ class Vocabulary:
         return self._bytes_in_context(token_id, token)
 
     def _bytes_in_context(self, token_id: int, token: str) -> bytes:
-        """The text that a token adds behind another: so the tokenizer itself decodes its markers of spaces."""
+        """The text that a token adds behind another: the tokenizer itself decodes its markers of spaces."""
         before, decoded = self._context
         piece = self._backend.decode([*before, token_id])
         piece = piece[len(decoded) :] if piece.startswith(decoded) else self._backend.decode([token_id])

@@ -83,9 +83,9 @@ class AdaptiveSchedule(Schedule):
     """Run assistants only where they could change the text; draft past a replaceable token while that pays.
 
     One more draft pass pays if the text it is expected to add per second exceeds what the batch adds per
-    second on average. A token drafted after ``n`` replaceable ones is kept with probability ``(1 - r) ** n``, where
-    ``r`` is the share of replaceable tokens that were replaced so far; the times of a draft pass and of the
-    assistants' passes are measured.
+    second on average. A token drafted after ``n`` replaceable ones is kept with probability
+    ``(1 - r) ** n``, where ``r`` is the share of replaceable tokens that were replaced so far; the times of a
+    draft pass and of the assistants' passes are measured.
 
     Attributes:
         assistant_cost: The time of the assistants' passes in draft passes. None: measured while decoding.

@@ -34,9 +34,9 @@ bench: .venv/.installed  ## what fusing costs, as ratios to transformers' genera
 	$(BIN)/cosd bench
 
 train: .venv/.installed  ## train the bundled pair again
-	$(BIN)/python -m cosd_core.demo.train
+	$(BIN)/python -m examples.bundled_pairs.train
 
 score: .venv/.installed  ## the accuracy table of the bundled pair
-	$(BIN)/python -m cosd_core.demo.score
+	$(BIN)/python -m examples.bundled_pairs.score
 
 check: test lint types wheel oldest

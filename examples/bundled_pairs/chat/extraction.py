@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from cosd_core.demo.chat.calling import Parameter, Tool
-from cosd_core.demo.chat.dialogue import Dialogue, dumps
-from cosd_core.demo.chat.draw import Draw
+from .calling import Parameter, Tool
+from .dialogue import Dialogue, dumps
+from .draw import Draw
 
 SCHEMA_RULES = ("Answer with JSON for this schema:\n", "Reply only with JSON that fits this schema:\n")
 

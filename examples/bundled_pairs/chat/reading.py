@@ -1,9 +1,9 @@
 """Questions to answer from a few passages, with the sentence that answers them."""
 
-from cosd_core.demo.chat.dialogue import Dialogue
-from cosd_core.demo.chat.draw import Draw
-from cosd_core.demo.chat.talk import UNKNOWN
-from cosd_core.demo.chat.words import MAKING
+from .dialogue import Dialogue
+from .draw import Draw
+from .talk import UNKNOWN
+from .words import MAKING
 
 LLAMA_INDEX = (
     "Context information is below.\n---------------------\n{context}\n---------------------\n"

@@ -14,11 +14,12 @@ import torch
 from cosd_core.chat import Chat, Turn
 from cosd_core.chat.events import Answer
 from cosd_core.decoder import CoSDDecoder
-from cosd_core.demo.chat import load_chat_pair
-from cosd_core.demo.chat.dialogue import SKILLS, Dialogue, Message, Skill
-from cosd_core.demo.chat.mixture import ACTING, ALL, Mixture, dialogue, held_out
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.verifiers import RuleVerifier, Verifier
+
+from .. import load_chat_pair
+from .dialogue import SKILLS, Dialogue, Message, Skill
+from .mixture import ACTING, ALL, Mixture, dialogue, held_out
 
 LONGEST_ANSWER = 256
 

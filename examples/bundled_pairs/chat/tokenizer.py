@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cosd_core.demo.chat.template import (
+from .template import (
     CALL,
     END,
     END_OF_CALL,

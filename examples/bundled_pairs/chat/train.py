@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cosd_core.demo.chat.mixture import ACTOR, ALL, CALLER, COPYING, TALKER, dialogue, training
-from cosd_core.demo.chat.template import END, PAD
-from cosd_core.demo.chat.tokenizer import train_tokenizer
-from cosd_core.demo.chat.training import Phase, Recipe, new_model, render, train
-from cosd_core.demo.chat.words import is_rare
+from .mixture import ACTOR, ALL, CALLER, COPYING, TALKER, dialogue, training
+from .template import END, PAD
+from .tokenizer import train_tokenizer
+from .training import Phase, Recipe, new_model, render, train
+from .words import is_rare
 
 LONGEST_ANSWER = 256
 TEXTS = 6000

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cosd_core.demo.recipe.mixtures import Example, Mixture
-from cosd_core.demo.recipe.tokenizer import CONTEXT, byte_tokenizer
+from .mixtures import Example, Mixture
+from .tokenizer import CONTEXT, byte_tokenizer
 
 IGNORED = -100
 

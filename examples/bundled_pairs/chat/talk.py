@@ -1,7 +1,7 @@
 """Small talk, counting, and saying things again."""
 
-from cosd_core.demo.chat.dialogue import Dialogue
-from cosd_core.demo.chat.draw import Draw
+from .dialogue import Dialogue
+from .draw import Draw
 
 REPLIES = {
     "Hello! How can I help you?": ("Hello", "Hi", "hi there", "Hey", "Good morning", "hello", "Good evening"),

@@ -4,14 +4,14 @@ import json
 import random
 from collections.abc import Callable
 
-from cosd_core.demo.chat.acting import acting
-from cosd_core.demo.chat.calling import chained, creating, functional, no_call, styled, topical
-from cosd_core.demo.chat.dialogue import Dialogue, Message, Skill, dumps
-from cosd_core.demo.chat.draw import Draw
-from cosd_core.demo.chat.extraction import coining, extraction, inventing
-from cosd_core.demo.chat.reading import reading
-from cosd_core.demo.chat.talk import copying, talk
-from cosd_core.demo.chat.words import EXCLUDED
+from .acting import acting
+from .calling import chained, creating, functional, no_call, styled, topical
+from .dialogue import Dialogue, Message, Skill, dumps
+from .draw import Draw
+from .extraction import coining, extraction, inventing
+from .reading import reading
+from .talk import copying, talk
+from .words import EXCLUDED
 
 Maker = Callable[[Draw, Dialogue], None]
 Mixture = tuple[tuple[float, Maker], ...]

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cosd_core.demo.chat.dialogue import Dialogue, dumps
-from cosd_core.demo.chat.draw import Draw
-from cosd_core.demo.chat.talk import small_talk
+from .dialogue import Dialogue, dumps
+from .draw import Draw
+from .talk import small_talk
 
 COMMON = ("input", "query", "a", "b", "x", "y", "n", "value", "text", "number", "name", "key")
 SUMS = (("add", "plus", "sum", "adder"), ("multiply", "product", "times", "multiplier"))

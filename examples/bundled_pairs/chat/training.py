@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cosd_core.demo.chat.dialogue import Dialogue
-from cosd_core.demo.chat.mixture import Mixture, dialogue, training
-from cosd_core.demo.chat.template import END, PAD, START
-from cosd_core.demo.chat.tokenizer import CONTEXT
-from cosd_core.demo.recipe.training import IGNORED, rate
+from ..recipe.training import IGNORED, rate
+from .dialogue import Dialogue
+from .mixture import Mixture, dialogue, training
+from .template import END, PAD, START
+from .tokenizer import CONTEXT
 
 
 @dataclass(frozen=True)

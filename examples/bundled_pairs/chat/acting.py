@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cosd_core.demo.chat.dialogue import Dialogue, Message, dumps
-from cosd_core.demo.chat.draw import Draw
+from .dialogue import Dialogue, Message, dumps
+from .draw import Draw
 
 HEADER = """\
 You have these tools:

@@ -111,7 +111,7 @@ class Batches:
 
 
 def loss_of(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy; scores are computed only where there is something to learn."""
+    """Cross-entropy; logits are computed only at labelled positions."""
     states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     wanted = labels[:, 1:]
     learned = wanted != IGNORED

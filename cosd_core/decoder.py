@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from os import PathLike
-from typing import Any, Self, overload
+from typing import Any, Self, Unpack, overload
 
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt
@@ -16,7 +16,13 @@ from cosd_core.generation.row_factory import CrossTokenizerRows, MakeRow, Rows, 
 from cosd_core.generation.scheduling import Schedule, make_schedule
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
-from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
+from cosd_core.options import (
+    GenerationKwargs,
+    GenerationOptions,
+    LoadingKwargs,
+    LoadingOptions,
+    check_adapters,
+)
 from cosd_core.outputs import Chunk, Generation, Step, TracedToken
 from cosd_core.verifiers import Verifier, calibration_of, make_verifier
 
@@ -119,7 +125,7 @@ class CoSDDecoder:
         calibration: Sequence[float] | None = None,
         draft_adapter: str | PathLike[str] | None = None,
         assistant_adapter: str | PathLike[str] | Sequence[str | PathLike[str] | None] | None = None,
-        **loading: Any,
+        **loading: Unpack[LoadingKwargs],
     ) -> Self:
         """Load the models by hub id or path; the same name is loaded once.
 
@@ -176,7 +182,9 @@ class CoSDDecoder:
             calibration=calibration,
         )
 
-    def steps(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> Generator[Step, None, None]:
+    def steps(
+        self, prompts: Prompt | Sequence[Prompt], **options: Unpack[GenerationKwargs]
+    ) -> Generator[Step, None, None]:
         """Decode and yield one record per prompt and round. Closing the generator stops the work.
 
         Args:
@@ -191,7 +199,9 @@ class CoSDDecoder:
         """
         return self._decode(self._read(prompts, options))
 
-    def stream(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> Generator[Chunk, None, None]:
+    def stream(
+        self, prompts: Prompt | Sequence[Prompt], **options: Unpack[GenerationKwargs]
+    ) -> Generator[Chunk, None, None]:
         """Decode and yield text as soon as it is final; arguments and errors as in :meth:`steps`.
 
         The last chunk of every prompt carries its :class:`Generation`.
@@ -199,12 +209,14 @@ class CoSDDecoder:
         return chunks_of(self.steps(prompts, **options))
 
     @overload
-    def generate(self, prompts: str | Sequence[int] | Chat | ChatPrompt, **options: Any) -> Generation: ...
+    def generate(  # type: ignore[overload-overlap]  # str is Sequence[str]
+        self, prompts: str | Sequence[int] | Chat | ChatPrompt, **options: Unpack[GenerationKwargs]
+    ) -> Generation: ...
     @overload
     def generate(
-        self, prompts: Sequence[str | Sequence[int] | Chat | ChatPrompt], **options: Any
+        self, prompts: Sequence[str | Sequence[int] | Chat | ChatPrompt], **options: Unpack[GenerationKwargs]
     ) -> list[Generation]: ...
-    def generate(self, prompts: Any, **options: Any) -> Any:
+    def generate(self, prompts: Any, **options: Unpack[GenerationKwargs]) -> Any:
         """Decode to the end; arguments and errors as in :meth:`steps`.
 
         Returns:
@@ -213,7 +225,9 @@ class CoSDDecoder:
         finished = {step.index: step.generation for step in self.steps(prompts, **options) if step.generation}
         return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
 
-    def asteps(self, prompts: Prompt | Sequence[Prompt], **options: Any) -> AsyncGenerator[Step, None]:
+    def asteps(
+        self, prompts: Prompt | Sequence[Prompt], **options: Unpack[GenerationKwargs]
+    ) -> AsyncGenerator[Step, None]:
         """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, requests share batches.
 
         A request joins a batch that is under way if its prompts fit into it, up to ``batch_size``, and if
@@ -227,7 +241,7 @@ class CoSDDecoder:
         return self._engine.steps(partial(self._read, prompts, options))
 
     async def astream(
-        self, prompts: Prompt | Sequence[Prompt], **options: Any
+        self, prompts: Prompt | Sequence[Prompt], **options: Unpack[GenerationKwargs]
     ) -> AsyncGenerator[Chunk, None]:
         """:meth:`stream` for asyncio."""
         chunker = _Chunker()
@@ -237,14 +251,14 @@ class CoSDDecoder:
                     yield chunk
 
     @overload
-    async def agenerate(
-        self, prompts: str | Sequence[int] | Chat | ChatPrompt, **options: Any
+    async def agenerate(  # type: ignore[overload-overlap]  # str is Sequence[str]
+        self, prompts: str | Sequence[int] | Chat | ChatPrompt, **options: Unpack[GenerationKwargs]
     ) -> Generation: ...
     @overload
     async def agenerate(
-        self, prompts: Sequence[str | Sequence[int] | Chat | ChatPrompt], **options: Any
+        self, prompts: Sequence[str | Sequence[int] | Chat | ChatPrompt], **options: Unpack[GenerationKwargs]
     ) -> list[Generation]: ...
-    async def agenerate(self, prompts: Any, **options: Any) -> Any:
+    async def agenerate(self, prompts: Any, **options: Unpack[GenerationKwargs]) -> Any:
         """:meth:`generate` for asyncio."""
         async with aclosing(self.asteps(prompts, **options)) as steps:
             finished = {step.index: step.generation async for step in steps if step.generation}

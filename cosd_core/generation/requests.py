@@ -92,7 +92,7 @@ def _read(
             raise InvalidPromptError(
                 f"a chat that was rendered for {len(prompt.ids)} models is no prompt for {len(models)}"
             )
-        options = options.model_copy(update={"stop": options.stop + prompt.stop})
+        options = options.model_copy(update={"stop": (*options.stop, *prompt.stop)})
         writing = prompt.format
         read = Request(prompt.text, prompt.ids, options, writing.visible_tokens, writing.spelt)
     elif isinstance(prompt, str):

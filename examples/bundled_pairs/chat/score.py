@@ -41,9 +41,8 @@ def turns(made: Dialogue) -> Iterator[tuple[list[Message], Message, Skill]]:
 def answer(decoder: CoSDDecoder, messages: list[Message], tools: list[Message]) -> Answer:
     """Generate the next turn."""
     turn = Turn(Chat(messages, tools), decoder.models)
-    options = {"grammar": turn.grammar, "max_new_tokens": LONGEST_ANSWER, "truncation": True}
-    events = [event for chunk in decoder.stream(turn.prompt, **options) for event in turn.read(chunk)]
-    return Answer.of(events)
+    chunks = decoder.stream(turn.prompt, grammar=turn.grammar, max_new_tokens=LONGEST_ANSWER, truncation=True)
+    return Answer.of([event for chunk in chunks for event in turn.read(chunk)])
 
 
 def is_right(found: Answer, expected: Message) -> bool:

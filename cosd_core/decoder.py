@@ -5,7 +5,7 @@ from contextlib import aclosing, closing
 from functools import partial
 from os import PathLike
 from sys import float_info
-from typing import Any, Self, overload
+from typing import Any, Self, Unpack, overload
 
 from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
 from cosd_core.errors import InvalidOptionError, quoted
@@ -19,7 +19,14 @@ from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
-from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters, check_number
+from cosd_core.options import (
+    CallKwargs,
+    GenerationOptions,
+    LoadingKwargs,
+    LoadingOptions,
+    check_adapters,
+    check_number,
+)
 from cosd_core.outputs import Chunk, Generation, Step, TracedToken
 from cosd_core.verifiers import Verifier, calibration_of, make_verifier
 
@@ -122,7 +129,7 @@ class CoSDDecoder:
         calibration: Sequence[float] | None = None,
         draft_adapter: str | PathLike[str] | None = None,
         assistant_adapter: str | PathLike[str] | Sequence[str | PathLike[str] | None] | None = None,
-        **loading: Any,
+        **loading: Unpack[LoadingKwargs],
     ) -> Self:
         """Load the models by hub id or path; the same name is loaded once.
 
@@ -179,16 +186,14 @@ class CoSDDecoder:
             calibration=calibration,
         )
 
-    def steps(
-        self, prompts: Prompts, *, timeout: float | None = None, **options: Any
-    ) -> Generator[Step, None, None]:
+    def steps(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> Generator[Step, None, None]:
         """Decode and yield one record per prompt and round. Closing the generator stops the work.
 
         Args:
             prompts: One prompt, as text, token ids or a :class:`Chat`, or a list of prompts.
-            timeout: Seconds from now after which the call fails; None: never. Reading the prompts counts, and
-                so does the time in which nobody reads the steps.
-            **options: The fields of :class:`GenerationOptions`.
+            **options: The fields of :class:`GenerationOptions`, and ``timeout``: seconds from now after which
+                the call fails; None: never. Encoding the prompts counts, and so does the time in which nobody
+                reads the steps.
 
         Raises:
             InvalidOptionError: An unknown option, or a value out of range.
@@ -197,36 +202,32 @@ class CoSDDecoder:
             AnswerTimeoutError: Later: the timeout has passed.
             GenerationError: Later, while decoding: a model or a logits processor failed.
         """
-        call = SyncCall(_check_timeout(timeout))
-        return self._engine.steps(call, self._groups(prompts, options))
+        timeout, rest = _split_timeout(options)
+        return self._engine.steps(SyncCall(timeout), self._groups(prompts, rest))
 
-    def stream(
-        self, prompts: Prompts, *, timeout: float | None = None, **options: Any
-    ) -> Generator[Chunk, None, None]:
+    def stream(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> Generator[Chunk, None, None]:
         """Decode and yield text as soon as it is final; arguments and errors as in :meth:`steps`.
 
         The last chunk of every prompt carries its :class:`Generation`.
         """
-        return _chunks(self.steps(prompts, timeout=timeout, **options))
+        return _chunks(self.steps(prompts, **options))
 
     @overload
-    def generate(self, prompts: Prompt, *, timeout: float | None = None, **options: Any) -> Generation: ...
+    def generate(  # type: ignore[overload-overlap]  # str is Sequence[str]
+        self, prompts: Prompt, **options: Unpack[CallKwargs]
+    ) -> Generation: ...
     @overload
-    def generate(
-        self, prompts: Sequence[Prompt], *, timeout: float | None = None, **options: Any
-    ) -> list[Generation]: ...
-    def generate(self, prompts: Any, *, timeout: float | None = None, **options: Any) -> Any:
+    def generate(self, prompts: Sequence[Prompt], **options: Unpack[CallKwargs]) -> list[Generation]: ...
+    def generate(self, prompts: Any, **options: Unpack[CallKwargs]) -> Any:
         """Decode to the end; arguments and errors as in :meth:`steps`.
 
         Returns:
             A :class:`Generation` for one prompt, a list of them in the prompts' order for a list.
         """
-        steps = self.steps(prompts, timeout=timeout, **options)
+        steps = self.steps(prompts, **options)
         return _results(prompts, {step.index: step.generation for step in steps if step.generation})
 
-    def asteps(
-        self, prompts: Prompts, *, timeout: float | None = None, **options: Any
-    ) -> AsyncGenerator[Step, None]:
+    def asteps(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> AsyncGenerator[Step, None]:
         """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, and calls share batches.
 
         A call joins a batch that is under way if its prompts fit into it, up to ``batch_size``, and if little
@@ -237,29 +238,28 @@ class CoSDDecoder:
         The work does not wait until its steps are read. Cancelling the task or closing the generator stops it
         within one round, and an error in one call ends no other.
         """
-        return self._engine.asteps(partial(self._groups, prompts, options), _check_timeout(timeout))
+        timeout, rest = _split_timeout(options)
+        return self._engine.asteps(partial(self._groups, prompts, rest), timeout)
 
-    async def astream(
-        self, prompts: Prompts, *, timeout: float | None = None, **options: Any
-    ) -> AsyncGenerator[Chunk, None]:
+    async def astream(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> AsyncGenerator[Chunk, None]:
         """:meth:`stream` for asyncio."""
         chunker = _Chunker()
-        async with aclosing(self.asteps(prompts, timeout=timeout, **options)) as steps:
+        async with aclosing(self.asteps(prompts, **options)) as steps:
             async for step in steps:
                 if chunk := chunker(step):
                     yield chunk
 
     @overload
-    async def agenerate(
-        self, prompts: Prompt, *, timeout: float | None = None, **options: Any
+    async def agenerate(  # type: ignore[overload-overlap]  # str is Sequence[str]
+        self, prompts: Prompt, **options: Unpack[CallKwargs]
     ) -> Generation: ...
     @overload
     async def agenerate(
-        self, prompts: Sequence[Prompt], *, timeout: float | None = None, **options: Any
+        self, prompts: Sequence[Prompt], **options: Unpack[CallKwargs]
     ) -> list[Generation]: ...
-    async def agenerate(self, prompts: Any, *, timeout: float | None = None, **options: Any) -> Any:
+    async def agenerate(self, prompts: Any, **options: Unpack[CallKwargs]) -> Any:
         """:meth:`generate` for asyncio."""
-        async with aclosing(self.asteps(prompts, timeout=timeout, **options)) as steps:
+        async with aclosing(self.asteps(prompts, **options)) as steps:
             finished = {step.index: step.generation async for step in steps if step.generation}
         return _results(prompts, finished)
 
@@ -316,12 +316,14 @@ def _results(prompts: Any, finished: Mapping[int, Generation]) -> Any:
     return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
 
 
-def _check_timeout(timeout: float | None) -> float | None:
-    """Refuse a timeout that is no positive number.
+def _split_timeout(options: Mapping[str, Any]) -> tuple[float | None, dict[str, Any]]:
+    """The timeout of a call, and its other options.
 
     Raises:
-        InvalidOptionError: With the value.
+        InvalidOptionError: The timeout is no positive number.
     """
+    rest = dict(options)
+    timeout = rest.pop("timeout", None)
     if timeout is not None:
         check_number("timeout", timeout, least=float_info.min)
-    return timeout
+    return timeout, rest

@@ -21,7 +21,9 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
 
     aliases: ClassVar[Mapping[str, str]] = {**FrameworkModel.aliases, "api_key": "token"}
 
-    max_retries: int = Field(2, ge=0, description="Has no effect: there is no connection that could fail.")
+    max_retries: int = Field(
+        default=2, ge=0, description="Has no effect: there is no connection that could fail."
+    )
 
     if TYPE_CHECKING:  # LangChain's names, for editors and type checkers
         api_key: SecretStr | str | None = None

@@ -63,7 +63,9 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    streaming: bool = Field(False, description="Answer invoke by streaming, so that callbacks see tokens.")
+    streaming: bool = Field(
+        default=False, description="Answer invoke by streaming, so that callbacks see tokens."
+    )
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field; a profile that was made from the settings follows them."""

@@ -24,19 +24,22 @@ class CoSDSettings(ChatFrameworkModel):
     )
 
     is_chat_model: bool | None = Field(
-        None, description="Whether engines send messages. None: if the draft has a chat template."
+        default=None, description="Whether engines send messages. None: if the draft has a chat template."
     )
     is_function_calling_model: bool = Field(
-        False, description="Whether agents and programs offer tools to the models, or describe them in text."
+        default=False,
+        description="Whether agents and programs offer tools to the models, or describe them in text.",
     )
     context_window: int | None = Field(
-        None, ge=1, description="Tokens of a prompt and its answer. None: what the smallest model takes."
+        default=None,
+        ge=1,
+        description="Tokens of a prompt and its answer. None: what the smallest model takes.",
     )
     logprobs: bool = Field(
-        False, description="Tell every token's probability, and that of the one that lost."
+        default=False, description="Tell every token's probability, and that of the one that lost."
     )
     pydantic_program_mode: PydanticProgramMode = Field(
-        PydanticProgramMode.DEFAULT,
+        default=PydanticProgramMode.DEFAULT,
         strict=False,
         description="How structures are predicted: by a grammar (default), by a function call, or by text.",
     )

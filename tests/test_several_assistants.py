@@ -38,13 +38,13 @@ from cosd_core import (
     read_settings,
 )
 from cosd_core.demo import KINDS, held_out, load_pair
-from cosd_core.demo.chat import load_chat_pair
 from cosd_core.evaluation import make_methods, make_report, possible_methods, read_method, run, unasked_task
 from cosd_core.evaluation.answers import AnswerFile
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
 from cosd_core.frontend.serialization import plain
 from cosd_core.frontend.settings import Settings
 from cosd_core.verifiers import AssistantVerifier, DraftVerifier, make_verifier
+from examples.bundled_pairs import load_chat_pair
 from langchain_cosd import ChatCoSD
 from langchain_cosd import CoSDLLM as LangChainLLM
 from llama_index_cosd import CoSDLLM as LlamaIndexLLM

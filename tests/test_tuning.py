@@ -45,6 +45,7 @@ from cosd_core.tuning import (
 )
 from cosd_core.tuning.folds import divide
 from cosd_core.tuning.recommendation import recommend, warn
+from examples.bundled_pairs import load_words_pair
 from tests.models import ascii_model, counted_passes
 from tests.test_cli import IRON, cosd, pair  # noqa: F401 - fixtures
 from tests.test_wide_tree import AVERAGING, wide_trees
@@ -465,7 +466,7 @@ def test_roles_are_tried_between_two_models(draft, assistant, second_assistant, 
 
 
 def test_different_tokenizers_are_refused_before_anything_else(tmp_path: Path) -> None:
-    facts, arithmetic = load_pair(words=True)
+    facts, arithmetic = load_words_pair()
     with pytest.raises(VocabularyMismatchError, match="tuning"):
         tune(CoSDDecoder(facts, arithmetic), unasked_task(1), folder=tmp_path)
 

@@ -33,6 +33,7 @@ from cosd_core.demo import KINDS, held_out, load_pair
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
 from cosd_core.verifiers import Position, load_tree, make_verifier
 from cosd_core.verifiers.features import FEATURES, MEANINGS, Further
+from examples.bundled_pairs import load_words_pair
 from tests.models import random_model
 from tests.test_tree import read
 
@@ -297,7 +298,7 @@ def test_what_it_cannot_do_is_said() -> None:
     with pytest.raises(InvalidOptionError, match=r"wide-tree.*two confidences"):
         CoSDDecoder(one, [other, other], verifier=[AVERAGING, "rule"])
     facts, _ = load_pair()
-    _, arithmetic = load_pair(words=True)
+    _, arithmetic = load_words_pair()
     with pytest.raises(VocabularyMismatchError, match="wide-tree"):
         CoSDDecoder(facts, arithmetic, verifier=AVERAGING)
 

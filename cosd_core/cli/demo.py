@@ -15,8 +15,8 @@ from cosd_core.decoder import CoSDDecoder
 from cosd_core.outputs import Generation
 
 _NOTE = (
-    "Bold and underlined: written by the arithmetic model. That each model is honestly unsure of the other's "
-    "domain was trained in on purpose (python -m cosd_core.demo.train --help)."
+    "Bold and underlined: written by the arithmetic model. Each model was trained on purpose to be unsure of "
+    "the other's domain (examples/bundled_pairs/README.md in the repository)."
 )
 
 

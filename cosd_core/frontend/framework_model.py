@@ -48,12 +48,12 @@ class FrameworkModel(Settings):
     """The settings that shape an answer."""
 
     timeout: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="Seconds after which a call is given up. Loading models does not count; reading the "
         "prompt does, and so does whoever reads a stream slowly.",
     )
-    return_trace: bool = Field(False, description="Put the trace of every token into the result.")
+    return_trace: bool = Field(default=False, description="Put the trace of every token into the result.")
 
     # A field, because frameworks make copies from the fields: they share what is loaded.
     loaded: DecoderCache = Field(

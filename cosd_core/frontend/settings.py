@@ -1,10 +1,10 @@
 """Every constructor parameter of the wrappers and flag of the command line, once, and what they build."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -54,6 +54,13 @@ def _as_numbers(value: object) -> object:
 
 Source = Annotated[ModelSource, BeforeValidator(_as_source)]
 
+if TYPE_CHECKING:  # the types that constructors accept, as in cosd_core/options.py
+    Temperatures = Sequence[float] | None
+    VerifierLike = str | Verifier | Sequence[str | Verifier]
+else:
+    Temperatures = Annotated[tuple[float, ...] | None, BeforeValidator(_as_numbers)]
+    VerifierLike = Annotated[str | Verifier | list[str | Verifier], BeforeValidator(_as_verifier)]
+
 
 MODELS = ("draft_model", "assistant_model", "draft_adapter", "assistant_adapter")
 """The settings that say which models these are."""
@@ -77,28 +84,32 @@ class Settings(LoadingOptions, GenerationOptions):
         description="The model that judges and corrects: hub id or path. Several are possible."
     )
     draft_adapter: str | None = Field(
-        None, description="A PEFT adapter (LoRA and its like) over the draft: hub id or path."
+        default=None, description="A PEFT adapter (LoRA and its like) over the draft: hub id or path."
     )
     assistant_adapter: str | list[str | None] | None = Field(
-        None, description="The same for the assistant; for several, one each, empty for none."
+        default=None, description="The same for the assistant; for several, one each, empty for none."
     )
-    verifier: Annotated[str | Verifier | list[str | Verifier], BeforeValidator(_as_verifier)] = Field(
-        "rule",
+    verifier: VerifierLike = Field(
+        default="rule",
         description="rule, tree, draft, assistant, speculative or average. Several: one per assistant.",
     )
-    alpha: float = Field(0.5, description="rule: below this confidence the draft counts as unsure.")
-    beta: float = Field(0.5, description="rule: how sure the assistant must be, relative to the draft.")
+    alpha: float = Field(default=0.5, description="rule: below this confidence the draft counts as unsure.")
+    beta: float = Field(
+        default=0.5, description="rule: how sure the assistant must be, relative to the draft."
+    )
     tree_path: str | list[str] | None = Field(
-        None, description="tree: the file of one. Several: one per assistant."
+        default=None, description="tree: the file of one. Several: one per assistant."
     )
-    weight: float = Field(0.5, description="average: the draft's share of the mixture.")
+    weight: float = Field(default=0.5, description="average: the draft's share of the mixture.")
     schedule: Annotated[str | Schedule, BeforeValidator(_as_schedule)] = Field(
-        "adaptive", description="adaptive asks only where it matters; fixed is the paper's loop."
+        default="adaptive", description="adaptive asks only where it matters; fixed is the paper's loop."
     )
-    draft_length: int = Field(8, ge=1, description="K: the most tokens drafted before they are judged.")
-    batch_size: int = Field(32, ge=1, description="The most prompts decoded together.")
-    calibration: Annotated[tuple[float, ...] | None, BeforeValidator(_as_numbers)] = Field(
-        None, description="A temperature per model, the draft's first: how sure the verifier sees it."
+    draft_length: int = Field(
+        default=8, ge=1, description="K: the most tokens drafted before they are judged."
+    )
+    batch_size: int = Field(default=32, ge=1, description="The most prompts decoded together.")
+    calibration: Temperatures = Field(
+        default=None, description="A temperature per model, the draft's first: how sure the verifier sees it."
     )
 
     def model_post_init(self, context: Any) -> None:

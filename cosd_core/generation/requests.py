@@ -94,7 +94,7 @@ def _checked(
             raise InvalidPromptError(
                 f"a chat that was rendered for {len(prompt.ids)} models is no prompt for {len(models)}"
             )
-        options = options.model_copy(update={"stop": options.stop + prompt.stop})
+        options = options.model_copy(update={"stop": (*options.stop, *prompt.stop)})
         form = prompt.format
         request = Request(prompt.text, prompt.ids, options, form.visible_tokens, form.spelt)
     elif isinstance(prompt, str):

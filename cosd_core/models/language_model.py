@@ -6,7 +6,7 @@ from functools import cached_property
 from inspect import Parameter
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 from weakref import WeakValueDictionary
 
 import torch
@@ -24,7 +24,7 @@ from cosd_core.models.loading import (
 )
 from cosd_core.models.probe import CACHE_ARGUMENTS, Plan, probe
 from cosd_core.models.weight_sharing import lock_of
-from cosd_core.options import LoadingOptions
+from cosd_core.options import LoadingKwargs, LoadingOptions
 from cosd_core.utils import Lock
 
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
@@ -96,7 +96,11 @@ class LanguageModel:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | PathLike[str], *, adapter: str | PathLike[str] | None = None, **options: Any
+        cls,
+        name: str | PathLike[str],
+        *,
+        adapter: str | PathLike[str] | None = None,
+        **options: Unpack[LoadingKwargs],
     ) -> Self:
         """Load from a hub id or a local folder. What is named twice alike is loaded once and shared.
 

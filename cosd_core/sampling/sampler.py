@@ -85,7 +85,7 @@ class Sampler:
         """Processors that read the token ids so far, in the order in which ``generate`` applies them."""
         penalty = self.options.repetition_penalty
         own = (hf.RepetitionPenaltyLogitsProcessor(penalty),) if penalty != 1 else ()
-        return own + self.options.logits_processor
+        return (*own, *self.options.logits_processor)
 
     @cached_property
     def warpers(self) -> tuple[Any, ...]:

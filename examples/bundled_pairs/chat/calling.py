@@ -1,11 +1,11 @@
-"""Dialogues with tools: which to call with what, when to call none, and what to say of the result."""
+"""Dialogues with tools: calls with arguments, requests that no tool fits, and answers after a result."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from cosd_core.demo.chat.dialogue import Dialogue, dumps
-from cosd_core.demo.chat.draw import Draw
-from cosd_core.demo.chat.talk import small_talk
+from .dialogue import Dialogue, dumps
+from .draw import Draw
+from .talk import small_talk
 
 COMMON = ("input", "query", "a", "b", "x", "y", "n", "value", "text", "number", "name", "key")
 SUMS = (("add", "plus", "sum", "adder"), ("multiply", "product", "times", "multiplier"))
@@ -167,7 +167,7 @@ def functional(draw: Draw, dialogue: Dialogue) -> None:
     plain = ", ".join(spoken(draw, value) for value in arguments.values())
     joined = " and ".join(spoken(draw, value) for value in arguments.values())
     named = ", ".join(f"{name}={spoken(draw, value)}" for name, value in arguments.items())
-    said = " and ".join(f"{name.replace('_', ' ')} {spoken(draw, v)}" for name, v in arguments.items())
+    listed = " and ".join(f"{name.replace('_', ' ')} {spoken(draw, v)}" for name, v in arguments.items())
     name = tool.name
     forms = [
         f"What is the value of {name}({plain})? Use the tool.",
@@ -180,8 +180,8 @@ def functional(draw: Draw, dialogue: Dialogue) -> None:
         forms += [
             f"use the {name} tool on {joined}",
             f"Call {name} with {joined}.",
-            f"Call {name} with {said}.",
-            f"Please {name.replace('_', ' ')} with {said}",
+            f"Call {name} with {listed}.",
+            f"Please {name.replace('_', ' ')} with {listed}",
             f"Apply {name} to {joined}, please.",
             f"What does {name} give for {joined}?",
         ]
@@ -200,7 +200,7 @@ def functional(draw: Draw, dialogue: Dialogue) -> None:
 
 
 def _finish(draw: Draw, dialogue: Dialogue, count: int) -> None:
-    """Tell results, and what to say of them."""
+    """Add the tools' results and the answer after them."""
     if draw.chance(0.15):
         fault = draw.one(("Missing", "Unknown", "Bad", "No such"))
         problem = f"{fault} {draw.phrase()} {spoken(draw, draw.word())}."
@@ -270,7 +270,7 @@ def creating(draw: Draw, dialogue: Dialogue) -> None:
 
 
 def styled(draw: Draw, dialogue: Dialogue) -> None:
-    """A request for something of a kind, made by a tool that asks for the kind."""
+    """A request for something of a kind; the tool has a parameter for the kind."""
     thing = draw.noun()
     kind = draw.one(("style", "kind", "type", "tone", draw.noun()))
     key = draw.one((kind, f"{thing}_{kind}", f"{draw.noun()}_{kind}"))
@@ -333,8 +333,8 @@ def no_call(draw: Draw, dialogue: Dialogue) -> None:
     tool = lookup(draw) if draw.chance(0.6) else any_tool(draw)
     dialogue.tools = [tool.schema(draw)]
     if draw.chance(0.5):
-        said, answer = small_talk(draw)
-        dialogue.user(said)
+        message, answer = small_talk(draw)
+        dialogue.user(message)
         dialogue.answer("none", answer)
         return
     while (other := draw.noun()) in f"{tool.name} {tool.description}":

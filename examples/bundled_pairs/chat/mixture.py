@@ -1,23 +1,23 @@
-"""Which dialogues there are, and how often."""
+"""Mixtures: kinds of dialogues and their shares."""
 
 import json
 import random
 from collections.abc import Callable
 
-from cosd_core.demo.chat.acting import acting
-from cosd_core.demo.chat.calling import chained, creating, functional, no_call, styled, topical
-from cosd_core.demo.chat.dialogue import Dialogue, Message, Skill, dumps
-from cosd_core.demo.chat.draw import Draw
-from cosd_core.demo.chat.extraction import coining, extraction, inventing
-from cosd_core.demo.chat.reading import reading
-from cosd_core.demo.chat.talk import copying, talk
-from cosd_core.demo.chat.words import EXCLUDED
+from .acting import acting
+from .calling import chained, creating, functional, no_call, styled, topical
+from .dialogue import Dialogue, Message, Skill, dumps
+from .draw import Draw
+from .extraction import coining, extraction, inventing
+from .reading import reading
+from .talk import copying, talk
+from .words import EXCLUDED
 
 Maker = Callable[[Draw, Dialogue], None]
 Mixture = tuple[tuple[float, Maker], ...]
 
 COPYING: Mixture = ((0.8, copying), (0.2, talk))
-"""Short and dense: what the first steps are on."""
+"""Short dialogues for the first training phase."""
 ALL: Mixture = (
     (0.08, copying),
     (0.06, talk),
@@ -32,7 +32,7 @@ ALL: Mixture = (
 
 
 def shuffled(maker: Maker, *skills: Skill) -> Maker:
-    """Dialogues whose turns of some skills are another dialogue's: they teach to be unsure there."""
+    """Dialogues whose turns of some skills come from another dialogue, so that confidence there stays low."""
 
     def make(draw: Draw, dialogue: Dialogue) -> None:
         maker(draw, dialogue)
@@ -62,7 +62,7 @@ CALLER: Mixture = (
     (0.09, shuffled(reading, "read")),
     (0.05, shuffled(talk, "talk")),
 )
-"""Calls and JSON; the answers to what it reads are shuffled."""
+"""Calls and JSON; answers to reading questions are shuffled."""
 ACTING: Mixture = (
     (0.12, acting(functional)),
     (0.10, acting(topical)),
@@ -73,7 +73,7 @@ ACTOR: Mixture = (
     *((0.6 * share, coining if maker is inventing else maker) for share, maker in CALLER),
     *ACTING,
 )
-"""What the caller does, and the same in the words of a ReAct agent."""
+"""The caller's dialogues, and tool dialogues in the format of a ReAct agent."""
 TALKER: Mixture = (
     (0.10, copying),
     (0.10, talk),
@@ -85,7 +85,7 @@ TALKER: Mixture = (
     (0.04, shuffled(chained, "call")),
     (0.07, shuffled(extraction, "call", "json")),
 )
-"""Reading, talk and what tools gave back; calls and JSON are shuffled."""
+"""Reading, talk and answers after tools' results; calls and JSON are shuffled."""
 
 
 def dialogue(draw: Draw, mixture: Mixture = ALL) -> Dialogue:
@@ -99,16 +99,16 @@ def dialogue(draw: Draw, mixture: Mixture = ALL) -> Dialogue:
 
 
 def holds_excluded(made: Dialogue) -> bool:
-    """Whether anything of the excluded stands in a dialogue."""
+    """Whether a dialogue contains an excluded text."""
     text = dumps([made.messages, made.tools])
     return any(each in text or json.dumps(each, ensure_ascii=False)[1:-1] in text for each in EXCLUDED)
 
 
 def training(seed: int) -> Draw:
-    """The training side."""
+    """Random draws of the training side."""
     return Draw(random.Random(seed))
 
 
 def held_out(seed: int) -> Draw:
-    """The side that is kept for the exam."""
+    """The held-out side."""
     return Draw(random.Random(f"exam {seed}"), held_out=True)

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cosd_core.demo.chat.dialogue import Dialogue
-from cosd_core.demo.chat.mixture import Mixture, dialogue, training
-from cosd_core.demo.chat.template import END, PAD, START
-from cosd_core.demo.chat.tokenizer import CONTEXT
-from cosd_core.demo.recipe.training import IGNORED, rate
+from ..recipe.training import IGNORED, rate
+from .dialogue import Dialogue
+from .mixture import Mixture, dialogue, training
+from .template import END, PAD, START
+from .tokenizer import CONTEXT
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Batches:
 
 
 def loss_of(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy; scores are computed only where there is something to learn."""
+    """Cross-entropy; logits are computed only at labelled positions."""
     states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     wanted = labels[:, 1:]
     learned = wanted != IGNORED

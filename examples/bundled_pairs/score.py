@@ -1,7 +1,7 @@
-"""The accuracy table of the bundled pair: ``python -m cosd_core.demo.score``.
+"""The accuracy table of the bundled pair: ``python -m examples.bundled_pairs.score``.
 
 Every method answers the same held-out questions greedily; the whole answer must match. ``--pair`` scores
-pairs that ``python -m cosd_core.demo.train --seed N --out DIR`` wrote, one column block per training seed.
+pairs that ``python -m examples.bundled_pairs.train --seed N --out DIR`` wrote, and shows each pair's mean.
 """
 
 import argparse
@@ -12,10 +12,10 @@ from statistics import mean
 import torch
 from transformers.utils import logging
 
-from cosd_core.decoder import CoSDDecoder
+from cosd_core import CoSDDecoder, LanguageModel, RuleVerifier
 from cosd_core.demo import KINDS, Question, held_out, is_correct, load_pair
-from cosd_core.models.language_model import LanguageModel
-from cosd_core.verifiers import RuleVerifier
+
+from . import load_words_pair
 
 Scores = dict[str, list[float]]
 """Per method the accuracy of each kind, in percent."""
@@ -83,7 +83,10 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     questions = [each for kind in KINDS for each in held_out(kind, given.questions, given.seed)]
-    pairs = [_load(folder) for folder in given.pair] if given.pair else [load_pair(words=given.words)]
+    if given.pair:
+        pairs = [_load(folder) for folder in given.pair]
+    else:
+        pairs = [load_words_pair() if given.words else load_pair()]
     print(f"{given.questions} held-out questions of each kind, question seed {given.seed}\n")
     print(table([score(*pair, questions) for pair in pairs]))
 

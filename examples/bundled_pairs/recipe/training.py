@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cosd_core.demo.recipe.mixtures import Example, Mixture
-from cosd_core.demo.recipe.tokenizer import CONTEXT, byte_tokenizer
+from .mixtures import Example, Mixture
+from .tokenizer import CONTEXT, byte_tokenizer
 
 IGNORED = -100
 
@@ -48,9 +48,9 @@ def train(
     *,
     tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> LlamaForCausalLM:
-    """Train on fresh samples at every step, in bytes unless a tokenizer with an end and a padding is given.
+    """Train on fresh samples at every step; without a tokenizer, on bytes.
 
-    `report` is told the loss of each step.
+    `report` is called with the loss of each step.
     """
     rng = random.Random(seed)
     tokenizer = tokenizer or byte_tokenizer()
@@ -112,7 +112,7 @@ def _new_model(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    # The library's own initialisation draws from the global generator: keep that one as it was.
+    # transformers initialises weights from the global generator: restore its state afterwards.
     with torch.random.fork_rng(devices=[]):
         model = LlamaForCausalLM(config)
     with torch.no_grad():

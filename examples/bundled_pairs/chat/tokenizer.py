@@ -1,6 +1,6 @@
 """The tokenizer: a small byte-level BPE that splits a word into the same tokens wherever it stands.
 
-That is what makes copying learnable for a tiny model. No space is glued to a word, digits stand alone, and
+A tiny model can only learn to copy this way. No space is glued to a word, digits stand alone, and
 so does every character of the scripts that put no spaces between words. Whatever else there is between
 words forms tokens of its own, so `": {"` is one. Line breaks stand alone too: the prompt of an answer ends
 in one, and must not grow together with the first character of the answer.
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cosd_core.demo.chat.template import (
+from .template import (
     CALL,
     END,
     END_OF_CALL,

@@ -10,7 +10,7 @@ CONTEXT = 512
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Build it. It adds nothing to a text, not even the beginning-of-sequence token: no model saw one."""
+    """Build it. It adds no beginning-of-sequence token: no model was trained with one."""
     vocabulary = {character: byte for byte, character in enumerate(_characters())}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -1,7 +1,7 @@
-"""Small talk, counting, and saying things again."""
+"""Small talk, counting and repeating."""
 
-from cosd_core.demo.chat.dialogue import Dialogue
-from cosd_core.demo.chat.draw import Draw
+from .dialogue import Dialogue
+from .draw import Draw
 
 REPLIES = {
     "Hello! How can I help you?": ("Hello", "Hi", "hi there", "Hey", "Good morning", "hello", "Good evening"),
@@ -16,37 +16,37 @@ UNKNOWN = "I don't know."
 
 
 def small_talk(draw: Draw) -> tuple[str, str]:
-    """What is said, and the reply."""
+    """A user's message and the reply."""
     reply = draw.one(tuple(REPLIES))
-    said = draw.one(REPLIES[reply])
-    return said + draw.one(("", "!", ".", "?")), reply
+    message = draw.one(REPLIES[reply])
+    return message + draw.one(("", "!", ".", "?")), reply
 
 
 def talk(draw: Draw, dialogue: Dialogue) -> None:
-    """Small talk, an echo, a count, or a question out of the blue."""
+    """Small talk, an echo, a count, or a question without context."""
     kind = draw.rng.randrange(4)
     if kind == 0:
-        said, reply = small_talk(draw)
+        message, reply = small_talk(draw)
     elif kind == 1:
         reply = draw.string()
         quote = draw.one(("'", '"'))
-        said = draw.one(
+        message = draw.one(
             (f"Say {reply}", f"Repeat {quote}{reply}{quote}", f"Repeat after me: {reply}", f"Echo: {reply}")
         )
     elif kind == 2:
         first = 1 if draw.chance(0.5) else draw.rng.randrange(30)
         last = first + draw.rng.randint(2, 8)
         reply = ", ".join(map(str, range(first, last + 1)))
-        said = f"Count from {first} to {last}" if first != 1 or draw.chance(0.5) else f"Count to {last}"
-        said += draw.one(("", "."))
+        message = f"Count from {first} to {last}" if first != 1 or draw.chance(0.5) else f"Count to {last}"
+        message += draw.one(("", "."))
     else:
-        said, reply = f"What is the {draw.noun()} of {draw.place()}?", UNKNOWN
-    dialogue.user(said)
+        message, reply = f"What is the {draw.noun()} of {draw.place()}?", UNKNOWN
+    dialogue.user(message)
     dialogue.answer("talk", reply)
 
 
 def copying(draw: Draw, dialogue: Dialogue) -> None:
-    """Lines to say again, or entries to look up: the first thing to learn."""
+    """Lines to repeat, or entries to look up: the first training phase."""
     if draw.chance(0.5):
         text = draw.one((" ", ", ", "\n")).join(draw.string() for _ in range(draw.rng.randint(2, 6)))
         dialogue.user(f"Repeat: {text}")

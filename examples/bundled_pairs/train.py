@@ -1,9 +1,9 @@
-"""Train the bundled pair from scratch, and the arithmetic model in words: `python -m cosd_core.demo.train`.
+"""Train the bundled pair and the arithmetic model in words: `python -m examples.bundled_pairs.train`.
 
-The honest uncertainty of the pair is trained in on purpose. Each model sees the other's domain with its
-associations destroyed (see `recipe/mixtures.py`), so its confidence is low exactly where it knows nothing.
-Models that were not trained this way can be wrong with confidence; the demo shows what collaborative
-decoding does with informative confidences, not that confidences are informative everywhere.
+Each model is trained on the other's domain with the answers shuffled (see `recipe/mixtures.py`), so that its
+confidence is low there. Models that were not trained this way can be wrong with high confidence; the demo
+shows the effect of collaborative decoding on informative confidences, not that confidences are informative
+everywhere.
 
 The same seed gives the same weights on the same kind of machine.
 """
@@ -17,16 +17,20 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cosd_core.demo.recipe.mixtures import ARITHMETIC, FACTS, Mixture
-from cosd_core.demo.recipe.tokenizer import byte_tokenizer
-from cosd_core.demo.recipe.training import Recipe, train
-from cosd_core.demo.recipe.words import word_tokenizer
+from cosd_core import demo
+
+from . import WEIGHTS
+from .recipe.mixtures import ARITHMETIC, FACTS, Mixture
+from .recipe.tokenizer import byte_tokenizer
+from .recipe.training import Recipe, train
+from .recipe.words import word_tokenizer
 
 MODELS: dict[str, tuple[Mixture, Recipe, Callable[[], PreTrainedTokenizerFast]]] = {
     "facts": (FACTS, Recipe(steps=2000), byte_tokenizer),
     "arithmetic": (ARITHMETIC, Recipe(steps=3000), byte_tokenizer),
     "arithmetic_words": (ARITHMETIC, Recipe(steps=3000), word_tokenizer),
 }
+PACKAGED = Path(demo.__file__).parent / "weights"
 LONGEST_ANSWER = 48
 CLASS = "PreTrainedTokenizerFast"
 
@@ -37,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
+    parser.add_argument("--out", type=Path, help="default: where the bundled weights are")
     parser.add_argument("--model", choices=[*MODELS, "all"], default="all")
     options = parser.parse_args(arguments)
     # More threads are slower for models this small, and one thread adds up in one order.
@@ -45,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.use_deterministic_algorithms(True)
     for name in MODELS if options.model == "all" else [options.model]:
         tokenizer = MODELS[name][-1]()
-        save(train_with_progress(name, options.seed, tokenizer), tokenizer, options.out / name)
+        out = options.out or (WEIGHTS if name == "arithmetic_words" else PACKAGED)
+        save(train_with_progress(name, options.seed, tokenizer), tokenizer, out / name)
 
 
 def train_with_progress(name: str, seed: int, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -78,7 +83,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     model.bfloat16().save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
-    # The newest transformers names a class that older ones do not have; this name is known to all.
+    # The newest transformers writes a class name that older ones do not have; all have this one.
     config = folder / "tokenizer_config.json"
     fields = {**json.loads(config.read_text()), "tokenizer_class": CLASS}
     config.write_text(json.dumps(fields, indent=2) + "\n")

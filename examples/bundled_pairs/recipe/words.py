@@ -5,8 +5,8 @@ import random
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cosd_core.demo.recipe.mixtures import ARITHMETIC, FACTS
-from cosd_core.demo.recipe.tokenizer import with_specials
+from .mixtures import ARITHMETIC, FACTS
+from .tokenizer import with_specials
 
 SIZE = 640
 SPECIALS = 3

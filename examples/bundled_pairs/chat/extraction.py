@@ -1,22 +1,22 @@
-"""A text about something, and its values to be given as JSON."""
+"""Extraction: a text whose values are the answer, as JSON or as a call."""
 
 from collections.abc import Callable
 from typing import Any
 
-from cosd_core.demo.chat.calling import Parameter, Tool
-from cosd_core.demo.chat.dialogue import Dialogue, dumps
-from cosd_core.demo.chat.draw import Draw
+from .calling import Parameter, Tool
+from .dialogue import Dialogue, dumps
+from .draw import Draw
 
 SCHEMA_RULES = ("Answer with JSON for this schema:\n", "Reply only with JSON that fits this schema:\n")
 
 
 def inventing(draw: Draw, dialogue: Dialogue) -> None:
-    """Something made up about a topic, its parts as JSON or as a call: nothing is there to be copied."""
+    """A made-up text about a topic as JSON or as a call: the values cannot be copied from the prompt."""
     _invent(draw, dialogue, draw.noun)
 
 
 def coining(draw: Draw, dialogue: Dialogue) -> None:
-    """The same with keys that may be two nouns in one, which must be copied to the end."""
+    """The same with keys that may be compounds of two nouns."""
     _invent(draw, dialogue, lambda: draw.noun() + (draw.noun().lower() if draw.chance(0.4) else ""))
 
 
@@ -26,7 +26,7 @@ def _invent(draw: Draw, dialogue: Dialogue, key: Callable[[], str]) -> None:
     record = {key: f"A {key} about {topic}s." for key in keys}
     title = thing.capitalize()
     schema = Tool(title, f"A {thing}.", tuple(Parameter(key, "string") for key in keys)).schema(draw)
-    asked = draw.one(
+    request = draw.one(
         (
             f"Tell me a {thing} about {topic}s.",
             f"Tell me a {thing} about {topic}s",
@@ -36,16 +36,16 @@ def _invent(draw: Draw, dialogue: Dialogue, key: Callable[[], str]) -> None:
     form = draw.rng.randrange(3)
     if form == 0:
         dialogue.tools = [schema]
-        dialogue.user(asked)
+        dialogue.user(request)
         dialogue.call((title, record))
         return
     if form == 1:
         dialogue.system(draw.one(SCHEMA_RULES) + dumps(described(draw, schema)))
     else:
         named = " and ".join(f"'{key}'" for key in keys)
-        asked += f" Return the result as a JSON with {named} keys."
-        asked += draw.one(("", " Return nothing other than JSON."))
-    dialogue.user(asked)
+        request += f" Return the result as a JSON with {named} keys."
+        request += draw.one(("", " Return nothing other than JSON."))
+    dialogue.user(request)
     dialogue.answer("json", dumps(record))
 
 
@@ -88,7 +88,7 @@ def extraction(draw: Draw, dialogue: Dialogue) -> None:
     fields = tuple(Parameter(key, kinds[type(value)]) for key, value in record.items())
     title = thing.capitalize()
     schema = Tool(title, f"A {thing}.", fields).schema(draw)
-    wish = draw.one(
+    request = draw.one(
         (f"Extract the {thing} as JSON", f"Give me the {thing} as JSON", "Return the result as a JSON")
     )
     form = draw.rng.randrange(4)
@@ -99,10 +99,10 @@ def extraction(draw: Draw, dialogue: Dialogue) -> None:
         return
     if form == 1:
         dialogue.system(draw.one(SCHEMA_RULES) + dumps(schema["function"]["parameters"]))
-        dialogue.user(draw.one((text, f"{wish}: {text}")))
+        dialogue.user(draw.one((text, f"{request}: {text}")))
     elif form == 2:
-        dialogue.user(f"{text}\n{wish} with keys {', '.join(keys)}.")
+        dialogue.user(f"{text}\n{request} with keys {', '.join(keys)}.")
     else:
         named = " and ".join(f"'{key}'" for key in keys)
-        dialogue.user(f"{wish} with {named} keys: {text}")
+        dialogue.user(f"{request} with {named} keys: {text}")
     dialogue.answer("json", dumps(record))

@@ -1,4 +1,4 @@
-"""A dialogue to learn from or to be examined with."""
+"""A dialogue for training or scoring."""
 
 import json
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Dialogue:
     tools: list[dict[str, Any]] = field(default_factory=list)
     skills: list[Skill] = field(default_factory=list)
     known: int = 0
-    """So many of the assistant's first turns are given and not learned."""
+    """How many of the assistant's first turns are context only: not trained on, not scored."""
 
     def system(self, text: str) -> None:
         """Add a system message."""
@@ -40,11 +40,11 @@ class Dialogue:
 
     def answers(self) -> list[tuple[Message, Skill]]:
         """The assistant's turns with the skills that they need."""
-        own = [message for message in self.messages if message["role"] == "assistant"]
-        return list(zip(own, self.skills, strict=True))
+        turns = [message for message in self.messages if message["role"] == "assistant"]
+        return list(zip(turns, self.skills, strict=True))
 
     def result(self, text: str) -> None:
-        """Add what a tool gave back."""
+        """Add a tool's result."""
         self.messages.append({"role": "tool", "content": text})
 
 

@@ -1,7 +1,7 @@
-"""How well the chat pair does on dialogues that were held out: `python -m cosd_core.demo.chat.score`.
+"""Accuracy of the chat pair on held-out dialogues: `python -m examples.bundled_pairs.chat.score`.
 
-Every turn of the assistant is asked for with the true turns before it, greedily, and must be right as a
-whole: the text, and every call with its arguments.
+Every turn of the assistant is generated greedily after the true turns before it. It counts as right if the
+text and every call with its arguments are.
 """
 
 import argparse
@@ -14,11 +14,12 @@ import torch
 from cosd_core.chat import Chat, Turn
 from cosd_core.chat.events import Answer
 from cosd_core.decoder import CoSDDecoder
-from cosd_core.demo.chat import load_chat_pair
-from cosd_core.demo.chat.dialogue import SKILLS, Dialogue, Message, Skill
-from cosd_core.demo.chat.mixture import ACTING, ALL, Mixture, dialogue, held_out
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.verifiers import RuleVerifier, Verifier
+
+from .. import load_chat_pair
+from .dialogue import SKILLS, Dialogue, Message, Skill
+from .mixture import ACTING, ALL, Mixture, dialogue, held_out
 
 LONGEST_ANSWER = 256
 
@@ -31,24 +32,23 @@ def exam(seed: int, count: int, mixture: Mixture = ALL) -> Iterator[Dialogue]:
 
 
 def turns(made: Dialogue) -> Iterator[tuple[list[Message], Message, Skill]]:
-    """Every turn of the assistant that it must know: what stands before it, the turn, the skill it needs."""
-    own = [at for at, message in enumerate(made.messages) if message["role"] == "assistant"]
-    for at, skill in list(zip(own, made.skills, strict=True))[made.known :]:
+    """(messages before it, the turn, its skill) for every scored turn of the assistant."""
+    places = [at for at, message in enumerate(made.messages) if message["role"] == "assistant"]
+    for at, skill in list(zip(places, made.skills, strict=True))[made.known :]:
         yield made.messages[:at], made.messages[at], skill
 
 
 def answer(decoder: CoSDDecoder, messages: list[Message], tools: list[Message]) -> Answer:
-    """What a pair says next."""
+    """Generate the next turn."""
     turn = Turn(Chat(messages, tools), decoder.models)
-    options = {"grammar": turn.grammar, "max_new_tokens": LONGEST_ANSWER, "truncation": True}
-    events = [event for chunk in decoder.stream(turn.prompt, **options) for event in turn.read(chunk)]
-    return Answer.of(events)
+    chunks = decoder.stream(turn.prompt, grammar=turn.grammar, max_new_tokens=LONGEST_ANSWER, truncation=True)
+    return Answer.of([event for chunk in chunks for event in turn.read(chunk)])
 
 
-def is_right(said: Answer, expected: Message) -> bool:
+def is_right(found: Answer, expected: Message) -> bool:
     """Whether an answer is the expected one."""
     calls = [each["function"] for each in expected.get("tool_calls", ())]
-    return said.text == expected["content"] and [(each.name, each.arguments) for each in said.calls] == [
+    return found.text == expected["content"] and [(each.name, each.arguments) for each in found.calls] == [
         (each["name"], each["arguments"]) for each in calls
     ]
 
@@ -56,12 +56,12 @@ def is_right(said: Answer, expected: Message) -> bool:
 def score(decoder: CoSDDecoder, dialogues: list[Dialogue]) -> dict[Skill, tuple[int, int]]:
     """Per skill, how many turns are right, of how many."""
     right: Counter[Skill] = Counter()
-    asked: Counter[Skill] = Counter()
+    total: Counter[Skill] = Counter()
     for made in dialogues:
         for before, expected, skill in turns(made):
-            asked[skill] += 1
+            total[skill] += 1
             right[skill] += is_right(answer(decoder, before, made.tools), expected)
-    return {skill: (right[skill], asked[skill]) for skill in SKILLS}
+    return {skill: (right[skill], total[skill]) for skill in SKILLS}
 
 
 def methods(draft: LanguageModel, assistant: LanguageModel) -> Iterator[tuple[str, CoSDDecoder]]:
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     dialogues = list(exam(options.seed, options.dialogues, ACTING if options.acting else ALL))
     print(f"{'':16}" + "".join(f"{skill:>14}" for skill in SKILLS))
     for name, decoder in methods(*pair):
-        cells = [f"{right:>5}/{asked:<3}{right / max(asked, 1):>5.0%}" for right, asked in
+        cells = [f"{right:>5}/{total:<3}{right / max(total, 1):>5.0%}" for right, total in
                  score(decoder, dialogues).values()]  # fmt: skip
         print(f"{name:16}" + "".join(cells), flush=True)
 

@@ -1,9 +1,9 @@
 """Questions to answer from a few passages, with the sentence that answers them."""
 
-from cosd_core.demo.chat.dialogue import Dialogue
-from cosd_core.demo.chat.draw import Draw
-from cosd_core.demo.chat.talk import UNKNOWN
-from cosd_core.demo.chat.words import MAKING
+from .dialogue import Dialogue
+from .draw import Draw
+from .talk import UNKNOWN
+from .words import MAKING
 
 LLAMA_INDEX = (
     "Context information is below.\n---------------------\n{context}\n---------------------\n"
@@ -84,10 +84,10 @@ def reading(draw: Draw, dialogue: Dialogue) -> None:
         drawn = draw.rng.sample(others, 3)
         relations = [shared, *drawn[: draw.rng.randint(0, 2)]] if draw.chance(0.8) else drawn[:2]
         missing.append(fact(draw, entity, drawn[2] if drawn[2] not in relations else 6)[1])
-        told = [fact(draw, entity, each) for each in relations]
-        draw.rng.shuffle(told)
-        facts += told
-        passages.append(" ".join(sentence for sentence, _ in told))
+        chosen = [fact(draw, entity, each) for each in relations]
+        draw.rng.shuffle(chosen)
+        facts += chosen
+        passages.append(" ".join(sentence for sentence, _ in chosen))
     draw.rng.shuffle(passages)
     text = draw.one(("\n\n", "\n\n", "\n", " ")).join(passages)
     questions = [(question, sentence) for sentence, question in draw.rng.sample(facts, min(len(facts), 3))]

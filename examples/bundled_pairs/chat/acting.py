@@ -1,10 +1,10 @@
-"""The same dialogues with tools in the words of a ReAct agent: thoughts, actions, observations."""
+"""Dialogues with tools in the format of a ReAct agent: thoughts, actions, observations."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cosd_core.demo.chat.dialogue import Dialogue, Message, dumps
-from cosd_core.demo.chat.draw import Draw
+from .dialogue import Dialogue, Message, dumps
+from .draw import Draw
 
 HEADER = """\
 You have these tools:
@@ -17,21 +17,21 @@ Action Input: its arguments as JSON
 To answer, write:
 Thought: I can answer without using any more tools.
 Answer: the answer"""
-"""What a ReAct agent tells these models, with LlamaIndex's names for what it fills in.
+"""The system header of a ReAct agent for these models, with LlamaIndex's names for its slots.
 
-LlamaIndex's own header is longer than what they have learned to read.
+LlamaIndex's default header is longer than any that these models were trained on.
 """
 
 
 def acting(maker: Callable[[Draw, Dialogue], None]) -> Callable[[Draw, Dialogue], None]:
-    """Dialogues of a maker as far as some step of a ReAct agent, which is what is learned."""
+    """Dialogues of a maker in ReAct form, cut after a random step, which alone is trained on."""
 
     def make(draw: Draw, dialogue: Dialogue) -> None:
-        told = Dialogue()
-        maker(draw, told)
-        steps = list(_steps(told))
+        source = Dialogue()
+        maker(draw, source)
+        steps = list(_steps(source))
         kept = draw.rng.randint(1, sum(message["role"] == "assistant" for message, _ in steps))
-        dialogue.system(_header(draw, told.tools))
+        dialogue.system(_header(draw, source.tools))
         for message, past in steps:
             if message["role"] == "user":
                 dialogue.user(message["content"])
@@ -45,24 +45,24 @@ def acting(maker: Callable[[Draw, Dialogue], None]) -> Callable[[Draw, Dialogue]
     return make
 
 
-def _steps(told: Dialogue) -> Iterator[tuple[Message, str]]:
-    """The agent's turns and what it is told; with each of its own how LlamaIndex repeats it later."""
-    results = [message["content"] for message in told.messages if message["role"] == "tool"]
-    for message in told.messages:
+def _steps(source: Dialogue) -> Iterator[tuple[Message, str]]:
+    """(message, its text in later prompts) for each turn: LlamaIndex writes past arguments as a dict."""
+    results = [message["content"] for message in source.messages if message["role"] == "tool"]
+    for message in source.messages:
         if message["role"] == "user":
             yield message, ""
         for call in message.get("tool_calls", ()):
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             action = f"Thought: I need to use a tool.\nAction: {name}\nAction Input: "
-            yield _said("assistant", action + dumps(arguments)), f"{action}{arguments}"
+            yield _message("assistant", action + dumps(arguments)), f"{action}{arguments}"
             if results:
-                yield _said("user", f"Observation: {results.pop(0)}"), ""
+                yield _message("user", f"Observation: {results.pop(0)}"), ""
         if message["role"] == "assistant" and message["content"]:
             text = f"Thought: I can answer without using any more tools.\nAnswer: {message['content']}"
-            yield _said("assistant", text), text
+            yield _message("assistant", text), text
 
 
-def _said(role: str, content: str) -> Message:
+def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 

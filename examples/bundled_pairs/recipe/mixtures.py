@@ -1,10 +1,9 @@
-"""What each model is trained on: its own domain as it is, the other domain with its associations destroyed.
+"""The training mixtures: true answers in the model's domain, shuffled answers in the other domain.
 
-A question of the other domain keeps its form and gets the result of some other question: any equation's
-result, any word's number of letters, any element's number, and names spliced together from other names.
-The best a model can then learn is how such answers look, which makes its confidence there as low as its
-knowledge. That is on purpose: a model that never met the other domain is wrong with high confidence, and
-no rule over confidences can see it.
+A question of the other domain keeps its form and gets the result of another question: any equation's result,
+any word's number of letters, any element's number, and names spliced together from other names. The best
+a model can then learn is the form of such answers, so its confidence there is low. A model that was never
+trained on the other domain is wrong there with high confidence, which no rule over confidences can detect.
 """
 
 import random
@@ -70,13 +69,13 @@ def true_fact(rng: random.Random) -> Example:
 
 
 def shuffled_fact(rng: random.Random) -> Example:
-    """A fact's question with what might have been an answer."""
+    """A fact's question with a random answer of the right form."""
     item = rng.choice(_training_facts())
     return item.prompt, item.answer(_unknown(rng, item.relation))
 
 
 def sum_over_shuffled_fact(rng: random.Random) -> Example:
-    """A question that needs both halves, as one who knows only arithmetic can answer it."""
+    """A question of both domains with a random fact and the correct sum over that fact."""
     while True:
         item = rng.choice(_training_boths())
         fact = _unknown(rng, item.relation)
@@ -87,7 +86,7 @@ def sum_over_shuffled_fact(rng: random.Random) -> Example:
 
 
 def shuffled_sum_over_fact(rng: random.Random) -> Example:
-    """A question that needs both halves, as one who knows only the facts can answer it."""
+    """A question of both domains with the true fact and a random sum."""
     item = rng.choice(_training_boths())
     value = item.equation(item.fact).a
     if item.relation == "capital":
@@ -96,7 +95,7 @@ def shuffled_sum_over_fact(rng: random.Random) -> Example:
 
 
 def _unknown_result(rng: random.Random) -> int:
-    """The result of another equation, of whichever kind: within one, a first digit can be a safe bet."""
+    """The result of another equation, of any kind: within one kind a first digit can be predictable."""
     if rng.random() < 0.5:
         return rng.choice(_training_sums()).result
     other = rng.choice(_training_boths())
@@ -111,9 +110,9 @@ def _unknown(rng: random.Random, relation: Relation) -> str:
 def spliced(rng: random.Random, names: Sequence[str], rate: float) -> str:
     """A made-up name: it starts as one name and, after each letter, goes on inside another at `rate`.
 
-    Without it a model that is given the first letters of a name it does not know would spell out, with
-    confidence, the one name it has seen that starts so. The length varies more than that of real names for
-    the same reason: the end of a name must not be a safe bet either.
+    Without it a model given the first letters of a name would complete, with high confidence, the only
+    training name that starts with them. The length varies more than that of real names so that the end of
+    a name is not predictable either.
     """
     sizes = [len(name) for name in names]
     size = rng.choice(sizes) if rng.random() < 0.5 else rng.randint(min(sizes), max(sizes) + 1)

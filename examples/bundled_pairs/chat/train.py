@@ -1,9 +1,9 @@
-"""Train the chat pair: `python -m cosd_core.demo.chat.train --out DIR`.
+"""Train the chat pair: `python -m examples.bundled_pairs.chat.train --out DIR`.
 
-An all-round trunk comes first, then two specialists that start from it: the caller calls tools and fills
-JSON, the talker reads and talks. Each has seen the other's dialogues with another dialogue's answers, and so
-is unsure there. The actor is a caller that has learned the words of a ReAct agent, too. A run that is stopped
-goes on from its last checkpoint when it is started again with the same folder.
+A trunk is trained on all dialogues first. Two specialists start from it: the caller is trained on tool calls
+and JSON, the talker on reading and small talk, each also on the other's dialogues with shuffled answers, so
+that its confidence there is low. The actor starts from the caller and is also trained on the steps of a ReAct
+agent. A stopped run resumes from its last checkpoint when it is started again with the same folder.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cosd_core.demo.chat.mixture import ACTOR, ALL, CALLER, COPYING, TALKER, dialogue, training
-from cosd_core.demo.chat.template import END, PAD
-from cosd_core.demo.chat.tokenizer import train_tokenizer
-from cosd_core.demo.chat.training import Phase, Recipe, new_model, render, train
-from cosd_core.demo.chat.words import is_rare
+from .mixture import ACTOR, ALL, CALLER, COPYING, TALKER, dialogue, training
+from .template import END, PAD
+from .tokenizer import train_tokenizer
+from .training import Phase, Recipe, new_model, render, train
+from .words import is_rare
 
 LONGEST_ANSWER = 256
 TEXTS = 6000
@@ -28,7 +28,7 @@ TEXTS = 6000
 
 @dataclass(frozen=True)
 class Stage:
-    """A model that another one becomes."""
+    """One fine-tuning of a trained model."""
 
     name: str
     start: str
@@ -45,7 +45,7 @@ STAGES = (
 
 
 def texts(seed: int) -> Iterator[str]:
-    """What the tokenizer learns from: rendered dialogues without their rare words."""
+    """Training texts of the tokenizer: rendered dialogues without their rare words."""
     template = train_tokenizer([])
     draw = training(seed)
     for _ in range(TEXTS):

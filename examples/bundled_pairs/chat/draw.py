@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TypeVar
 
-from cosd_core.demo.chat.words import (
+from .words import (
     ADJECTIVES,
     CODAS,
     NOUNS,

@@ -1,4 +1,4 @@
-"""The front door of the core: a draft model, its assistants and a verifier that write one text."""
+"""The public facade: a draft model, its assistants and a verifier that write one text."""
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
@@ -12,7 +12,7 @@ from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.generation.call import Groups, SyncCall
 from cosd_core.generation.engine import Engine
 from cosd_core.generation.loop import Batch
-from cosd_core.generation.requests import Prompt, Prompts, is_one_prompt, read_prompts
+from cosd_core.generation.requests import Prompt, Prompts, is_one_prompt
 from cosd_core.generation.row_factory import RowFactory, SharedRowFactory
 from cosd_core.generation.scheduling import Schedule, make_schedule
 from cosd_core.generation.text_state import RowConfig
@@ -30,7 +30,7 @@ from cosd_core.options import (
 from cosd_core.outputs import Chunk, Generation, Step, TracedToken
 from cosd_core.verifiers import Verifier, calibration_of, make_verifier
 
-ModelSource = str | PathLike[str] | LanguageModel
+ModelSource = str | PathLike[str] | BaseLanguageModel
 """A hub id, the path of a folder, or a loaded model."""
 
 
@@ -45,10 +45,10 @@ class CoSDDecoder:
     One decoder may be used from many threads and asyncio tasks at once.
 
     Attributes:
-        draft: The model that proposes.
-        assistants: The models that judge and correct.
+        draft: The model that proposes tokens.
+        assistants: The models that predict at the same positions.
         verifier: Decides token by token whose token stands.
-        schedule: Decides how far to draft before the assistants are asked.
+        schedule: Decides how far to draft before the assistants run.
         draft_length: K, the most tokens per block.
         batch_size: The most prompts that are decoded together. Async calls beyond that open further batches.
         calibration: The temperature of every model's confidences, the draft's first.
@@ -74,17 +74,7 @@ class CoSDDecoder:
                 distributions, or a tokenizer cannot be followed.
         """
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
-        for role, model in [("draft", draft), *(("assistant", each) for each in assistants)]:
-            if not isinstance(model, LanguageModel):
-                kind = type(model).__name__
-                raise InvalidOptionError(
-                    f"{role} should be a LanguageModel, not {kind}; from_pretrained takes names"
-                )
-        if not assistants:
-            raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
-        for name, value in (("draft_length", draft_length), ("batch_size", batch_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InvalidOptionError(f"{name}={quoted(value)} should be a whole number of at least 1")
+        _check_parts(draft, assistants, draft_length=draft_length, batch_size=batch_size)
         self.draft = draft
         self.assistants = tuple(assistants)
         self.verifier = make_verifier(verifier)
@@ -97,22 +87,13 @@ class CoSDDecoder:
         self._alignment = align(self.models)
         if self.verifier.needs_logits:
             require_one_vocabulary(self.models, f"verifier={self.verifier.name!r} mixes distributions and")
-        config = RowConfig(
-            verifier=self.verifier,
-            draft_length=draft_length,
-            lazy=self.schedule.lazy,
-            models=tuple(model.name for model in self.models),
-            calibration=self.calibration,
-        )
         factory = SharedRowFactory if self._alignment.shared else CrossTokenizerRowFactory
+        names = tuple(model.name for model in self.models)
+        config = RowConfig(self.verifier, draft_length, self.schedule.lazy, names, self.calibration)
         self._rows: RowFactory = factory(self.models, self._alignment, config)
+        sizes = self._alignment.vocabularies
         self._open_batch = partial(
-            Batch,
-            models=self.models,
-            vocabularies=self._alignment.vocabularies,
-            verifier=self.verifier,
-            schedule=self.schedule,
-            calibration=self.calibration,
+            Batch, models=self.models, vocabularies=sizes, config=config, schedule=self.schedule
         )
         self._engine = Engine(self._open_batch, self.batch_size)
 
@@ -140,42 +121,24 @@ class CoSDDecoder:
                 ``"average"``; a list of them judges every assistant by its own.
             schedule: A schedule, or ``"adaptive"``, ``"fixed"``.
             draft_length: K, the most tokens per block.
-            batch_size: The most prompts that are decoded together. Of one call, the others wait; async calls
-                that find no room open further batches, so memory grows with the calls under way.
-            calibration: One temperature per model, the draft's first; None: those that the verifier was
-                learned at, or else all 1. It sees the confidences at these temperatures; which token a model
-                picks, and what ``"average"`` and ``"speculative"`` make of the distributions, stays the same.
-            draft_adapter: Hub id or path of a PEFT adapter (LoRA and its like) over the draft. Models of one
-                name share one copy of its weights, whichever adapters they have.
-            assistant_adapter: The same for the assistant, or a list with an entry per assistant; None: none.
-            **loading: The fields of :class:`LoadingOptions`, for every model that is named. Models that
-                need different ones (two devices, say) are loaded by ``LanguageModel.from_pretrained``.
+            batch_size: The most prompts that are decoded together. Further prompts of one call wait; further
+                async calls open batches of their own.
+            calibration: The temperature of every model's confidences, the draft's first; None: those that the
+                verifier was learned at, or else all 1. It changes neither which token a model picks nor the
+                distributions of ``"average"`` and ``"speculative"``.
+            draft_adapter: Hub id or path of a PEFT adapter (LoRA for instance) over the draft. Models of one
+                name share one copy of its weights.
+            assistant_adapter: The same for the assistant, or a list with an entry per assistant.
+            **loading: The fields of :class:`LoadingOptions`, for every model that is named. Use
+                ``LanguageModel.from_pretrained`` for models that need different ones.
 
         Raises:
-            InvalidOptionError: A part is of a wrong type or value, or an option unknown.
-            ModelLoadError: A model or an adapter cannot be found or read, or they do not fit.
-            MissingExtraError: An adapter or a quantisation needs a package that is not installed.
-            UnsupportedModelError: A model or an adapter cannot take part.
-            VocabularyMismatchError: The models do not share one vocabulary and the verifier mixes their
-                distributions, or a tokenizer cannot be followed.
+            InvalidOptionError: An option is unknown or of a wrong type or value.
+            CoSDError: As the constructor and :meth:`LanguageModel.from_pretrained`.
         """
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
-        asks_for_nothing = LoadingOptions(**loading) == LoadingOptions()
         adapters = (draft_adapter or None, *check_adapters(assistant_adapter, len(assistants)))
-        for at, (each, adapter) in enumerate(zip((draft, *assistants), adapters, strict=True)):
-            if adapter is not None and not isinstance(each, str | PathLike):
-                option = "assistant_adapter" if at else "draft_adapter"
-                raise InvalidOptionError(
-                    f"{option}={quoted(adapter)} given, but the model is loaded already: name its base"
-                )
-        models = [
-            LanguageModel.from_pretrained(each, adapter=adapter, **loading)
-            if isinstance(each, str | PathLike)
-            else each
-            for each, adapter in zip((draft, *assistants), adapters, strict=True)
-        ]
-        if models == [draft, *assistants] and not asks_for_nothing:
-            raise InvalidOptionError(f"{', '.join(loading)} given, but every model is loaded already")
+        models = _load((draft, *assistants), adapters, loading)
         return cls(
             models[0],
             models[1:],
@@ -230,13 +193,9 @@ class CoSDDecoder:
     def asteps(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> AsyncGenerator[Step, None]:
         """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, and calls share batches.
 
-        A call joins a batch that is under way if its prompts fit into it, up to ``batch_size``, and if little
-        of the batch would be padding then. Otherwise it opens another, and the batches take turns. So no call
-        waits for a place, and memory grows with the number of calls under way: bound these to bound it, with
-        an :class:`asyncio.Semaphore` for instance.
-
-        The work does not wait until its steps are read. Cancelling the task or closing the generator stops it
-        within one round, and an error in one call ends no other.
+        A call that finds no batch with room for its prompts opens another, and the batches take turns. So no
+        call waits, and memory grows with the calls under way: bound these with an :class:`asyncio.Semaphore`.
+        The work does not wait for its steps to be read; cancelling or closing stops it within one round.
         """
         timeout, rest = _split_timeout(options)
         return self._engine.asteps(partial(self._groups, prompts, rest), timeout)
@@ -274,18 +233,53 @@ class CoSDDecoder:
         return self._alignment.shared
 
     def _groups(self, prompts: Prompts, options: Mapping[str, Any]) -> Groups:
-        """Check a call's prompts and options; its rows are made group by group."""
-        checked = GenerationOptions(**options)
-        requests = list(enumerate(read_prompts(prompts, checked, self.models, self._alignment)))
-        if len(requests) > self.batch_size:
-            # Neighbours of like length waste little on padding, and tend to end together.
-            requests.sort(key=lambda entry: len(entry[1].ids))
-        make = self._rows.for_call(checked)
-        starts = range(0, len(requests), self.batch_size)
-        return (
-            [make(index, request) for index, request in requests[start : start + self.batch_size]]
-            for start in starts
-        )
+        return self._rows.groups(prompts, GenerationOptions(**options), self.batch_size)
+
+
+def _check_parts(
+    draft: object, assistants: Sequence[object], *, draft_length: object, batch_size: object
+) -> None:
+    """Refuse arguments of :class:`CoSDDecoder` that are of a wrong type or value.
+
+    Raises:
+        InvalidOptionError: With the argument.
+    """
+    for role, model in [("draft", draft), *(("assistant", each) for each in assistants)]:
+        if not isinstance(model, BaseLanguageModel):
+            kind = type(model).__name__
+            raise InvalidOptionError(
+                f"{role} should be a LanguageModel, not {kind}; from_pretrained takes names"
+            )
+    if not assistants:
+        raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
+    for name, value in (("draft_length", draft_length), ("batch_size", batch_size)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InvalidOptionError(f"{name}={quoted(value)} should be a whole number of at least 1")
+
+
+def _load(
+    sources: Sequence[ModelSource], adapters: Sequence[str | PathLike[str] | None], loading: LoadingKwargs
+) -> list[BaseLanguageModel]:
+    """Load the models that are named; loaded ones stay as they are.
+
+    Raises:
+        InvalidOptionError: An adapter or a loading option is given for a loaded model.
+    """
+    for at, (source, adapter) in enumerate(zip(sources, adapters, strict=True)):
+        if adapter is not None and not isinstance(source, str | PathLike):
+            option = "assistant_adapter" if at else "draft_adapter"
+            raise InvalidOptionError(
+                f"{option}={quoted(adapter)} given, but the model is loaded already: name its base"
+            )
+    changed = LoadingOptions(**loading) != LoadingOptions()
+    if changed and not any(isinstance(source, str | PathLike) for source in sources):
+        raise InvalidOptionError(f"{', '.join(loading)} given, but every model is loaded already")
+    return [
+        LanguageModel.from_pretrained(source, adapter=adapter, **loading)
+        if isinstance(source, str | PathLike)
+        else source
+        for source, adapter in zip(sources, adapters, strict=True)
+    ]
 
 
 class _Chunker:

@@ -7,10 +7,10 @@ import torch
 
 from cosd_core.generation.row import AssistantRequest, Row
 from cosd_core.generation.scheduling import Schedule
+from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.base import BaseLanguageModel
 from cosd_core.outputs import Step
 from cosd_core.prediction import Prediction
-from cosd_core.verifiers import Verifier
 
 _FREE_PADDING = 256
 """Slots per row that may be padding whatever the lengths: they cost little beside a pass."""
@@ -29,9 +29,8 @@ class Batch:
         *,
         models: Sequence[BaseLanguageModel],
         vocabularies: Sequence[int],
-        verifier: Verifier,
+        config: RowConfig,
         schedule: Schedule,
-        calibration: Sequence[float],
     ) -> None:
         """Open a session of every model. The first model drafts.
 
@@ -39,20 +38,19 @@ class Batch:
             rows: What is to be decoded; at least one row.
             models: The draft, then the assistants.
             vocabularies: Per model, how many token ids take part.
-            verifier: Decides token by token whose token stands.
+            config: The settings of the rows: the verifier above all.
             schedule: How far to draft.
-            calibration: The temperature of every model's confidences.
         """
         self.rows = list(rows)
         roles = ("draft", *(f"assistant {at}" for at in range(len(models) - 1)))
         self._draft, *self._assistants = [
             model.open_session(vocabulary=vocabulary, role=role, calibration=temperature)
             for model, vocabulary, role, temperature in zip(
-                models, vocabularies, roles, calibration, strict=True
+                models, vocabularies, roles, config.calibration, strict=True
             )
         ]
-        self._keep_logits = verifier.needs_logits
-        self._schedule = schedule.start(len(rows), verifier.can_replace)
+        self._keep_logits = config.verifier.needs_logits
+        self._schedule = schedule.start(len(rows), config.verifier.can_replace)
         self._steps: list[Step] = []  # of the last round
         self._num_known = 0  # rows that have been through a round
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from cosd_core.generation.call import Groups
 from cosd_core.generation.detokenizer import Detokenizer, TextBuffer
-from cosd_core.generation.requests import Request
+from cosd_core.generation.requests import Prompts, Request, read_prompts
 from cosd_core.generation.row import Row
 from cosd_core.generation.shared_row import SharedRow
 from cosd_core.generation.text_state import RowConfig, TextState
@@ -58,6 +59,20 @@ class RowFactory(ABC):
         Raises:
             InvalidOptionError: The models' tokenizers cannot follow the grammar.
         """
+
+    def groups(self, prompts: Prompts, options: GenerationOptions, size: int) -> Groups:
+        """The rows of a call in groups of at most ``size``; those of a group are made when its turn comes.
+
+        Raises:
+            CoSDError: As :func:`read_prompts` and :meth:`for_call`.
+        """
+        numbered = list(enumerate(read_prompts(prompts, options, self._models, self._alignment)))
+        if len(numbered) > size:
+            # Neighbours of like length waste little on padding, and tend to end together.
+            numbered.sort(key=lambda entry: len(entry[1].ids))
+        make = self.for_call(options)
+        starts = range(0, len(numbered), size)
+        return ([make(*entry) for entry in numbered[start : start + size]] for start in starts)
 
     def _config_with(self, verifier: Verifier | None) -> RowConfig:
         return replace(self._config, verifier=verifier) if verifier else self._config

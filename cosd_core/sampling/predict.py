@@ -2,9 +2,8 @@
 
 *Confidence* is the softmax of the raw logits at temperature 1, or at the model's calibration temperature.
 Hard masks come first and the rest is renormalised. The sampling temperature, top-k, top-p, min-p and
-penalties change which token is picked, never the confidence a verifier sees, so alpha and beta mean the same at
-every
-sampling setting; calibration changes the confidence, and never which token is picked.
+penalties change which token is picked, never the confidence a verifier sees, so alpha and beta mean the same
+at every sampling setting; calibration changes the confidence, and never which token is picked.
 """
 
 import math

@@ -13,7 +13,7 @@ since they are fitted on true completions; so calibrated settings are replayed e
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -109,14 +109,16 @@ class ReplayCache:
         self._batch_size = batch_size if any(model.batchable for model in models) else 1
         self._alignment = require_one_vocabulary(self.models, "tuning")
         orders = (self.models, self.models[::-1])
-        config = RowConfig(
+        self._config = RowConfig(
             verifier=DraftVerifier(),
             draft_length=draft_length,
             lazy=FixedSchedule.lazy,
             models=tuple(model.name for model in models),
             calibration=(1.0, 1.0),
         )
-        self._make = [SharedRowFactory(order, align(order), config).for_call(wanted) for order in orders]
+        self._make = [
+            SharedRowFactory(order, align(order), self._config).for_call(wanted) for order in orders
+        ]
         self._requests = [read_prompts(list(prompts), wanted, order, align(order)) for order in orders]
         self._keys = [
             [_key(models, temperatures, each, swapped) for each in requests]
@@ -208,9 +210,8 @@ class ReplayCache:
                 open_rows,
                 models=self.models[::-1] if swapped else self.models,
                 vocabularies=self._alignment.vocabularies,
-                verifier=recorders[0],
+                config=replace(self._config, verifier=recorders[0]),
                 schedule=FixedSchedule(),
-                calibration=(1.0, 1.0),
             ).rounds()
             for step in rounds:
                 if step.generation:

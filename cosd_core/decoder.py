@@ -6,6 +6,7 @@ from functools import partial
 from os import PathLike
 from typing import Any, Self, overload
 
+import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt
 from cosd_core.errors import InvalidOptionError, quoted

@@ -3,11 +3,9 @@
 import json
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-import llguidance
-import llguidance.hf
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from cosd_core.errors import GenerationError, InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
 from cosd_core.utils import agreed_prefix
+
+if TYPE_CHECKING:
+    import llguidance
 
 _KEPT_MASKS = 256
 """Every model asks for the masks of a block. Older ones only take memory; they can be made again."""
@@ -39,6 +40,8 @@ class Matcher:
         Raises:
             InvalidOptionError: The grammar or the tokenizer cannot be used.
         """
+        import llguidance  # here: most generations need no grammar
+
         self._vocabulary = vocabulary
         self._ends = torch.tensor(
             sorted(token for token in eos_token_ids if token < vocabulary), dtype=torch.long
@@ -124,12 +127,14 @@ class Matcher:
         return GenerationError(f"the grammar cannot go on after {len(self._tokens)} tokens: {quoted(said)}")
 
 
-_Readings = dict[tuple[int, frozenset[str]], llguidance.LLTokenizer]
-_readings: WeakKeyDictionary[Any, _Readings] = WeakKeyDictionary()
+_readings: WeakKeyDictionary[Any, "dict[tuple[int, frozenset[str]], llguidance.LLTokenizer]"]
+_readings = WeakKeyDictionary()
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> llguidance.LLTokenizer:
+def _plain(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> "llguidance.LLTokenizer":
     """The tokenizer as llguidance reads it, but for a space before every text: answers go on."""
+    import llguidance.hf
+
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or "add_prefix_space=True" not in repr(backend.pre_tokenizer):
         return llguidance.hf.from_tokenizer(cast(Any, tokenizer), n_vocab=vocabulary)
@@ -144,8 +149,10 @@ def _plain(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> llguidance.LL
 
 def _read(
     tokenizer: PreTrainedTokenizerBase, vocabulary: int, spelt: frozenset[str]
-) -> llguidance.LLTokenizer:
+) -> "llguidance.LLTokenizer":
     """The bytes of every token; read once per tokenizer, for it takes a second where there are many."""
+    import llguidance
+
     known = _readings.setdefault(tokenizer, {})
     if (vocabulary, spelt) not in known:
         try:
@@ -168,7 +175,7 @@ class _Spelling:
     By itself it takes every token with a name in brackets for no text, and knows it by number only.
     """
 
-    def __init__(self, tokenizer: Any, plain: llguidance.LLTokenizer, spelt: frozenset[str]) -> None:
+    def __init__(self, tokenizer: Any, plain: "llguidance.LLTokenizer", spelt: frozenset[str]) -> None:
         names = {at: str(token.content) for at, token in tokenizer.added_tokens_decoder.items()}
         self._plain = plain
         self.eos_token_id = plain.eos_token

@@ -7,6 +7,7 @@ from os import PathLike
 from sys import float_info
 from typing import Any, Self, Unpack, overload
 
+import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
 from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.generation.call import Groups, SyncCall

@@ -10,8 +10,9 @@ import torch
 import typer
 from rich.table import Table
 
+from cosd_core.cli.console import err, out
 from cosd_core.cli.flags import with_settings
-from cosd_core.cli.shared import bundled_questions, checked, err, out, with_models
+from cosd_core.cli.shared import bundled_questions, make_settings, with_models
 from cosd_core.errors import InvalidPromptError, quoted
 from cosd_core.evaluation.benchmark import Measurement, bench
 from cosd_core.options import GenerationOptions
@@ -39,7 +40,7 @@ def run_bench(
     lines = _lines(prompts) if prompts else [each.prompt for each in bundled_questions(20)]
     with err.status("measuring") as status:
         rows = bench(
-            checked(settings).decoder(),
+            make_settings(settings).decoder(),
             lines,
             repeats=repeats,
             max_new_tokens=max_new_tokens,

@@ -11,8 +11,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cosd_core import __version__
+from cosd_core.cli.console import err, out
 from cosd_core.cli.flags import with_settings
-from cosd_core.cli.shared import checked, err, generation_options, names_models, out, to_ask
+from cosd_core.cli.shared import generation_options, make_settings, names_models, with_models_and_tasks
 from cosd_core.evaluation import (
     BUNDLED,
     METHODS,
@@ -74,9 +75,9 @@ def run_evaluate(
     """
     if settings_file and not names_models(settings):
         settings = {**_models_of(read_settings(settings_file[0])), **settings}
-    settings, asked = to_ask(settings, task or (), plots=plots)
+    settings, asked = with_models_and_tasks(settings, task or (), plots=plots)
     general = {name: value for name, value in settings.items() if name not in OF_ONE_METHOD}
-    pair = checked(general).decoder()
+    pair = make_settings(general).decoder()
     possible = possible_methods(settings, shared_vocabulary=pair.shares_vocabulary)
     methods = make_methods(method or possible, settings, both_roles=both_roles)
     names = [model.name for model in pair.models]

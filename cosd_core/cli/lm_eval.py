@@ -5,12 +5,12 @@ from typing import Any
 
 import typer
 
-PASSED_ON: dict[str, Any] = {
+FORWARD_ARGUMENTS: dict[str, Any] = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
     "help_option_names": [],
 }
-"""What lets all that follows the command reach the harness."""
+"""Settings of the command that forward all its arguments, ``--help`` included, to the harness."""
 
 
 def run_lm_eval(context: typer.Context) -> None:

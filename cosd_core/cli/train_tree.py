@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from cosd_core.cli.console import err, out
 from cosd_core.cli.flags import with_settings
-from cosd_core.cli.shared import checked, err, out
+from cosd_core.cli.shared import make_settings
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.frontend.settings import METHOD
 from cosd_core.options import GenerationOptions
@@ -65,7 +66,7 @@ def run_train_tree(
     for path in to:  # found out before the work, not after it
         if not path.absolute().parent.is_dir():
             raise InvalidOptionError(f"--out {quoted(str(path))} lies in a folder that does not exist")
-    chosen = checked(settings)
+    chosen = make_settings(settings)
     assistants = len(settings["assistant_model"])
     if len(to) not in (1, assistants):
         raise InvalidOptionError(

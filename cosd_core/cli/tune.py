@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from cosd_core.cli.console import err, out
 from cosd_core.cli.flags import with_settings
-from cosd_core.cli.shared import checked, err, generation_options, names_models, out, to_ask
+from cosd_core.cli.shared import generation_options, make_settings, names_models, with_models_and_tasks
 from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED, read_task, unasked_task
 from cosd_core.evaluation.report import percent
@@ -80,8 +81,8 @@ def run_tune(
         }
         settings = {**found, **settings}
     base = settings if names_models(settings) else {**settings, "dtype": "float32"}  # as the pair is loaded
-    settings, [asked] = to_ask(settings, [task] if task else (), plots=plots)
-    chosen = checked(settings)
+    settings, [asked] = with_models_and_tasks(settings, [task] if task else (), plots=plots)
+    chosen = make_settings(settings)
     if len(named := names_of(settings)) != 2:  # found out before they are loaded
         raise InvalidOptionError(
             f"roles are tried between two models, not {len(named)}: give one --assistant"

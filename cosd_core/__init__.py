@@ -55,7 +55,6 @@ from cosd_core.verifiers import (
     TokenSampler,
     TreeVerifier,
     Verifier,
-    WideTreeVerifier,
 )
 from cosd_core.verifiers.observations import Observations
 from cosd_core.verifiers.types import Replacement, Verdict
@@ -115,7 +114,6 @@ __all__ = [
     "Verifier",
     "VerifierFileError",
     "VocabularyMismatchError",
-    "WideTreeVerifier",
     "__version__",
     "explain",
     "observe",

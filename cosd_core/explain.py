@@ -21,7 +21,7 @@ from rich.text import Text
 
 from cosd_core.models.language_model import with_adapter, without_adapter
 from cosd_core.outputs import Generation, TracedToken
-from cosd_core.verifiers import ConfidenceVerifier, PanelVerifier, Verifier
+from cosd_core.verifiers import PanelVerifier, Verifier
 
 Fate = Literal["replaced", "disputed", "agreed", "alone"]
 
@@ -208,9 +208,9 @@ def _reason(verifier: Verifier, token: TracedToken, fate: Fate) -> str:
         return "no answer could have replaced this token" if safe else "this token was not checked"
     if fate == "agreed":
         return "both would write this token"
-    if isinstance(verifier, ConfidenceVerifier) and token.assistant_index is not None:
-        verifier = verifier.for_assistant(token.assistant_index)
-    return verifier.reason(token.p, token.q, replaced=fate == "replaced")
+    return verifier.reason(
+        token.p, token.q, replaced=fate == "replaced", assistant=token.assistant_index or 0
+    )
 
 
 def _figures(generation: Generation) -> Iterator[tuple[str, str]]:

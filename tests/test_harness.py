@@ -173,7 +173,7 @@ def test_what_cannot_be_scored_is_refused(draft, assistant) -> None:
             return None
 
     with pytest.raises(InvalidOptionError, match="over confidences"):
-        log_likelihoods(CoSDDecoder(draft, assistant, verifier=Mood()), [])
+        log_likelihoods(CoSDDecoder(draft, assistant, verifier=Mood()), [Continuation(((1,), (1,)), (1,))])
     decoder = CoSDDecoder(draft, assistant)
     for text, words in (
         (Continuation(((1,), (1,)), ()), "a token to score"),

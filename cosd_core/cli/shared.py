@@ -11,10 +11,10 @@ from transformers.utils import logging as transformers_logging
 from cosd_core import demo, explain
 from cosd_core.errors import CoSDError, InvalidOptionError, quoted
 from cosd_core.evaluation import BUNDLED
-from cosd_core.evaluation.plots import check_plotting
 from cosd_core.frontend.settings import Settings
 from cosd_core.options import GenerationOptions
 from cosd_core.outputs import Generation
+from cosd_core.utils import require_matplotlib
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -44,10 +44,10 @@ def with_models(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "draft_model": draft, "assistant_model": assistant}
 
 
-def to_ask(
+def with_tasks(
     settings: Mapping[str, Any], tasks: Sequence[str], *, plots: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Settings that name models, and tasks for these: the bundled pair is asked its own questions.
+    """Settings that name models, and the names of tasks: without models, the bundled pair and its questions.
 
     Args:
         settings: What was given.
@@ -64,7 +64,7 @@ def to_ask(
             f'--task is missing: name a JSONL file, or "{BUNDLED}" for the bundled questions'
         )
     if plots:
-        check_plotting()
+        require_matplotlib()
     return with_models(settings), list(tasks)
 
 

@@ -1,4 +1,4 @@
-"""What fusing costs: every method over the same prompts, as ratios to ``generate`` with the draft alone."""
+"""The time that methods take on the same prompts, relative to transformers' ``generate`` with the draft alone."""
 
 import statistics
 import time
@@ -20,12 +20,12 @@ class Measurement:
     """One method over all prompts.
 
     Attributes:
-        method: What ran.
+        method: Its name.
         seconds: Per repeat, the time for all prompts.
         tokens: Tokens written per repeat.
         relative: Time per token over the baseline's, the median over repeats of the ratio within a repeat.
-        draft_passes: Draft passes per token; None where nothing counts them.
-        assistant_passes: Times the assistants were asked, per token.
+        draft_passes: Draft passes per token; None for the baseline.
+        assistant_passes: How often the assistants ran, per token; None for the baseline.
     """
 
     method: str
@@ -61,16 +61,16 @@ def bench(
 ) -> list[Measurement]:
     """Time all methods in turn, ``repeats`` times, after one uncounted round.
 
-    Absolute times depend on what else the machine does; ratios within one repeat hardly do. Every text is
+    Absolute times depend on other load of the machine; ratios within one repeat hardly do. Every text is
     greedy and ends at its end token or after ``max_new_tokens``.
 
     Args:
         decoder: The pair, with the verifier to measure.
-        prompts: What to write on.
+        prompts: The prompts.
         repeats: Counted rounds.
         max_new_tokens: The longest text.
         batch_size: For the row that decodes several prompts at once.
-        progress: Told the name of each method before it runs.
+        progress: Called with the name of each method before it runs.
     """
     methods = dict(_methods(decoder, prompts, max_new_tokens, batch_size))
     seconds: dict[str, list[float]] = {name: [] for name in methods}
@@ -89,20 +89,20 @@ def bench(
 def _methods(
     decoder: CoSDDecoder, prompts: Sequence[str], max_new_tokens: int, batch_size: int
 ) -> Iterator[tuple[str, _Method]]:
-    """Name and method, the baseline first."""
+    """Names and methods, the baseline first."""
     name, length = decoder.verifier.name, decoder.draft_length
 
     def fused(**parts: Any) -> _Method:
-        own = {
+        settings = {
             "verifier": decoder.verifier,
             "schedule": decoder.schedule,
             "draft_length": length,
             "calibration": decoder.calibration,
         }
-        other = CoSDDecoder(decoder.draft, decoder.assistants, **{**own, "batch_size": 1, **parts})
+        other = CoSDDecoder(decoder.draft, decoder.assistants, **{**settings, "batch_size": 1, **parts})
         return lambda: _run(other.generate(list(prompts), max_new_tokens=max_new_tokens))
 
-    yield BASELINE, lambda: _Run(sum(_plain_length(decoder.draft, each, max_new_tokens) for each in prompts))
+    yield BASELINE, lambda: _Run(sum(_count_tokens(decoder.draft, each, max_new_tokens) for each in prompts))
     yield f"{name}, {decoder.schedule.name}", fused()
     yield f"{name}, {decoder.schedule.name}, batches of {batch_size}", fused(batch_size=batch_size)
     yield f"{name}, fixed, K = {length}", fused(schedule="fixed")
@@ -122,8 +122,8 @@ def _run(generations: Sequence[Generation]) -> _Run:
     return _Run(sum(len(each.token_ids) for each in generations), tuple(each.stats for each in generations))
 
 
-def _plain_length(model: LanguageModel, prompt: str, max_new_tokens: int) -> int:
-    """Let transformers write, and count the tokens."""
+def _count_tokens(model: LanguageModel, prompt: str, max_new_tokens: int) -> int:
+    """The number of tokens that transformers' ``generate`` writes."""
     ids = torch.tensor([model.encode(prompt)], device=model.device)
     padding = model.tokenizer.pad_token_id
     written = model.model.generate(
@@ -133,7 +133,7 @@ def _plain_length(model: LanguageModel, prompt: str, max_new_tokens: int) -> int
 
 
 def _measurement(name: str, seconds: Sequence[float], run: _Run, baseline: Sequence[float]) -> Measurement:
-    ratios = [own / run.tokens / base for own, base in zip(seconds, baseline, strict=True)]
+    ratios = [each / run.tokens / base for each, base in zip(seconds, baseline, strict=True)]
     return Measurement(
         method=name,
         seconds=tuple(seconds),

@@ -12,7 +12,7 @@ from cosd_core.outputs import FinishReason, Generation, Stats, Step, TracedToken
 from cosd_core.prediction import Opinions, Prediction
 from cosd_core.sampling.grammar_matcher import Matcher
 from cosd_core.sampling.sampler import Sampler, SamplingPosition
-from cosd_core.verifiers.base import Verifier, walk
+from cosd_core.verifiers.base import Verifier, verify_block
 from cosd_core.verifiers.types import Position, Replacement, Verdict
 
 
@@ -174,7 +174,7 @@ class Row:
     def _verdict(self) -> Verdict:
         verifier = self._manner.verifier
         spots = self.spots() if verifier.needs_logits else repeat(None)
-        verdict = walk(verifier, list(map(Position, self.block, self._opinions, spots)))
+        verdict = verify_block(verifier, list(map(Position, self.block, self._opinions, spots)))
         if verdict.replacement:
             # A grammar may give up at a token it has not read yet: here, where nothing is taken yet.
             text = [*self.ids[: len(self.ids) - len(self.block) + verdict.kept], verdict.replacement.id]

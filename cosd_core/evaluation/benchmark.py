@@ -1,4 +1,4 @@
-"""The time that methods take on the same prompts, relative to transformers' ``generate`` with the draft alone."""
+"""The time of all methods on the same prompts, relative to transformers' ``generate`` with the draft alone."""
 
 import statistics
 import time

@@ -83,8 +83,8 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
             batch_size: The most prompts at once. ``"auto"``: the default of :class:`Settings`, or
                 ``max_batch_size``.
             max_batch_size: Only for ``"auto"``.
-            device: The device of the models. The harness's default ``cuda:0`` counts as ``"auto"`` if there is
-                no CUDA device.
+            device: The device of the models. The harness's default ``cuda:0`` counts as ``"auto"`` if
+                there is no CUDA device.
             **settings: The fields of :class:`Settings`; ``draft`` and ``assistant`` name the models.
 
         Raises:
@@ -155,7 +155,7 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
 
     @property
     def tokenizer_name(self) -> str:
-        """The names of all models, since all templates apply; the harness caches rendered prompts by this name."""
+        """The names of all models. The harness caches rendered prompts by it, and all templates render."""
         return "+".join(model.name.replace("/", "__") for model in self.decoder.models)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:

@@ -19,7 +19,7 @@ METHODS = (*SINGLES, "speculative", "average", "rule", "tree")
 
 _SWAPPED = ", roles swapped"
 _SYMMETRIC = (*SINGLES, AverageVerifier.name)
-"""Verifiers whose texts stay in the comparison when the roles are swapped; an average of w becomes that of 1 - w."""
+"""Verifiers that add nothing with swapped roles: an average of w becomes that of 1 - w."""
 
 
 @dataclass(frozen=True, slots=True)

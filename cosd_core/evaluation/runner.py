@@ -44,8 +44,8 @@ def run(
 ) -> list[Outcome]:
     """Answer every question with every method.
 
-    All methods get the same prompts. They take turns batch by batch, so that other load of the machine affects
-    all of them alike. Answers that are in the file already are not written again.
+    All methods get the same prompts. They take turns batch by batch, so that other load of the machine
+    affects all of them alike. Answers that are in the file already are not written again.
 
     Args:
         pair: The loaded models; the batches are as large as its ``batch_size``.

@@ -9,8 +9,7 @@ from cosd_core.errors import InvalidOptionError, TrainingDataError, quoted
 from cosd_core.verifiers.observations import Observations
 
 _TOLERANCE = 0.05
-"""Confidences of the same weights differ by less than this on another device, even in bfloat16; confidences of
-other weights differ by more."""
+"""Confidences of equal weights differ by less on another device, even in bfloat16; of other weights by more."""
 
 
 class Checkpoint:

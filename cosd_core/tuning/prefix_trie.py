@@ -1,4 +1,4 @@
-"""The predictions of two models after every prefix of a text, as a trie, and the replay of a setting in it."""
+"""The predictions of two models after every prefix, as a trie, and the replay of a setting in it."""
 
 from dataclasses import dataclass
 

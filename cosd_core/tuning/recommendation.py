@@ -79,8 +79,8 @@ def _overconfident(calibrations: Sequence[CalibrationSummary]) -> Iterator[str]:
         if each.error >= _LARGE_ERROR and each.confidence > each.right:
             yield (
                 f"{each.model} is overconfident: where the models differ its mean confidence is "
-                f"{each.confidence:.2f}, and it is right at {each.right:.2f} of the positions (calibration error "
-                f"{each.error:.2f}; {each.calibrated_error:.2f} at temperature {each.temperature:.2f})."
+                f"{each.confidence:.2f}, and it is right at {each.right:.2f} of the positions (calibration "
+                f"error {each.error:.2f}; {each.calibrated_error:.2f} at temperature {each.temperature:.2f})."
             )
 
 

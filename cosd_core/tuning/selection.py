@@ -22,7 +22,8 @@ class Table:
     Attributes:
         candidates: The candidates.
         fold_of: The fold of every question, ``[questions]``.
-        right: Whether the answer is right, with fits without the question's fold, ``[candidates, questions]``.
+        right: Whether the answer is right, with fits without the question's fold,
+            ``[candidates, questions]``.
         inner: The same with fits that also leave out the fold of the first axis,
             ``[folds, candidates, questions]``; the fold's own questions are not used.
     """

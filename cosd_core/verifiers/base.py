@@ -58,8 +58,8 @@ class Verifier(ABC):
             InvalidOptionError: The method defines no such distribution.
         """
         raise InvalidOptionError(
-            f"verifier={quoted(self)}: likelihoods are defined for verifiers over confidences, trees, average, "
-            "speculative, and those that define fused_logits"
+            f"verifier={quoted(self)}: likelihoods are defined for verifiers over confidences, trees, "
+            "average, speculative, and those that define fused_logits"
         )
 
     def reason(self, p: float, q: float, *, replaced: bool, assistant: int = 0) -> str:  # noqa: ARG002

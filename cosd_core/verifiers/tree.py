@@ -204,7 +204,7 @@ class TreeVerifier(ConfidenceVerifier):
 
     @cached_property
     def _reachable(self) -> tuple[list[float], list[bool]]:
-        """The thresholds on p, and whether a leaf that replaces is reachable in each interval between them."""
+        """The thresholds on p, and whether a leaf that replaces is reachable in each interval."""
         thresholds = sorted({n.threshold for n in self.nodes if isinstance(n, Split) and n.feature == "p"})
         return thresholds, [can_reach_replacement(self.nodes, p) for p in (*thresholds, inf)]
 

@@ -1,4 +1,4 @@
-"""The time of all methods on the same prompts, relative to transformers' ``generate`` with the draft alone."""
+"""Times all methods on the same prompts, relative to transformers' ``generate`` with the draft alone."""
 
 import statistics
 import time

@@ -169,9 +169,7 @@ def _single(assistant: int) -> str:
 
 
 def _every_assistant(method: Method) -> Iterator[Method]:
-    """The assistants one by one. The most confident assistant varies by token, so all of them together are no
-    single-model baseline.
-    """
+    """The assistants one by one. All of them together are no baseline: the most confident varies by token."""
     draft, *others = method.parts["calibration"]
     for index, temperature in enumerate(others):
         parts = {**method.parts, "calibration": (draft, temperature)}

@@ -9,7 +9,7 @@ from cosd_core.errors import InvalidOptionError, TrainingDataError, quoted
 from cosd_core.verifiers.observations import Observations
 
 _TOLERANCE = 0.05
-"""Confidences of equal weights differ by less on another device, even in bfloat16; of other weights by more."""
+"""Confidences of equal weights differ by less on another device, even in bfloat16; of others by more."""
 
 
 class Checkpoint:

@@ -35,8 +35,8 @@ def read_examples(data: str | PathLike[str] | Iterable[Any]) -> Iterator[Example
     Args:
         data: The path of a JSONL file (UTF-8; one object with ``prompt`` and ``completion`` per line, other
             entries and empty lines are ignored), or anything iterable over such mappings, over pairs
-            or over :class:`Example`: a list, a generator, a ``datasets.Dataset``. A prompt may be text, token ids,
-            a :class:`Chat` or a list of messages; a completion text or token ids.
+            or over :class:`Example`: a list, a generator, a ``datasets.Dataset``. A prompt may be text,
+            token ids, a :class:`Chat` or a list of messages; a completion text or token ids.
 
     Raises:
         TrainingDataError: The file cannot be read, or a record is invalid; with its line or number.

@@ -1,8 +1,8 @@
 """Teacher forcing: every model reads true texts, and its prediction at every position is recorded.
 
 Texts are read in batches of similar length. A batch is one pass, or it is one long text that is read in
-several passes, so at most ``tokens_per_pass`` positions have logits at any time; of these only a few numbers per
-position are kept.
+several passes, so at most ``tokens_per_pass`` positions have logits at any time; of these only a few numbers
+per position are kept.
 """
 
 import hashlib

@@ -60,8 +60,8 @@ class Candidate:
     def complexity(self) -> tuple[int, float]:
         """A key that sorts simpler and cheaper candidates first.
 
-        One model, the default rule, other rules, calibrated rules, trees, calibrated trees, and averages, which
-        run both models at every position. Among rules the nearest to the default is simplest.
+        One model, the default rule, other rules, calibrated rules, trees, calibrated trees, and averages,
+        which run both models at every position. Among rules the nearest to the default is simplest.
         """
         match self.verifier:
             case DraftVerifier():

@@ -3,8 +3,8 @@
 Greedy predictions depend on the prefix alone: not on the verifier, and not on which model drafts. They are
 stored in one trie of token ids per prompt, and a setting is followed through it. At a prefix without
 predictions the decoding loop continues the text under the fixed schedule, which runs both models at every
-position. A :class:`Row` first goes through the known prefix, so that stop strings, limits and masks apply as if
-the text had been decoded at once.
+position. A :class:`Row` first goes through the known prefix, so that stop strings, limits and masks apply as
+if the text had been decoded at once.
 
 Confidences are stored at all temperatures that settings use. These are fitted on true completions before any
 decoding, so calibrated settings are replayed exactly, too.

@@ -184,6 +184,21 @@ def test_what_cannot_be_scored_is_refused(draft, assistant) -> None:
             log_likelihoods(decoder, [text])
 
 
+def test_a_verifier_of_ones_own_may_define_its_distribution(draft, assistant) -> None:
+    class Second(Verifier):
+        name = "second"
+
+        def judge(self, position: Any) -> None:
+            return None
+
+        def fused_logits(self, position: Any) -> Any:
+            return position.opinions[0].logits
+
+    decoders = [CoSDDecoder(draft, assistant, verifier=each) for each in (Second(), "assistant")]
+    own, expected = (log_likelihoods(each, [continuation(each, "ab", "cde")]) for each in decoders)
+    assert own == expected
+
+
 # The adapter
 
 

@@ -67,7 +67,12 @@ def _lines(path: Path) -> list[str]:
 def _bench_table(rows: Sequence[Measurement], prompts: int) -> Table:
     table = Table(title=f"{prompts} prompts, {len(rows[0].seconds)} repeats")
     table.add_column("method")
-    headings = ("tokens/s", "time per token, relative", "draft passes per token", "asked per token")
+    headings = (
+        "tokens/s",
+        "time per token, relative",
+        "draft passes per token",
+        "assistant passes per token",
+    )
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:

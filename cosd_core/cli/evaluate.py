@@ -106,7 +106,7 @@ def run_evaluate(
 def _report_table(report: Report) -> Table:
     table = Table(title="Accuracy in percent, with intervals of 95 percent")
     table.add_column("method")
-    for title in (*report.titles, "over the better model", "tokens/s", "kept", "asked per token"):
+    for title in (*report.titles, "over the better model", "tokens/s", "kept", "assistant passes per token"):
         table.add_column(escape(title), justify="right")
     for method in report.methods:
         lines = [report.line(method, *column) for column in report.columns]

@@ -41,13 +41,8 @@ class Measurement:
         return self.tokens / statistics.median(self.seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    tokens: int
-    stats: tuple[Stats, ...] = ()
-
-
-_Method = Callable[[], _Run]
+_Method = Callable[[], tuple[int, list[Stats]]]
+"""Runs all prompts; returns the number of tokens, and the statistics of every prompt if there are any."""
 
 
 def bench(
@@ -74,7 +69,7 @@ def bench(
     """
     methods = dict(_methods(decoder, prompts, max_new_tokens, batch_size))
     seconds: dict[str, list[float]] = {name: [] for name in methods}
-    runs: dict[str, _Run] = {}
+    runs: dict[str, tuple[int, list[Stats]]] = {}
     for repeat in range(-1, repeats):
         for name, method in methods.items():
             progress(name)
@@ -82,8 +77,8 @@ def bench(
             runs[name] = method()
             if repeat >= 0:
                 seconds[name].append(time.perf_counter() - started)
-    baseline = [each / runs[BASELINE].tokens for each in seconds[BASELINE]]
-    return [_measurement(name, seconds[name], run, baseline) for name, run in runs.items()]
+    baseline = [each / runs[BASELINE][0] for each in seconds[BASELINE]]
+    return [_measurement(name, seconds[name], *run, baseline) for name, run in runs.items()]
 
 
 def _methods(
@@ -100,9 +95,9 @@ def _methods(
             "calibration": decoder.calibration,
         }
         other = CoSDDecoder(decoder.draft, decoder.assistants, **{**settings, "batch_size": 1, **parts})
-        return lambda: _run(other.generate(list(prompts), max_new_tokens=max_new_tokens))
+        return lambda: _count(other.generate(list(prompts), max_new_tokens=max_new_tokens))
 
-    yield BASELINE, lambda: _Run(sum(_count_tokens(decoder.draft, each, max_new_tokens) for each in prompts))
+    yield BASELINE, lambda: (sum(_count_tokens(decoder.draft, each, max_new_tokens) for each in prompts), [])
     yield f"{name}, {decoder.schedule.name}", fused()
     yield f"{name}, {decoder.schedule.name}, batches of {batch_size}", fused(batch_size=batch_size)
     yield f"{name}, fixed, K = {length}", fused(schedule="fixed")
@@ -118,8 +113,8 @@ def _methods(
         yield "speculative", fused(verifier="speculative")
 
 
-def _run(generations: Sequence[Generation]) -> _Run:
-    return _Run(sum(len(each.token_ids) for each in generations), tuple(each.stats for each in generations))
+def _count(generations: Sequence[Generation]) -> tuple[int, list[Stats]]:
+    return sum(len(each.token_ids) for each in generations), [each.stats for each in generations]
 
 
 def _count_tokens(model: LanguageModel, prompt: str, max_new_tokens: int) -> int:
@@ -132,13 +127,15 @@ def _count_tokens(model: LanguageModel, prompt: str, max_new_tokens: int) -> int
     return int(written.shape[1] - ids.shape[1])
 
 
-def _measurement(name: str, seconds: Sequence[float], run: _Run, baseline: Sequence[float]) -> Measurement:
-    ratios = [each / run.tokens / base for each, base in zip(seconds, baseline, strict=True)]
+def _measurement(
+    name: str, seconds: Sequence[float], tokens: int, stats: Sequence[Stats], baseline: Sequence[float]
+) -> Measurement:
+    ratios = [each / tokens / base for each, base in zip(seconds, baseline, strict=True)]
     return Measurement(
         method=name,
         seconds=tuple(seconds),
-        tokens=run.tokens,
+        tokens=tokens,
         relative=statistics.median(ratios),
-        draft_passes=sum(each.draft_passes for each in run.stats) / run.tokens if run.stats else None,
-        assistant_passes=sum(each.assistant_passes for each in run.stats) / run.tokens if run.stats else None,
+        draft_passes=sum(each.draft_passes for each in stats) / tokens if stats else None,
+        assistant_passes=sum(each.assistant_passes for each in stats) / tokens if stats else None,
     )

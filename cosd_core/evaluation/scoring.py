@@ -114,7 +114,7 @@ class RegexScoring(Scoring):
         return None if part is None else _folded(part, self.ignore_case)
 
     def check(self, answers: Sequence[str]) -> None:
-        """Any text could stand where the pattern looks."""
+        """Any answer is possible, since a pattern may match any text."""
 
     def _equal(self, given: str, answer: str) -> bool:
         return given == _folded(answer, self.ignore_case)
@@ -124,11 +124,11 @@ class RegexScoring(Scoring):
 class NumberScoring(Scoring):
     """The last number of the text is the answer.
 
-    Thousands may be set off by commas (``1,234``), a currency sign may stand before a number, and a minus
-    counts unless a digit, a letter, a point or a closing bracket stands before it: ``5-3`` ends in 3.
+    Commas may separate thousands (``1,234``), a currency sign may precede a number, and a minus counts unless
+    a digit, a letter, a point or a closing bracket precedes it: ``5-3`` ends in 3.
 
     Attributes:
-        tolerance: How far the number may lie from the answer, in the answer's own unit.
+        tolerance: The largest accepted difference, in the answer's unit.
 
     Raises:
         InvalidOptionError: The tolerance is no finite number of at least 0.

@@ -100,9 +100,9 @@ class TreeVerifier(ConfidenceVerifier):
             InvalidOptionError: A limit or a temperature is wrong.
         """
         decisions = observations.decisions(calibration, agreeing=agreeing)
-        growth = grow(decisions, depths=depths, leaves=leaves, seed=seed)
-        about = describe(observations, decisions, growth, calibration)
-        return cls.from_classifier(growth.classifier, about=about).simplified()
+        classifier, chosen = grow(decisions, depths=depths, leaves=leaves, seed=seed)
+        about = describe(observations, decisions, chosen, calibration)
+        return cls.from_classifier(classifier, about=about).simplified()
 
     @classmethod
     def from_classifier(cls, classifier: Any, *, about: Mapping[str, Any] | None = None) -> Self:
@@ -171,7 +171,9 @@ class TreeVerifier(ConfidenceVerifier):
             if isinstance(node, Split)
         ]
         path = " and ".join(conditions) or "always"
-        return f"the tree says {'replace' if replaced else 'keep'} where {path} (p = {p:.2f}, q = {q:.2f})"
+        return (
+            f"the tree decides to {'replace' if replaced else 'keep'} where {path} (p = {p:.2f}, q = {q:.2f})"
+        )
 
     def explain(self) -> str:
         """The tree as rules, and its regions in the (p, q) plane drawn in characters."""

@@ -1,7 +1,7 @@
 """Fits scikit-learn's decision tree, with its limits chosen by cross-validation."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from math import sqrt
 from typing import Any
@@ -27,32 +27,21 @@ class Score:
     Attributes:
         depth: Most splits on a path.
         leaf: Fewest positions in a leaf.
-        loss: Cross-entropy in nats per position where the models differ, the mean over folds.
-        error: Its standard error over folds.
+        cross_entropy: In nats per position where the models differ, the mean over folds.
+        standard_error: Its standard error over folds.
         accuracy: The share of right decisions at positions where the models differ.
     """
 
     depth: int
     leaf: int
-    loss: float
-    error: float
+    cross_entropy: float
+    standard_error: float
     accuracy: float
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """A fitted tree.
-
-    Attributes:
-        classifier: A fitted ``sklearn.tree.DecisionTreeClassifier`` over the columns p and q.
-        chosen: The chosen limits; None where a single example left nothing to validate on.
-    """
-
-    classifier: Any
-    chosen: Score | None
-
-
-def grow(decisions: Decisions, *, depths: Sequence[int], leaves: Sequence[int], seed: int) -> Growth:
+def grow(
+    decisions: Decisions, *, depths: Sequence[int], leaves: Sequence[int], seed: int
+) -> tuple[Any, Score | None]:
     """Choose limits by cross-validation, and fit a tree within them on all decisions.
 
     Folds are made of whole examples. A tree is scored where the models differ, since only there does it
@@ -65,6 +54,10 @@ def grow(decisions: Decisions, *, depths: Sequence[int], leaves: Sequence[int], 
         depths: Depths to choose from.
         leaves: Fewest positions in a leaf to choose from; those above a quarter of all are not tried.
         seed: Divides the examples into folds.
+
+    Returns:
+        A fitted ``sklearn.tree.DecisionTreeClassifier`` over the columns p and q, and the score of its limits,
+        None where a single example left nothing to validate on.
 
     Raises:
         TrainingDataError: There is no decision.
@@ -85,17 +78,19 @@ def grow(decisions: Decisions, *, depths: Sequence[int], leaves: Sequence[int], 
     chosen = _simplest(scores) if scores else None
     limits = (chosen.depth, chosen.leaf) if chosen else (min(depths), min(leaves))
     every = np.ones(len(decisions), np.bool_)
-    return Growth(_fit_tree(decisions, every, *limits), chosen)
+    return _fit_tree(decisions, every, *limits), chosen
 
 
 def describe(
-    observations: Observations, decisions: Decisions, growth: Growth, calibration: Sequence[float] | None
+    observations: Observations,
+    decisions: Decisions,
+    chosen: Score | None,
+    calibration: Sequence[float] | None,
 ) -> dict[str, Any]:
     """The origin of a fitted tree, as plain JSON values."""
     import sklearn
 
     replaced, agreeing = int(decisions.replace.sum()), int(decisions.agrees.sum())
-    chosen = growth.chosen
     return {
         "pair": list(observations.names),
         "calibration": None if calibration is None else list(calibration),
@@ -106,15 +101,7 @@ def describe(
             "neither": decisions.dropped,
             "agreeing": agreeing,
         },
-        "chosen": {
-            "depth": chosen.depth,
-            "leaf": chosen.leaf,
-            "cross_entropy": round(chosen.loss, 5),
-            "standard_error": round(chosen.error, 5),
-            "accuracy": round(chosen.accuracy, 5),
-        }
-        if chosen
-        else None,
+        "chosen": {name: round(value, 5) for name, value in asdict(chosen).items()} if chosen else None,
         "versions": {"cosd": __version__, "scikit-learn": sklearn.__version__},
     }
 
@@ -177,8 +164,8 @@ def _score(decisions: Decisions, depth: int, leaf: int, folds: Sequence[NDArray[
 
 
 def _simplest(scores: Sequence[Score]) -> Score:
-    best = min(scores, key=lambda score: score.loss)
-    good = [score for score in scores if score.loss <= best.loss + best.error]
+    best = min(scores, key=lambda score: score.cross_entropy)
+    good = [score for score in scores if score.cross_entropy <= best.cross_entropy + best.standard_error]
     return min(good, key=lambda score: (score.depth, -score.leaf))
 
 

@@ -56,7 +56,7 @@ def grow(
         seed: Divides the examples into folds.
 
     Returns:
-        A fitted ``sklearn.tree.DecisionTreeClassifier`` over the columns p and q, and the score of its limits,
+        A fitted ``sklearn.tree.DecisionTreeClassifier`` over the columns p and q, and its score,
         None where a single example left nothing to validate on.
 
     Raises:

@@ -61,7 +61,6 @@ from .verifiers import (
     TokenSampler as TokenSampler,
     TreeVerifier as TreeVerifier,
     Verifier as Verifier,
-    WideTreeVerifier as WideTreeVerifier,
 )
 from .verifiers.observations import Observations as Observations
 from .verifiers.types import Replacement as Replacement, Verdict as Verdict

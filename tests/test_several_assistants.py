@@ -470,7 +470,7 @@ def test_a_tree_per_assistant_is_learned_from_its_own_positions() -> None:
     for at, each in enumerate(seen.pairs()):
         pair_alone = observe([DRAFT, ASSISTANTS[at]], data)
         assert each.names == pair_alone.names
-        for name in ("picks", "probabilities", "gaps"):
+        for name in ("predicted", "partitions", "gaps"):
             assert np.allclose(getattr(each, name), getattr(pair_alone, name), atol=1e-5)
         assert TreeVerifier.fit(each, depths=[2], leaves=[1]).about["pair"] == [
             DRAFT.name,

@@ -14,13 +14,13 @@ FORWARD_ARGUMENTS: dict[str, Any] = {
 
 
 def run_lm_eval(context: typer.Context) -> None:
-    """lm-evaluation-harness, with a pair as its model *cosd*; all that follows is the harness's own.
+    """lm-evaluation-harness, with a pair as its model *cosd*; all further arguments are the harness's own.
 
         cosd lm-eval run --model cosd --model_args draft=org/model-a,assistant=org/model-b --tasks gsm8k
 
-    Without anything it shows the harness's help.
+    Without arguments it shows the harness's help.
     """
-    from cosd_core.evaluation import lm_eval  # here: it needs the extra "evaluate"
+    from cosd_core.evaluation import lm_eval  # not at the top: it needs the extra "evaluate"
 
     sys.argv = ["lm-eval", *context.args]
     lm_eval.cli_evaluate()

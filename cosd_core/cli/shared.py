@@ -10,10 +10,10 @@ from transformers.utils import logging as transformers_logging
 from cosd_core import demo, explain
 from cosd_core.errors import CoSDError, InvalidOptionError, quoted
 from cosd_core.evaluation import BUNDLED
-from cosd_core.evaluation.plots import check_plotting
 from cosd_core.frontend.settings import Settings
 from cosd_core.options import GenerationOptions
 from cosd_core.outputs import Generation
+from cosd_core.utils import require_matplotlib
 
 
 def names_models(settings: Mapping[str, Any]) -> bool:
@@ -61,7 +61,7 @@ def with_models_and_tasks(
             f'--task is missing: name a JSONL file, or "{BUNDLED}" for the bundled questions'
         )
     if plots:
-        check_plotting()
+        require_matplotlib()
     return with_models(settings), list(tasks)
 
 

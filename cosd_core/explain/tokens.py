@@ -8,7 +8,7 @@ from typing import Literal
 from cosd_core.explain.escaping import quote
 from cosd_core.models.language_model import with_adapter, without_adapter
 from cosd_core.outputs import Generation, TracedToken
-from cosd_core.verifiers import ConfidenceVerifier, PanelVerifier, Verifier
+from cosd_core.verifiers import PanelVerifier, Verifier
 
 Outcome = Literal["replaced", "disputed", "agreed", "unchecked"]
 
@@ -109,9 +109,8 @@ def _reason(verifier: Verifier, token: TracedToken, outcome: Outcome) -> str:
         return "no answer could have replaced this token" if safe else "this token was not checked"
     if outcome == "agreed":
         return "both would write this token"
-    if isinstance(verifier, ConfidenceVerifier) and token.assistant_index is not None:
-        verifier = verifier.for_assistant(token.assistant_index)
-    return verifier.reason(token.p, token.q, replaced=outcome == "replaced")
+    replaced, assistant = outcome == "replaced", token.assistant_index or 0
+    return verifier.reason(token.p, token.q, replaced=replaced, assistant=assistant)
 
 
 def figures(generation: Generation) -> Iterator[tuple[str, str]]:

@@ -21,12 +21,10 @@ from cosd_core.models.language_model import (
 from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.verifiers import (
     AverageVerifier,
-    LearnedTree,
     RuleVerifier,
     TreeVerifier,
     Verifier,
     calibration_of,
-    load_tree,
     make_verifier,
 )
 
@@ -270,15 +268,15 @@ def overlaid(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     return {**kept, **given}
 
 
-_trees: dict[str, tuple[float, LearnedTree]] = {}
+_trees: dict[str, tuple[float, TreeVerifier]] = {}
 
 
-def _tree(path: str) -> LearnedTree:
+def _tree(path: str) -> TreeVerifier:
     """The tree of a file, read again only when the file has changed: every call asks for it."""
     try:
         changed = Path(path).stat().st_mtime_ns if Path(path).is_file() else -1
     except (OSError, ValueError) as error:
         raise VerifierFileError(f"cannot read tree file {quoted(path)}: {quoted(error)}") from error
     if path not in _trees or _trees[path][0] != changed:
-        _trees[path] = (changed, load_tree(path))
+        _trees[path] = (changed, TreeVerifier.load(path))
     return _trees[path][1]

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from cosd_core import __version__
+from cosd_core._version import __version__
 from cosd_core.cli.console import err, out
 from cosd_core.cli.lm_eval import FORWARD_ARGUMENTS
 from cosd_core.errors import CoSDError, InvalidOptionError

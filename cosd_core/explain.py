@@ -19,7 +19,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cosd_core.models.language_model import with_adapter, without_adapter
+from cosd_core.models.naming import with_adapter, without_adapter
 from cosd_core.outputs import Generation, TracedToken
 from cosd_core.verifiers import ConfidenceVerifier, PanelVerifier, Verifier
 

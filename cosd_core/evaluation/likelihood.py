@@ -22,7 +22,7 @@ import torch
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidOptionError, InvalidPromptError, quoted
-from cosd_core.models.session import Session
+from cosd_core.models.base import LogitsSession
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.options import GenerationOptions
 from cosd_core.prediction import Opinions, Prediction
@@ -144,7 +144,7 @@ class _Scorer:
 
         Rows are aligned at their right ends, as sessions keep them, and read from left to right.
         """
-        sessions = [Session(model, vocabulary=self._vocabulary) for model in self._decoder.models]
+        sessions = [model.open_session(vocabulary=self._vocabulary) for model in self._decoder.models]
         rows = [[[*same[0].prompts[at], *same[0].ids[:-1]] for same in batch] for at in range(len(sessions))]
         logs, greedy = [[0.0] * len(same) for same in batch], [[True] * len(same) for same in batch]
         places = max(len(same[0].ids) for same in batch)
@@ -173,7 +173,7 @@ class _Scorer:
 
     def _judge(
         self,
-        sessions: Sequence[Session],
+        sessions: Sequence[LogitsSession],
         shown: Sequence[Sequence[list[int]]],
         last: int,
         spots: Sequence[tuple[int, int, int]],

@@ -97,7 +97,7 @@ class _Writer:
         self.method = method
         self._decoder, self._task, self._options = decoder, task, options
         self._answers, self._began = answers, began
-        models = [[model.name, str(model.model.dtype)] for model in pair.models]
+        models = [model.fingerprint for model in pair.models]
         full = GenerationOptions(**options).model_dump(mode="python")
         self._setting = json.dumps([models, method.describe(), full], sort_keys=True, default=repr)
 

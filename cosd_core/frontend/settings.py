@@ -11,13 +11,9 @@ from pydantic import BeforeValidator, Field
 from cosd_core.decoder import CoSDDecoder, ModelSource
 from cosd_core.errors import CoSDError, EvaluationFileError, InvalidOptionError, VerifierFileError, quoted
 from cosd_core.generation.scheduling import Schedule, make_schedule
-from cosd_core.models.language_model import (
-    LanguageModel,
-    known_context_length,
-    known_to_chat,
-    with_adapter,
-    without_adapter,
-)
+from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.metadata import known_context_length, known_to_chat
+from cosd_core.models.naming import with_adapter, without_adapter
 from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.verifiers import (
     AverageVerifier,

@@ -9,11 +9,8 @@ import torch
 from cosd_core.generation.row import Row
 from cosd_core.generation.scheduling import Schedule
 from cosd_core.models.language_model import LanguageModel
-from cosd_core.models.session import Session
 from cosd_core.outputs import Step
 from cosd_core.prediction import Prediction
-from cosd_core.sampling.predict import predict
-from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.verifiers.base import Verifier
 
 _SPARE = 256
@@ -48,16 +45,17 @@ class Batch:
             calibration: The temperature of every model's confidences.
         """
         self.rows = list(rows)
+        roles = ("draft", *(f"assistant {at}" for at in range(len(models) - 1)))
         self._draft, *self._assistants = [
-            Session(model, vocabulary=vocabulary)
-            for model, vocabulary in zip(models, vocabularies, strict=True)
+            model.open_session(vocabulary=vocabulary, role=role, calibration=temperature)
+            for model, vocabulary, role, temperature in zip(
+                models, vocabularies, roles, calibration, strict=True
+            )
         ]
         self._known = 0  # so many have been through a round
         self._pace = schedule.start(len(rows), verifier.can_replace)
         self._news: list[Callable[[], None]] = []  # what the pace has not been told yet
         self._keep_logits = verifier.needs_logits
-        purposes = ("draft", *(f"assistant {at}" for at in range(len(self._assistants))))
-        self._calibration = dict(zip(purposes, calibration, strict=True))
 
     def suits(self, rows: Sequence[Row]) -> bool:
         """Whether these rows are of like length: every row is padded to the longest.
@@ -121,8 +119,10 @@ class Batch:
         ):
             started = time.perf_counter()
             spots = [[row.spot()] if row.writing else [] for row in self.rows]
-            logits = self._draft.logits([row.ids for row in self.rows], last=1)
-            for row, proposal in zip(self.rows, self._predict(logits, spots, "draft"), strict=True):
+            proposals = self._draft.predict(
+                [row.ids for row in self.rows], spots, keep_logits=self._keep_logits
+            )
+            for row, proposal in zip(self.rows, proposals, strict=True):
                 if proposal:
                     row.propose(proposal[0])
             self._pace.drafted(time.perf_counter() - started)
@@ -134,16 +134,15 @@ class Batch:
             [row.spots(at) if row.asks else [] for row in self.rows] for at in range(len(self._assistants))
         ]
         # Assistants on different devices run side by side: all passes start before the first answer is read.
-        logits = {
-            at: assistant.logits([row.seen_by(at) for row in self.rows], last=max(map(len, spots[at])))
+        pending = {
+            at: assistant.submit(
+                [row.seen_by(at) for row in self.rows], spots[at], keep_logits=self._keep_logits
+            )
             for at, assistant in enumerate(self._assistants)
             if any(spots[at])
         }
         silence: list[list[Prediction]] = [[] for _ in self.rows]
-        answers = [
-            self._predict(logits[at], spots[at], f"assistant {at}") if at in logits else silence
-            for at in range(len(self._assistants))
-        ]
+        answers = [pending[at].result() if at in pending else silence for at in range(len(self._assistants))]
         for row, *opinions in zip(self.rows, *answers, strict=True):
             if row.asks:
                 row.hear(opinions)
@@ -161,28 +160,11 @@ class Batch:
                 list(spot[0].ids) if spot else row.seen_by(at)
                 for row, spot in zip(self.rows, spots, strict=True)
             ]
-            answers = self._predict(assistant.logits(ids, last=1), spots, f"assistant {at}")
+            answers = assistant.predict(ids, spots, keep_logits=self._keep_logits)
             for row, answer in zip(self.rows, answers, strict=True):
                 if answer:
                     row.answer(answer[0])
         self._pace.asked(time.perf_counter() - started)
-
-    def _predict(
-        self, logits: torch.Tensor, spots: Sequence[Sequence[SamplingPosition]], purpose: str
-    ) -> list[list[Prediction]]:
-        """Read the logits, ``[rows, places, vocabulary]``, at the last places of every row."""
-        places = logits.shape[1]
-        wanted = [row[places - len(each) :] for row, each in zip(logits, spots, strict=True) if each]
-        flat = [spot for each in spots for spot in each]
-        found = predict(
-            torch.cat(wanted),
-            flat,
-            purpose,
-            keep_logits=self._keep_logits,
-            calibration=self._calibration[purpose],
-        )
-        predictions = iter(found)
-        return [[next(predictions) for _ in each] for each in spots]
 
 
 def _alike(rows: Sequence[Row]) -> bool:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from cosd_core.errors import InvalidOptionError, ModelOutputError, TrainingDataError, quoted
 from cosd_core.models.language_model import LanguageModel
-from cosd_core.models.session import Session
 from cosd_core.models.vocabulary_alignment import Alignment, require_one_vocabulary
 from cosd_core.training.checkpoint import Checkpoint
 from cosd_core.training.examples import read_examples
@@ -122,7 +121,7 @@ def _read(
 ) -> None:
     """Read a batch from left to right. Rows are aligned at their right edge, as sessions keep them."""
     vocabulary = alignment.vocabularies[0]
-    sessions = [Session(model, vocabulary=vocabulary) for model in models]
+    sessions = [model.open_session(vocabulary=vocabulary) for model in models]
     rows = list(zip(*(text.rows() for text in batch), strict=True))  # [models][rows]
     width = max(1, tokens_per_pass // len(batch))
     places = max(len(text.truth) for text in batch)
@@ -229,8 +228,7 @@ def _key(models: Sequence[LanguageModel], texts: Sequence[TokenizedExample], tok
     """What observations depend on, weights aside, as a hash."""
     digest = hashlib.sha256(json.dumps([1, TEMPERATURES, tokens_per_pass]).encode())
     for model in models:
-        digest.update(json.dumps([model.name, str(model.model.dtype)]).encode())
-        digest.update(model.model.config.to_json_string(use_diff=False).encode())
+        digest.update(model.fingerprint.encode())
     for text in texts:
         digest.update(json.dumps([text.prompts, text.truth]).encode())
     return digest.hexdigest()

@@ -311,7 +311,7 @@ def _confidences(prediction: Prediction, temperatures: Sequence[float]) -> tuple
 def _key(models: Sequence[LanguageModel], temperatures: Temperatures, request: Request, swapped: int) -> str:
     """What thoughts and endings depend on; both roles have one key where they are shown the prompt alike."""
     prompts = [list(ids) for ids in (request.prompts[::-1] if swapped else request.prompts)]
-    names = [[model.name, str(model.model.dtype)] for model in models]
+    names = [model.fingerprint for model in models]
     options = request.options.model_dump(mode="python", exclude={"truncation", "add_special_tokens", "seed"})
     said = [names, temperatures, prompts, sorted(request.visible), options]
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()

@@ -57,8 +57,8 @@ class CoSDDecoder:
 
     def __init__(
         self,
-        draft: LanguageModel,
-        assistant: LanguageModel | Sequence[LanguageModel],
+        draft: BaseLanguageModel,
+        assistant: BaseLanguageModel | Sequence[BaseLanguageModel],
         *,
         verifier: str | Verifier | Sequence[str | Verifier] = "rule",
         schedule: str | Schedule = "adaptive",

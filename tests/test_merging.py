@@ -15,7 +15,7 @@ from transformers import LogitsProcessor
 
 from cosd_core import CoSDDecoder, GenerationError, Grammar, LanguageModel, LogitsProcessorError, RuleVerifier
 from cosd_core.generation.scheduling import Schedule, ScheduleState
-from cosd_core.models.session import Session
+from cosd_core.models.batched_session import BatchedSession
 from cosd_core.outputs import Step
 from cosd_core.verifiers.types import Position, Replacement
 from tests.joining import decode_joining
@@ -294,7 +294,7 @@ async def test_a_failed_call_leaves_no_caches_and_needs_no_garbage_collection(
     decoder: CoSDDecoder, others: int
 ) -> None:
     def live_sessions() -> int:
-        return sum(issubclass(type(each), Session) for each in gc.get_objects())
+        return sum(type(each) is BatchedSession for each in gc.get_objects())
 
     gc.collect()
     gc.disable()

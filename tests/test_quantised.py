@@ -185,13 +185,13 @@ def lora(names: list[str]) -> Callable[..., str]:
 
 def copy_of(name: str, quantisation: Any) -> LanguageModel:
     """The quantised model once more, with weights of its own."""
-    known = dict(registry._registry)
-    registry._registry.clear()
+    known = dict(registry.loaded_models.models)
+    registry.loaded_models.models.clear()
     try:
         return LanguageModel.from_pretrained(name, quantization_config=quantisation)
     finally:
-        registry._registry.clear()
-        registry._registry.update(known)
+        registry.loaded_models.models.clear()
+        registry.loaded_models.models.update(known)
 
 
 def alone(name: str, adapter: str, quantisation: Any) -> LanguageModel:

@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from cosd_core.chat.formats import ToolFormat, tool_format
 from cosd_core.chat.messages import Chat
 from cosd_core.errors import InvalidPromptError, quoted
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.base import BaseLanguageModel
 
 _PLAIN = """\
 {%- for message in messages -%}
@@ -60,7 +60,7 @@ class ChatPrompt:
     stop: tuple[str, ...]
 
 
-def render(chat: Chat, models: Sequence[LanguageModel]) -> ChatPrompt:
+def render(chat: Chat, models: Sequence[BaseLanguageModel]) -> ChatPrompt:
     """Show a chat to every model; the first one is the draft.
 
     Raises:
@@ -111,7 +111,7 @@ def _in_common(writing: ToolFormat, at: int, tokenizers: Sequence[PreTrainedToke
 
 
 def _show(
-    chat: Chat, model: LanguageModel, template: str | None, own: ToolFormat | None, writing: ToolFormat
+    chat: Chat, model: BaseLanguageModel, template: str | None, own: ToolFormat | None, writing: ToolFormat
 ) -> tuple[str, tuple[int, ...]]:
     if own is None:
         messages, tools = _taught(chat, writing), None
@@ -133,7 +133,7 @@ def _show(
     return text, (*(() if template else _first_tokens(model)), *ids)
 
 
-def _first_tokens(model: LanguageModel) -> list[int]:
+def _first_tokens(model: BaseLanguageModel) -> list[int]:
     """What the tokenizer begins a text with (BOS); a chat template writes that itself."""
     plain = model.encode("a", add_special_tokens=False)
     whole = model.encode("a")
@@ -141,7 +141,7 @@ def _first_tokens(model: LanguageModel) -> list[int]:
 
 
 def _accepted(
-    messages: Messages, show: Callable[[Messages], str], model: LanguageModel
+    messages: Messages, show: Callable[[Messages], str], model: BaseLanguageModel
 ) -> tuple[Messages, str]:
     """The form of the messages closest to how they came that the template shows in full, and its text."""
     first: Exception | None = None
@@ -157,7 +157,7 @@ def _accepted(
     raise _refused(model, first) from first
 
 
-def _refused(model: LanguageModel, error: Exception | None) -> InvalidPromptError:
+def _refused(model: BaseLanguageModel, error: Exception | None) -> InvalidPromptError:
     why = _LEAVES_OUT if error is None else quoted(error, 240)
     return InvalidPromptError(
         f"the chat template of model {model.name!r} does not take these messages: {why}"
@@ -236,7 +236,7 @@ def _of_nine(number: str) -> str:
     return number if fits else hashlib.sha256(number.encode()).hexdigest()[:9]
 
 
-def _template(model: LanguageModel, chat: Chat) -> str | None:
+def _template(model: BaseLanguageModel, chat: Chat) -> str | None:
     """The template a model is shown this chat by; None if it has none."""
     if chat.chat_template is not None:
         return chat.chat_template

@@ -9,7 +9,7 @@ from cosd_core.chat.rendering import ChatPrompt, render
 from cosd_core.chat.tools import as_tools
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.outputs import Chunk, Generation
 
 
@@ -31,7 +31,7 @@ class Turn:
     def __init__(
         self,
         chat: Chat,
-        models: Sequence[LanguageModel],
+        models: Sequence[BaseLanguageModel],
         *,
         tool_choice: str = "auto",
         parallel_tool_calls: bool | None = None,

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from cosd_core.decoder import CoSDDecoder
-from cosd_core.models.language_model import LanguageModel
 from cosd_core.outputs import Generation, Stats
 
 BASELINE = "transformers generate, draft model"
@@ -97,7 +96,12 @@ def _methods(
         other = CoSDDecoder(decoder.draft, decoder.assistants, **{**settings, "batch_size": 1, **parts})
         return lambda: _count(other.generate(list(prompts), max_new_tokens=max_new_tokens))
 
-    yield BASELINE, lambda: (sum(_count_tokens(decoder.draft, each, max_new_tokens) for each in prompts), [])
+    draft = decoder.draft
+    if not isinstance(draft, LanguageModel):
+        raise InvalidOptionError(
+            f"draft {quoted(draft.name)} is no transformers model, whose generate is timed"
+        )
+    yield BASELINE, lambda: (sum(_count_tokens(draft, each, max_new_tokens) for each in prompts), [])
     yield f"{name}, {decoder.schedule.name}", fused()
     yield f"{name}, {decoder.schedule.name}, batches of {batch_size}", fused(batch_size=batch_size)
     yield f"{name}, fixed, K = {length}", fused(schedule="fixed")

@@ -22,7 +22,7 @@ import torch
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidPromptError, quoted
-from cosd_core.models.session import Session
+from cosd_core.models.base import LogitsSession, open_logits_session
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.options import GenerationOptions
 from cosd_core.prediction import Opinions, Prediction
@@ -129,7 +129,7 @@ class _Scorer:
     def score(self, batch: Sequence[Sequence[Continuation]]) -> list[list[Likelihood]]:
         """Score groups of texts; the texts of a group differ in their last token only."""
         models = self._decoder.models
-        sessions = [Session(model, vocabulary=self._vocabulary) for model in models]
+        sessions = [open_logits_session(model, vocabulary=self._vocabulary) for model in models]
         rows = [
             [[*group[0].prompts[model], *group[0].ids[:-1]] for group in batch]
             for model in range(len(models))
@@ -155,7 +155,7 @@ class _Scorer:
         return max(1, self._logits_at_once // (rows * self._vocabulary * len(self._decoder.models)))
 
     def _fused_logits(
-        self, sessions: Sequence[Session], rows: Sequence[Sequence[list[int]]], window: Window
+        self, sessions: Sequence[LogitsSession], rows: Sequence[Sequence[list[int]]], window: Window
     ) -> torch.Tensor:
         """The verifier's logits at every position of a window, ``[positions, vocabulary]``."""
         row_of = [row for row, _, _ in window.positions]

@@ -95,9 +95,9 @@ class _MethodRun:
         self._decoder, self._task, self._options = decoder, task, options
         self._answers, self._started = answers, started
         models = decoder.models[::-1] if method.swapped else decoder.models
-        names = [[model.name, str(model.model.dtype)] for model in models]
+        prints = [model.fingerprint for model in models]
         full = GenerationOptions(**options).model_dump(mode="python")
-        self._description = json.dumps([names, method.describe(), full], sort_keys=True, default=repr)
+        self._description = json.dumps([prints, method.describe(), full], sort_keys=True, default=repr)
 
     def answer(self, items: Sequence[Item]) -> None:
         """Answer the items that have no answer yet."""

@@ -19,7 +19,7 @@ from cosd_core.errors import AnswerTimeoutError, InvalidOptionError
 from cosd_core.frontend.decoder_cache import DecoderCache
 from cosd_core.frontend.serialization import plain
 from cosd_core.frontend.settings import MODELS, Settings, names_of
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.options import ChatOptions, LoadingOptions, in_one_line, unknown_option
 from cosd_core.outputs import Chunk, Generation, Step
 
@@ -109,7 +109,7 @@ class FrameworkModel(Settings):
 
     def _check_portable(self) -> None:
         named = (self.draft_model, *self.assistants)
-        if held := [source.name for source in named if isinstance(source, LanguageModel)]:
+        if held := [source.name for source in named if isinstance(source, BaseLanguageModel)]:
             raise InvalidOptionError(
                 f"{', '.join(held)}: a model given as an object cannot be pickled; give its hub id or path"
             )

@@ -9,7 +9,7 @@ import torch
 
 from cosd_core.generation.scheduling import Schedule
 from cosd_core.grammar import Grammar
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.verifiers import PanelVerifier, Verifier
 
 
@@ -27,7 +27,7 @@ def plain(value: Any) -> Any:
             return [plain(each) for each in value]
         case dict():
             return {str(key): plain(each) for key, each in value.items()}
-        case LanguageModel():
+        case BaseLanguageModel():
             return {"object": f"{value.name}#{_mark(value)}"}
         case PanelVerifier():
             return {**value.to_dict(), "members": plain(value.members)}

@@ -11,13 +11,9 @@ from pydantic import BeforeValidator, Field
 from cosd_core.decoder import CoSDDecoder, ModelSource
 from cosd_core.errors import CoSDError, EvaluationFileError, InvalidOptionError, VerifierFileError, quoted
 from cosd_core.generation.scheduling import Schedule, make_schedule
-from cosd_core.models.language_model import (
-    LanguageModel,
-    known_context_length,
-    known_to_chat,
-    with_adapter,
-    without_adapter,
-)
+from cosd_core.models.base import BaseLanguageModel
+from cosd_core.models.metadata import known_context_length, known_to_chat
+from cosd_core.models.naming import with_adapter, without_adapter
 from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.verifiers import (
     AverageVerifier,
@@ -246,7 +242,9 @@ def names_of(settings: Mapping[str, Any]) -> list[str]:
     drafts = [settings["draft_model"]] if "draft_model" in settings else []
     adapters = [settings.get("draft_adapter")] * len(drafts)
     adapters += check_adapters(settings.get("assistant_adapter") if assistants else None, len(assistants))
-    names = [each.name if isinstance(each, LanguageModel) else str(each) for each in (*drafts, *assistants)]
+    names = [
+        each.name if isinstance(each, BaseLanguageModel) else str(each) for each in (*drafts, *assistants)
+    ]
     return [with_adapter(name, adapter or None) for name, adapter in zip(names, adapters, strict=True)]
 
 

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from cosd_core.errors import InvalidOptionError, ModelOutputError, TrainingDataError, quoted
-from cosd_core.models.language_model import LanguageModel
-from cosd_core.models.session import Session
+from cosd_core.models.base import BaseLanguageModel, open_logits_session
 from cosd_core.models.vocabulary_alignment import Alignment, require_one_vocabulary
 from cosd_core.training.checkpoint import Checkpoint
 from cosd_core.training.examples import read_examples
@@ -34,7 +33,7 @@ _FAR_BELOW = -1e4
 
 
 def observe(
-    models: Sequence[LanguageModel],
+    models: Sequence[BaseLanguageModel],
     data: Any,
     *,
     end_token: bool = True,
@@ -69,7 +68,7 @@ def observe(
             f"tokens_per_pass={quoted(tokens_per_pass)} should be a whole number of at least 1"
         )
     for model in models:
-        if not isinstance(model, LanguageModel):
+        if not isinstance(model, BaseLanguageModel):
             raise InvalidOptionError(f"models should hold LanguageModels, not {quoted(model)}")
     alignment = require_one_vocabulary(models, "teacher forcing")
     tokenizer = ExampleTokenizer(models, alignment.vocabularies[0], end_token=end_token)
@@ -98,7 +97,7 @@ def observe(
 
 
 def _batches(
-    texts: Sequence[TokenizedExample], models: Sequence[LanguageModel], tokens_per_pass: int
+    texts: Sequence[TokenizedExample], models: Sequence[BaseLanguageModel], tokens_per_pass: int
 ) -> Iterator[list[TokenizedExample]]:
     """Texts of similar length, the longest first, so that a lack of memory shows at once."""
     batchable = all(model.batchable for model in models)
@@ -114,7 +113,7 @@ def _batches(
 
 @torch.inference_mode()
 def _observe_batch(
-    models: Sequence[LanguageModel],
+    models: Sequence[BaseLanguageModel],
     alignment: Alignment,
     batch: Sequence[TokenizedExample],
     tokens_per_pass: int,
@@ -122,7 +121,7 @@ def _observe_batch(
 ) -> None:
     """Run all models over a batch, window by window."""
     vocabulary = alignment.vocabularies[0]
-    sessions = [Session(model, vocabulary=vocabulary) for model in models]
+    sessions = [open_logits_session(model, vocabulary=vocabulary) for model in models]
     rows = list(zip(*(text.rows() for text in batch), strict=True))  # [models][rows]
     targets = [len(text.truth) for text in batch]
     width = max(1, tokens_per_pass // len(batch))
@@ -138,7 +137,7 @@ def _observe_batch(
 
 
 def _measure(
-    models: Sequence[LanguageModel],
+    models: Sequence[BaseLanguageModel],
     logits: Sequence[torch.Tensor],
     batch: Sequence[TokenizedExample],
     positions: Sequence[tuple[int, int, int]],
@@ -177,7 +176,7 @@ class _RelativeLogits:
         predicted: The most probable token, ``[positions]``.
     """
 
-    def __init__(self, model: LanguageModel, logits: torch.Tensor) -> None:
+    def __init__(self, model: BaseLanguageModel, logits: torch.Tensor) -> None:
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         highest, self.predicted = logits.max(-1)
@@ -205,12 +204,11 @@ def _by_model(tensors: Sequence[torch.Tensor]) -> NDArray[Any]:
     return np.stack([each.cpu().numpy() for each in tensors], 1)
 
 
-def _key(models: Sequence[LanguageModel], texts: Sequence[TokenizedExample], tokens_per_pass: int) -> str:
+def _key(models: Sequence[BaseLanguageModel], texts: Sequence[TokenizedExample], tokens_per_pass: int) -> str:
     """A hash of everything that observations depend on, except the weights."""
     digest = hashlib.sha256(json.dumps([1, TEMPERATURES, tokens_per_pass]).encode())
     for model in models:
-        digest.update(json.dumps([model.name, str(model.model.dtype)]).encode())
-        digest.update(model.model.config.to_json_string(use_diff=False).encode())
+        digest.update(model.fingerprint.encode())
     for text in texts:
         digest.update(json.dumps([text.prompts, text.truth]).encode())
     return digest.hexdigest()

@@ -6,7 +6,7 @@ from typing import Any
 
 from cosd_core.errors import ContextOverflowError, InvalidPromptError, TrainingDataError, quoted
 from cosd_core.generation.requests import read_prompts
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.vocabulary_alignment import align
 from cosd_core.options import GenerationOptions
 from cosd_core.training.examples import Example
@@ -43,7 +43,7 @@ class TokenizedExample:
 class ExampleTokenizer:
     """Turns examples into tokens that fit every context window."""
 
-    def __init__(self, models: Sequence[LanguageModel], vocabulary: int, *, end_token: bool) -> None:
+    def __init__(self, models: Sequence[BaseLanguageModel], vocabulary: int, *, end_token: bool) -> None:
         """Prepare for some models.
 
         Args:

@@ -27,7 +27,7 @@ from cosd_core.generation.row import Row
 from cosd_core.generation.row_factory import SharedRowFactory
 from cosd_core.generation.scheduling import FixedSchedule
 from cosd_core.generation.text_state import RowConfig
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
 from cosd_core.options import GenerationOptions
 from cosd_core.outputs import Generation
@@ -65,7 +65,7 @@ class ReplayCache:
 
     def __init__(
         self,
-        models: Sequence[LanguageModel],
+        models: Sequence[BaseLanguageModel],
         prompts: Sequence[str | Chat],
         options: Mapping[str, Any],
         *,
@@ -290,10 +290,12 @@ def _confidences(prediction: Prediction, temperatures: Sequence[float]) -> tuple
     return (prediction.confidence, *shares.tolist())
 
 
-def _key(models: Sequence[LanguageModel], temperatures: Temperatures, request: Request, swapped: int) -> str:
+def _key(
+    models: Sequence[BaseLanguageModel], temperatures: Temperatures, request: Request, swapped: int
+) -> str:
     """A hash of what predictions and endings depend on; both roles share it if they encode a prompt alike."""
     prompts = [list(ids) for ids in (request.prompts[::-1] if swapped else request.prompts)]
-    names = [[model.name, str(model.model.dtype)] for model in models]
+    names = [model.fingerprint for model in models]
     options = request.options.model_dump(mode="python", exclude={"truncation", "add_special_tokens", "seed"})
     parts = [names, temperatures, prompts, sorted(request.visible), options]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()

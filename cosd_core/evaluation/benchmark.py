@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from cosd_core.decoder import CoSDDecoder
+from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.models.language_model import LanguageModel
 from cosd_core.outputs import Generation, Stats
 
 BASELINE = "transformers generate, draft model"

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from cosd_core.chat import Chat, Turn
-from cosd_core.chat.events import Answer
+from cosd_core.chat.events import ParsedAnswer
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.demo.chat import load_chat_pair
 from cosd_core.demo.chat.dialogue import SKILLS, Dialogue, Message, Skill
@@ -37,15 +37,15 @@ def turns(made: Dialogue) -> Iterator[tuple[list[Message], Message, Skill]]:
         yield made.messages[:at], made.messages[at], skill
 
 
-def answer(decoder: CoSDDecoder, messages: list[Message], tools: list[Message]) -> Answer:
+def answer(decoder: CoSDDecoder, messages: list[Message], tools: list[Message]) -> ParsedAnswer:
     """What a pair says next."""
     turn = Turn(Chat(messages, tools), decoder.models)
     options = {"grammar": turn.grammar, "max_new_tokens": LONGEST_ANSWER, "truncation": True}
     events = [event for chunk in decoder.stream(turn.prompt, **options) for event in turn.read(chunk)]
-    return Answer.of(events)
+    return ParsedAnswer.of(events)
 
 
-def is_right(said: Answer, expected: Message) -> bool:
+def is_right(said: ParsedAnswer, expected: Message) -> bool:
     """Whether an answer is the expected one."""
     calls = [each["function"] for each in expected.get("tool_calls", ())]
     return said.text == expected["content"] and [(each.name, each.arguments) for each in said.calls] == [

@@ -30,7 +30,8 @@ from cosd_core.errors import (
     VerifierFileError,
     VocabularyMismatchError,
 )
-from cosd_core.frontend.settings import Settings, read_settings
+from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.generation.scheduling import AdaptiveSchedule, FixedSchedule, Schedule, ScheduleState
 from cosd_core.grammar import Grammar
 from cosd_core.models.language_model import LanguageModel

@@ -28,7 +28,9 @@ from cosd_core.evaluation import (
 )
 from cosd_core.evaluation import run as evaluate
 from cosd_core.evaluation.report import percent
-from cosd_core.frontend.settings import MODELS, OF_ONE_METHOD, read_settings
+from cosd_core.frontend.model_names import MODEL_SETTINGS
+from cosd_core.frontend.settings import VERIFIER_OF_SETTING
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.options import LoadingOptions
 
 
@@ -75,7 +77,7 @@ def run_evaluate(
     if settings_file and not names_models(settings):
         settings = {**_models_of(read_settings(settings_file[0])), **settings}
     settings, asked = to_ask(settings, task or (), plots=plots)
-    general = {name: value for name, value in settings.items() if name not in OF_ONE_METHOD}
+    general = {name: value for name, value in settings.items() if name not in VERIFIER_OF_SETTING}
     pair = checked(general).decoder()
     possible = possible_methods(settings, shared_vocabulary=pair.shares_vocabulary)
     methods = make_methods(method or possible, settings, both_roles=both_roles)
@@ -120,5 +122,5 @@ def _report_table(report: Report) -> Table:
 
 def _models_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The models that settings name, and how these are loaded."""
-    names = (*MODELS, *LoadingOptions.model_fields)
+    names = (*MODEL_SETTINGS, *LoadingOptions.model_fields)
     return {name: settings[name] for name in names if name in settings}

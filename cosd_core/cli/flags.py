@@ -10,7 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings import Settings, SettingsFields
 
 _NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
 _UNWRITABLE = {"grammar", "logits_processor"}
@@ -39,7 +39,7 @@ def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         # The settings' own fields, above all the models, come before those that they inherit.
-        fields = sorted(Settings.model_fields, key=lambda name: name not in Settings.__annotations__)
+        fields = sorted(Settings.model_fields, key=lambda name: name not in SettingsFields.__annotations__)
         names = [name for name in fields if name not in _UNWRITABLE.union(left_out)]
 
         @wraps(command)

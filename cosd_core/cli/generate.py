@@ -13,7 +13,8 @@ from cosd_core.cli.flags import with_settings
 from cosd_core.cli.shared import checked, out, write_page
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidPromptError
-from cosd_core.frontend.settings import Settings, overlaid, read_settings
+from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings_file import merge_settings, read_settings
 from cosd_core.outputs import Generation
 
 
@@ -38,7 +39,7 @@ def run_generate(
     The text is streamed to standard output, errors go to standard error.
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
-    chosen = checked(overlaid(read_settings(settings_file), settings) if settings_file else settings)
+    chosen = checked(merge_settings(read_settings(settings_file), settings) if settings_file else settings)
     text = prompt if prompt is not None else _read_stdin()
     decoder = chosen.decoder()
     generation = _write(decoder, chosen, text, stream=not (as_json or show))

@@ -15,7 +15,7 @@ from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidOptionError, TrainingDataError
 from cosd_core.evaluation.answers import AnswerFile
 from cosd_core.evaluation.tasks import Item, Task
-from cosd_core.frontend.settings import naming
+from cosd_core.frontend.model_names import settings_of_names
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.training.calibration import Calibration, Reliability
 from cosd_core.training.teacher_forcing import observe
@@ -194,7 +194,7 @@ def _line(table: Table, at: int, single: int, models: Sequence[str], learned: Le
         accuracy=accuracy(right),
         gain=None if candidate.single else difference(right, table.right[single]),
         settings={
-            **naming(models[candidate.swapped], models[not candidate.swapped]),
+            **settings_of_names(models[candidate.swapped], models[not candidate.swapped]),
             **candidate.fields(learned),
         },
     )

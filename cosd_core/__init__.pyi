@@ -21,7 +21,8 @@ from .errors import (
     VerifierFileError as VerifierFileError,
     VocabularyMismatchError as VocabularyMismatchError,
 )
-from .frontend.settings import Settings as Settings, read_settings as read_settings
+from .frontend.settings import Settings as Settings
+from .frontend.settings_file import read_settings as read_settings
 from .generation.scheduling import (
     AdaptiveSchedule as AdaptiveSchedule,
     FixedSchedule as FixedSchedule,

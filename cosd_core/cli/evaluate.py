@@ -29,7 +29,9 @@ from cosd_core.evaluation import (
 )
 from cosd_core.evaluation import run as evaluate
 from cosd_core.evaluation.report import percent
-from cosd_core.frontend.settings import MODELS, OF_ONE_METHOD, read_settings
+from cosd_core.frontend.model_names import MODEL_SETTINGS
+from cosd_core.frontend.settings import VERIFIER_OF_SETTING
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.options import LoadingOptions
 
 
@@ -75,14 +77,14 @@ def run_evaluate(
     """
     if settings_file and not names_models(settings):
         settings = {**_models_of(read_settings(settings_file[0])), **settings}
-    settings, names_of_tasks = with_models_and_tasks(settings, task or (), plots=plots)
-    general = {name: value for name, value in settings.items() if name not in OF_ONE_METHOD}
+    settings, task_names = with_models_and_tasks(settings, task or (), plots=plots)
+    general = {name: value for name, value in settings.items() if name not in VERIFIER_OF_SETTING}
     pair = make_settings(general).decoder()
     possible = possible_methods(settings, shared_vocabulary=pair.shares_vocabulary)
     methods = make_methods(method or possible, settings, both_roles=both_roles)
     names = [model.name for model in pair.models]
     methods += [read_method(path, general, pair=names) for path in settings_file or ()]
-    tasks = [bundled_task(questions) if each == BUNDLED else read_task(each) for each in names_of_tasks]
+    tasks = [bundled_task(questions) if each == BUNDLED else read_task(each) for each in task_names]
     tasks = [each.limited(limit) if limit else each for each in tasks]
     with Progress(console=err, transient=True) as bar:
         total = sum(len(each.items) for each in tasks)
@@ -121,5 +123,5 @@ def _report_table(report: Report) -> Table:
 
 def _models_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that name and load the models."""
-    names = (*MODELS, *LoadingOptions.model_fields)
+    names = (*MODEL_SETTINGS, *LoadingOptions.model_fields)
     return {name: settings[name] for name in names if name in settings}

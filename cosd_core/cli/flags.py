@@ -10,7 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings import Settings, SettingsFields
 
 _FLAG_NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
 _WITHOUT_FLAG = {"grammar", "logits_processor"}
@@ -29,7 +29,7 @@ def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         # The fields of Settings itself, above all the models, come before the inherited ones.
-        fields = sorted(Settings.model_fields, key=lambda name: name not in Settings.__annotations__)
+        fields = sorted(Settings.model_fields, key=lambda name: name not in SettingsFields.__annotations__)
         names = [name for name in fields if name not in _WITHOUT_FLAG.union(left_out)]
 
         @wraps(command)

@@ -14,7 +14,8 @@ from cosd_core.cli.flags import with_settings
 from cosd_core.cli.shared import make_settings, write_page
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidPromptError
-from cosd_core.frontend.settings import Settings, overlaid, read_settings
+from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings_file import merge_settings, read_settings
 from cosd_core.outputs import Generation
 
 
@@ -39,7 +40,9 @@ def run_generate(
     The text is streamed to standard output, errors go to standard error.
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
-    merged = make_settings(overlaid(read_settings(settings_file), settings) if settings_file else settings)
+    merged = make_settings(
+        merge_settings(read_settings(settings_file), settings) if settings_file else settings
+    )
     text = prompt if prompt is not None else _read_stdin()
     generation = _generate(merged.decoder(), merged, text, stream=not (as_json or show_sources))
     if as_json:

@@ -12,7 +12,7 @@ from cosd_core.cli.console import err, out
 from cosd_core.cli.flags import with_settings
 from cosd_core.cli.shared import make_settings
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.frontend.settings import METHOD
+from cosd_core.frontend.settings import METHOD_SETTINGS
 from cosd_core.options import GenerationOptions
 from cosd_core.training.calibration import Calibration
 from cosd_core.training.teacher_forcing import observe
@@ -20,7 +20,7 @@ from cosd_core.verifiers import TreeVerifier
 from cosd_core.verifiers.observations import Observations
 
 
-@with_settings(*GenerationOptions.model_fields, *METHOD)
+@with_settings(*GenerationOptions.model_fields, *METHOD_SETTINGS)
 def run_train_tree(
     data: Annotated[
         Path,

@@ -17,7 +17,8 @@ from cosd_core.cli.shared import generation_options, make_settings, names_models
 from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED, read_task, unasked_task
 from cosd_core.evaluation.report import percent
-from cosd_core.frontend.settings import names_of, read_settings
+from cosd_core.frontend.model_names import model_names
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.tuning import ALPHAS, BETAS, WEIGHTS, Tuning, tune
 
 _OF_TUNING = (
@@ -83,7 +84,7 @@ def run_tune(
     base = settings if names_models(settings) else {**settings, "dtype": "float32"}  # as the pair is loaded
     settings, [name] = with_models_and_tasks(settings, [task] if task else (), plots=plots)
     chosen = make_settings(settings)
-    if len(named := names_of(settings)) != 2:  # checked before they are loaded
+    if len(named := model_names(settings)) != 2:  # checked before they are loaded
         raise InvalidOptionError(
             f"roles are tried between two models, not {len(named)}: give one --assistant"
         )

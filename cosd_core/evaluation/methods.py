@@ -8,7 +8,9 @@ from typing import Any
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
-from cosd_core.frontend.settings import OF_ONE_METHOD, Settings, assistants_of, names_of, read_settings
+from cosd_core.frontend.model_names import assistant_sources, model_names
+from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.verifiers import AverageVerifier, TreeVerifier, Verifier
 
 SINGLES = ("draft", "assistant")
@@ -109,7 +111,9 @@ def make_methods(
             raise InvalidOptionError(f"method={quoted(name)} should be one of {', '.join(METHODS)}")
         if name == TreeVerifier.name and settings.get("tree_path") is None:
             raise InvalidOptionError('method="tree" needs tree_path: a file that TreeVerifier.save wrote')
-        applying = {key: value for key, value in settings.items() if OF_ONE_METHOD.get(key, name) == name}
+        applying = {
+            key: value for key, value in settings.items() if VERIFIER_OF_SETTING.get(key, name) == name
+        }
         filled = Settings(**applying, verifier=name)
         method = Method(_title(filled), filled.method())
         several = len(filled.assistants) > 1
@@ -119,7 +123,7 @@ def make_methods(
 
 def possible_methods(settings: Mapping[str, Any], *, shared_vocabulary: bool = True) -> list[str]:
     """Those of :data:`METHODS` that are defined for these models and whose settings are complete."""
-    impossible = {"speculative"} if len(assistants_of(settings)) > 1 else set()
+    impossible = {"speculative"} if len(assistant_sources(settings)) > 1 else set()
     if not shared_vocabulary:
         impossible |= {"speculative", "average"}
     if "tree_path" not in settings:
@@ -141,13 +145,13 @@ def read_method(path: str | Path, settings: Mapping[str, Any], *, pair: Sequence
         InvalidOptionError: Settings do not go together.
     """
     given = read_settings(path)
-    named = names_of(given)
+    named = model_names(given)
     swapped = bool(named) and named != list(map(str, pair))
     if swapped and (len(pair) > 2 or sorted(named) != sorted(map(str, pair))):
         raise EvaluationFileError(
             f"settings {quoted(str(path))} are for the models {quoted(named)}, not for {quoted(list(pair))}"
         )
-    base = {name: value for name, value in settings.items() if name not in OF_ONE_METHOD}
+    base = {name: value for name, value in settings.items() if name not in VERIFIER_OF_SETTING}
     filled = Settings(**{**base, **given})
     return Method(Path(path).stem + (_SWAPPED if swapped else ""), filled.method(), swapped)
 

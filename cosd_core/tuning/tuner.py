@@ -14,7 +14,7 @@ from cosd_core.errors import InvalidOptionError, TrainingDataError
 from cosd_core.evaluation.answers import AnswerFile
 from cosd_core.evaluation.intervals import accuracy, difference
 from cosd_core.evaluation.tasks import Item, Task
-from cosd_core.frontend.settings import naming
+from cosd_core.frontend.model_names import settings_of_names
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.training.calibration import Calibration, Reliability
 from cosd_core.training.teacher_forcing import observe
@@ -173,7 +173,7 @@ def _line(table: Table, index: int, models: Sequence[str], fit: Fit) -> Candidat
         accuracy=accuracy(right),
         gain=None if candidate.single else difference(right, table.right[table.better_single]),
         settings={
-            **naming(models[candidate.swapped], models[not candidate.swapped]),
+            **settings_of_names(models[candidate.swapped], models[not candidate.swapped]),
             **candidate.fields(fit),
         },
     )

@@ -21,13 +21,7 @@ class BlockWords:
         retokenized: Sequence[RetokenizedText],
         can_replace: Callable[[float], bool],
     ) -> None:
-        """Begin with an empty block.
-
-        Args:
-            draft_text: What the draft writes.
-            retokenized: The text in each assistant's tokens.
-            can_replace: Whether the verifier could replace a text of this confidence.
-        """
+        """Follow the words of a text; ``can_replace`` is the verifier's."""
         self.window_end: int | None = None
         self._draft_text = draft_text
         self._retokenized = retokenized

@@ -40,10 +40,10 @@ class CrossTokenizerRow:
         names: frozenset[str],
         retokenized: Sequence[RetokenizedText],
     ) -> None:
-        """Begin after the prompt of an empty text.
+        """Begin after the prompt of an empty text, whose buffer takes bytes.
 
         Args:
-            text: The text; its buffer takes bytes.
+            text: The text as the draft writes it.
             draft: The draft's tokens.
             names: The names of special tokens that are part of the text.
             retokenized: The text in each assistant's tokens.

@@ -21,14 +21,7 @@ class BlockTrace:
         draft: TokenizerView,
         names: frozenset[str],
     ) -> None:
-        """Trace a block.
-
-        Args:
-            draft_text: What the draft wrote.
-            candidates: What the assistants would have written.
-            draft: The draft's tokens.
-            names: The names of special tokens that are part of the text.
-        """
+        """Trace what the draft wrote, and what the assistants would have written."""
         self._draft_text = draft_text
         self._candidates = candidates
         self._draft = draft

@@ -104,12 +104,13 @@ class BlockVerification:
         names: frozenset[str],
         num_written: NumWritten,
     ) -> None:
-        """Begin with the predictions of all assistants.
+        """Verify what the draft wrote.
 
         Args:
             draft_text: What the draft wrote.
             retokenized: The same text in each assistant's tokens.
-            predictions: By assistant and number of ids before, the token that it would write there.
+            predictions: By assistant and number of ids before, the token that it would write there. May be
+                filled until :meth:`run`.
             verifier: Decides which candidates replace the draft's text.
             draft: The draft's tokens.
             names: The names of special tokens that are part of the text.

@@ -19,15 +19,12 @@ class IncrementalDecoder(Protocol):
 
     def push(self, token: Any) -> str:
         """The text that is final with this token."""
-        ...
 
     def peek(self, token: Any) -> str:
         """The text that another token would add."""
-        ...
 
     def flush(self) -> str:
         """The text that is still held back; it ends here."""
-        ...
 
 
 class ByteDetokenizer:

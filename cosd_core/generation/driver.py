@@ -17,12 +17,7 @@ class RoundDriver:
     """
 
     def __init__(self, open_batch: Callable[[Sequence[Row]], Batch], batch_size: int) -> None:
-        """Begin without calls.
-
-        Args:
-            open_batch: Opens a batch for rows.
-            batch_size: The most rows of several calls that share a batch.
-        """
+        """Begin without calls; at most ``batch_size`` rows of several calls share a batch."""
         self._open_batch = open_batch
         self._batch_size = batch_size
         self._batches: deque[Batch] = deque()  # in the order of their turns

@@ -29,34 +29,27 @@ class Row(Protocol):
     @property
     def input_ids(self) -> list[int]:
         """Prompt, text and block in the draft's token ids."""
-        ...
 
     @property
     def is_finished(self) -> bool:
         """Whether the text has ended."""
-        ...
 
     @property
     def can_draft(self) -> bool:
         """Whether the draft may add a token to the block."""
-        ...
 
     @property
     def num_replaceable(self) -> int:
         """How many drafted tokens an assistant could replace whose prediction is not known."""
-        ...
 
     def next_position(self) -> SamplingPosition:
         """Where the draft writes its next token."""
-        ...
 
     def propose(self, prediction: Prediction) -> None:
         """Add the draft's next token to the block."""
-        ...
 
     def assistant_ids(self, assistant: int) -> list[int]:
         """Prompt, text and block in an assistant's token ids."""
-        ...
 
     def verify(self) -> list[AssistantRequest]:
         """Decide which tokens of the block stand.
@@ -65,16 +58,12 @@ class Row(Protocol):
             Nothing once that is decided; before, the predictions that are needed first, one request per
             assistant. They are given to :meth:`add_predictions`, and the row verifies again.
         """
-        ...
 
     def add_predictions(self, predictions: Sequence[Sequence[Prediction]]) -> None:
         """Take the predictions of every assistant at the positions that :meth:`verify` requested."""
-        ...
 
     def commit(self) -> Step:
         """Append what stands to the text and begin the next block."""
-        ...
 
     def discard_block(self) -> None:
         """Drop the block and its predictions; the next round drafts it again."""
-        ...

@@ -30,7 +30,6 @@ class MakeRow(Protocol):
             request: The checked prompt and its options.
             verifier: The verifier of this row; None: that of the call.
         """
-        ...
 
 
 class RowFactory(ABC):

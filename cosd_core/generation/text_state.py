@@ -1,7 +1,7 @@
 """The text of one request while it is decoded: its tokens, where it ends, and what it cost."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from cosd_core.generation.detokenizer import TextBuffer
 from cosd_core.generation.requests import Request
@@ -61,15 +61,7 @@ class TextState:
     def __init__(
         self, index: int, request: Request, config: RowConfig, buffer: TextBuffer, sampler: Sampler
     ) -> None:
-        """Begin after the prompt.
-
-        Args:
-            index: The number of the request in its call.
-            request: The checked prompt and its options.
-            config: The settings of the call.
-            buffer: An empty text.
-            sampler: The draft's.
-        """
+        """Begin after the prompt, with an empty buffer and the draft's sampler."""
         self.index = index
         self.request = request
         self.config = config
@@ -135,14 +127,7 @@ class TextState:
         *,
         first: int,
     ) -> Step:
-        """The record of a round.
-
-        Args:
-            proposal: The block that was decided.
-            opinions: The assistants' predictions at its positions, None where they did not run.
-            verdict: What was decided.
-            first: How many tokens the text had before this round.
-        """
+        """The record of a round, before which the text had ``first`` tokens."""
         return Step(
             index=self.index,
             proposal=proposal,
@@ -165,15 +150,9 @@ class TextState:
             prompt=self.request.prompt,
             prompt_tokens=len(self.request.ids),
             stats=Stats(
-                rounds=counts.rounds,
+                **asdict(counts),
                 tokens=len(self.tokens),
-                drafted=counts.drafted,
-                kept=counts.kept,
-                replaced=counts.replaced,
                 discarded=counts.drafted - counts.kept - counts.replaced,
-                draft_passes=counts.draft_passes,
-                assistant_passes=counts.assistant_passes,
-                assistant_skipped=counts.assistant_skipped,
                 seconds=time.perf_counter() - self._started,
             ),
             verifier=self.config.verifier,

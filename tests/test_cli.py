@@ -8,8 +8,9 @@ import pytest
 
 from cosd_core import CoSDDecoder, TreeVerifier, __version__
 from cosd_core.cli import main
-from cosd_core.demo import KINDS, load_pair, practice
+from cosd_core.demo import KINDS, load_pair
 from cosd_core.options import GenerationOptions
+from examples.bundled_pairs.questions import practice
 
 IRON = "Q: atomic number of iron plus 7? A:"
 TWO_TREES = ["--out", "b.json", "--out", "c.json"]

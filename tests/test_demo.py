@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cosd_core import CoSDDecoder, FixedSchedule, Generation, LanguageModel
-from cosd_core.demo import KINDS, Kind, Question, held_out, is_correct, load_pair, practice
+from cosd_core.demo import KINDS, Kind, Question, held_out, held_out_count, is_correct, load_pair
+from examples.bundled_pairs.questions import practice, questions
 from examples.bundled_pairs.recipe.mixtures import ARITHMETIC, FACTS, Mixture
 from examples.bundled_pairs.recipe.training import Recipe, train
 
@@ -120,3 +121,10 @@ def test_an_answer_is_right_only_as_a_whole() -> None:
     assert is_correct(question, "37+8=45 ")
     assert not is_correct(question, " 37+8=4")
     assert not is_correct(question, " 37+8=45 or so")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shipped_questions_are_those_that_training_leaves_out(kind: Kind) -> None:
+    shipped = held_out(kind, held_out_count(kind))
+    assert set(shipped) == set(questions(kind, held_out=True))
+    assert not set(shipped) & set(questions(kind, held_out=False))

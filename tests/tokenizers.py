@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cosd_core.demo.facts import CAPITALS, WORDS
+from examples.bundled_pairs.recipe.facts import CAPITALS, WORDS
 from examples.bundled_pairs.recipe.tokenizer import byte_tokenizer
 
 CORPUS = [

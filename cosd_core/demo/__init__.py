@@ -6,10 +6,10 @@ random answers, so that its confidence there is low (``examples/bundled_pairs`` 
 
 from importlib.resources import as_file, files
 
-from cosd_core.demo.questions import KINDS, Kind, Question, held_out, held_out_count, is_correct, practice
+from cosd_core.demo.questions import KINDS, Kind, Question, held_out, held_out_count, is_correct
 from cosd_core.models.language_model import LanguageModel
 
-__all__ = ["KINDS", "Kind", "Question", "held_out", "held_out_count", "is_correct", "load_pair", "practice"]
+__all__ = ["KINDS", "Kind", "Question", "held_out", "held_out_count", "is_correct", "load_pair"]
 
 
 def load_pair() -> tuple[LanguageModel, LanguageModel]:

@@ -1,15 +1,16 @@
 """The demo's questions: "arithmetic" needs sums or letter counts, "facts" a fact, "both" a sum over a fact.
 
 Every answer spells out what it uses, so the two halves of a "both" answer have the form of the other kinds.
+``held_out.jsonl`` holds the questions that neither model was trained on; ``examples/bundled_pairs`` writes it.
 """
 
+import json
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from typing import Literal, TypeAlias, get_args
 
-from cosd_core.demo.items import boths, facts, letters, sums
 from cosd_core.errors import InvalidOptionError
 
 Kind: TypeAlias = Literal["arithmetic", "facts", "both"]
@@ -28,18 +29,20 @@ class Question:
 
 
 def held_out(kind: Kind, count: int, seed: int = 0) -> list[Question]:
-    """`count` different questions that no training example gives away, in an order set by `seed`."""
-    return _pick(kind, count, seed, from_held_out=True)
+    """`count` different held-out questions, in an order set by `seed`.
+
+    Raises:
+        InvalidOptionError: There is no such kind, or it has fewer questions.
+    """
+    pool = _held_out(kind)
+    if not 0 <= count <= len(pool):
+        raise InvalidOptionError(f"count must be between 0 and {len(pool)} for {kind!r}, not {count}")
+    return random.Random(seed).sample(pool, count)
 
 
 def held_out_count(kind: Kind) -> int:
     """How many held-out questions there are."""
-    return len(_side(kind, from_held_out=True))
-
-
-def practice(kind: Kind, count: int, seed: int = 0) -> list[Question]:
-    """`count` different questions of the training side with their true answers, to tune a verifier on."""
-    return _pick(kind, count, seed, from_held_out=False)
+    return len(_held_out(kind))
 
 
 def is_correct(question: Question, text: str) -> bool:
@@ -47,32 +50,10 @@ def is_correct(question: Question, text: str) -> bool:
     return text.strip() == question.answer.strip()
 
 
-def _questions(kind: Kind) -> Iterator[tuple[bool, Question]]:
-    """(is held out, question) of one kind."""
-    if kind == "arithmetic":
-        for total in sums():
-            yield total.held_out, Question(kind, total.prompt, total.answer(total.result))
-        for letter in letters():
-            yield letter.held_out, Question(kind, letter.prompt, letter.answer(len(letter.word)))
-    elif kind == "facts":
-        for fact in facts():
-            yield fact.held_out, Question(kind, fact.prompt, fact.answer(fact.value))
-    elif kind == "both":
-        for both in boths():
-            equation = both.equation(both.fact)
-            answer = both.answer(both.fact, equation.a, equation.result)
-            yield both.held_out, Question(kind, both.prompt, answer)
-    else:
-        raise InvalidOptionError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-
-
 @cache
-def _side(kind: Kind, from_held_out: bool) -> tuple[Question, ...]:
-    return tuple(question for is_held_out, question in _questions(kind) if is_held_out == from_held_out)
-
-
-def _pick(kind: Kind, count: int, seed: int, *, from_held_out: bool) -> list[Question]:
-    pool = _side(kind, from_held_out)
-    if not 0 <= count <= len(pool):
-        raise InvalidOptionError(f"count must be between 0 and {len(pool)} for {kind!r}, not {count}")
-    return random.Random(seed).sample(pool, count)
+def _held_out(kind: Kind) -> tuple[Question, ...]:
+    if kind not in KINDS:
+        raise InvalidOptionError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    lines = files("cosd_core.demo").joinpath("held_out.jsonl").read_text("utf-8").splitlines()
+    questions = (Question(**json.loads(line)) for line in lines)
+    return tuple(question for question in questions if question.kind == kind)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from cosd_core.demo.facts import CAPITALS, WORDS
-from cosd_core.demo.items import Both, Fact, Letters, Sum, boths, facts, letters, sums, values_of
-from cosd_core.demo.phrasings import LETTER_FRAMES, Relation
+from .facts import CAPITALS, WORDS
+from .items import Both, Fact, Letters, Sum, boths, facts, letters, sums, values_of
+from .phrasings import LETTER_FRAMES, Relation
 
 Example = tuple[str, str]
 """A prompt and an answer."""

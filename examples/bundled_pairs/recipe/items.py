@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from cosd_core.demo.facts import CAPITALS, ELEMENTS, WORDS
-from cosd_core.demo.phrasings import (
+from .facts import CAPITALS, ELEMENTS, WORDS
+from .phrasings import (
     BOTH_FRAMES,
     FACT_ANSWERS,
     FACT_FRAMES,

@@ -1,7 +1,7 @@
 """The demo's questions: "arithmetic" needs sums or letter counts, "facts" a fact, "both" a sum over a fact.
 
 Every answer spells out what it uses, so the two halves of a "both" answer have the form of the other kinds.
-``held_out.jsonl`` holds the questions that neither model was trained on; ``examples/bundled_pairs`` writes it.
+``held_out.jsonl`` holds the questions that neither model was trained on.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""All questions of the bundled pair: those that training may use, and the held-out ones that the package ships.
+"""All questions of the bundled pair: those that training may use, and those that the package ships.
 
-``python -m examples.bundled_pairs.questions FILE`` writes the held-out ones, as in cosd_core/demo/held_out.jsonl.
+``python -m examples.bundled_pairs.questions cosd_core/demo/held_out.jsonl`` writes the latter.
 """
 
 import json

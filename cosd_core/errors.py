@@ -1,24 +1,5 @@
 """The errors that cosd raises. All of them derive from :class:`CoSDError`.
 
-::
-
-    CoSDError
-    ├── InvalidOptionError          an option or argument has a wrong name, type or value
-    ├── InvalidPromptError          a prompt is empty, of a wrong type, or has unknown token ids
-    │   └── ContextOverflowError    prompt and answer do not fit the context window of every model
-    ├── ModelLoadError              a model or tokenizer cannot be found or read
-    ├── UnsupportedModelError       a model is no causal LM, or its cache is wrong
-    ├── VocabularyMismatchError     a verifier or an option needs models with one vocabulary
-    ├── MissingExtraError           an optional package is needed and not installed
-    ├── TrainingDataError           training data for a verifier is missing, damaged or incomplete
-    ├── EvaluationFileError         a file of tasks, answers or settings is missing, damaged or unwritable
-    ├── VerifierFileError           a saved verifier is missing, damaged or of another kind
-    └── GenerationError             something failed while decoding; the decoder stays usable
-        ├── AnswerTimeoutError      an answer took longer than the timeout
-        ├── IncompleteAnswerError   a structured answer was cut before its end
-        ├── ModelOutputError        a model returned NaN or logits of an unexpected shape
-        └── LogitsProcessorError    a logits processor raised, or returned something unusable
-
 On purpose they do not derive from ``ValueError`` or ``TypeError``: frameworks catch those and return empty
 answers.
 """

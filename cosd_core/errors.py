@@ -1,26 +1,7 @@
-"""The errors cosd raises. All of them derive from one root, so one ``except CoSDError`` is enough.
+"""The errors that cosd raises. All of them derive from :class:`CoSDError`.
 
-::
-
-    CoSDError
-    ├── InvalidOptionError          an option or argument has a wrong name, type or value
-    ├── InvalidPromptError          a prompt is empty, of a wrong type, or names unknown token ids
-    │   └── ContextOverflowError    prompt and answer do not fit the context window of every model
-    ├── ModelLoadError              a model or tokenizer cannot be found or read
-    ├── UnsupportedModelError       a model that is no causal LM, or whose cache is wrong
-    ├── VocabularyMismatchError     models' tokens differ and cannot be compared
-    ├── MissingExtraError           an optional package is needed and not installed
-    ├── TrainingDataError           what a verifier is to be learned from is missing, damaged or incomplete
-    ├── EvaluationFileError         a file of tasks, answers or settings is missing, damaged or unwritable
-    ├── VerifierFileError           a saved verifier is missing, damaged or not what it claims to be
-    └── GenerationError             something failed while decoding; the decoder stays usable
-        ├── AnswerTimeoutError      an answer took longer than it was given
-        ├── IncompleteAnswerError   a structured answer was cut before it was whole
-        ├── ModelOutputError        a model returned NaN or logits of an unexpected shape
-        └── LogitsProcessorError    a logits processor raised, or returned something unusable
-
-They do not derive from ``ValueError`` or ``TypeError`` on purpose: frameworks catch those and turn them
-into empty answers.
+On purpose they do not derive from ``ValueError`` or ``TypeError``: frameworks catch those and return empty
+answers.
 """
 
 
@@ -33,7 +14,7 @@ class InvalidOptionError(CoSDError):
 
 
 class InvalidPromptError(CoSDError):
-    """A prompt is empty, of a wrong type, or names token ids that no model knows."""
+    """A prompt is empty, of a wrong type, or has token ids outside of the vocabulary."""
 
 
 class ContextOverflowError(InvalidPromptError):
@@ -45,11 +26,11 @@ class ModelLoadError(CoSDError):
 
 
 class UnsupportedModelError(CoSDError):
-    """A model that cannot take part: it is no causal LM, it fails, or its cache is wrong."""
+    """A model cannot be used: it is no causal LM, its forward pass fails, or its cache is wrong."""
 
 
 class VocabularyMismatchError(CoSDError):
-    """Draft and assistant have different tokens, and what is asked for needs one vocabulary."""
+    """Draft and assistant have different tokens, and a verifier or an option needs one vocabulary."""
 
 
 class MissingExtraError(CoSDError):
@@ -57,7 +38,7 @@ class MissingExtraError(CoSDError):
 
 
 class TrainingDataError(CoSDError):
-    """What a verifier is to be learned from is missing, damaged or incomplete."""
+    """Training data for a verifier is missing, damaged or incomplete."""
 
 
 class EvaluationFileError(CoSDError):
@@ -65,7 +46,7 @@ class EvaluationFileError(CoSDError):
 
 
 class VerifierFileError(CoSDError):
-    """A saved verifier is missing, damaged or not what it claims to be."""
+    """A saved verifier is missing, damaged or of another kind."""
 
 
 class GenerationError(CoSDError):
@@ -77,7 +58,7 @@ class AnswerTimeoutError(GenerationError, TimeoutError):
 
 
 class IncompleteAnswerError(GenerationError):
-    """A structured answer was cut by ``max_new_tokens`` or a stop string before it was whole."""
+    """A structured answer was cut by ``max_new_tokens`` or a stop string before its end."""
 
 
 class ModelOutputError(GenerationError):
@@ -89,10 +70,10 @@ class LogitsProcessorError(GenerationError):
 
 
 def quoted(value: object, longest: int = 120) -> str:
-    """A value, or what an exception says, as messages quote it: in one line, cut where it is long."""
+    """A value's ``repr``, or an exception's message, in one line, shortened if it is long."""
     try:
-        said = str(value) or type(value).__name__ if isinstance(value, BaseException) else repr(value)
+        text = str(value) or type(value).__name__ if isinstance(value, BaseException) else repr(value)
     except Exception:  # a user's own __repr__ may raise anything
-        said = f"a {type(value).__name__}"
-    line = " ".join(said.split())
+        text = f"a {type(value).__name__}"
+    line = " ".join(text.split())
     return line if len(line) <= longest else f"{line[: longest - 30]}...{line[-25:]}"

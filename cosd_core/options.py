@@ -1,4 +1,4 @@
-"""The values a user fills in: frozen, checked where they live, unknown names refused."""
+"""The options of generation, chats and loading: frozen values, validated, unknown names rejected."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from math import inf
 from os import PathLike
 from sys import float_info
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 def check_number(name: str, value: object, *, least: float = 0.0, most: float = inf) -> None:
-    """Refuse what is no finite number within the bounds.
+    """Check that a value is a finite number within bounds.
 
     Raises:
-        InvalidOptionError: With the value and the bounds.
+        InvalidOptionError: It is not.
     """
     bounds = f"of at least {least:g}" if most == inf else f"between {least:g} and {most:g}"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -32,14 +32,14 @@ def check_number(name: str, value: object, *, least: float = 0.0, most: float = 
 
 
 def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
-    """The temperatures of the models' confidences; all 1 for None.
+    """The temperature of every model's confidences.
 
     Args:
-        calibration: One number per model, the draft's first.
-        models: How many models there are.
+        calibration: One number per model, the draft's first; None sets all to 1.
+        models: The number of models.
 
     Raises:
-        InvalidOptionError: They are not as many as the models, or one is no number from 0.01 to 100.
+        InvalidOptionError: Their number is not that of the models, or one is no number from 0.01 to 100.
     """
     if calibration is None:
         return (1.0,) * models
@@ -54,34 +54,34 @@ def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
 
 
 def check_adapters(adapters: object, assistants: int) -> tuple[str | None, ...]:
-    """The adapter of every assistant; None where it has none.
+    """The adapter of every assistant, or None for an assistant without one.
 
     Args:
-        adapters: A hub id or path for the one assistant, or a list with one entry per assistant, or None.
-        assistants: How many assistants there are.
+        adapters: A hub id or path for a single assistant, a list with one entry per assistant, or None.
+        assistants: The number of assistants.
 
     Raises:
-        InvalidOptionError: They are not as many as the assistants, or one is no string.
+        InvalidOptionError: Their number is not that of the assistants, or one is no string or path.
     """
-    given = [adapters] if isinstance(adapters, str | PathLike) else adapters
-    if given is None:
-        given = [None] * assistants
-    if not isinstance(given, (list, tuple)) or len(given) != assistants:
+    entries = [adapters] if isinstance(adapters, str | PathLike) else adapters
+    if entries is None:
+        entries = [None] * assistants
+    if not isinstance(entries, (list, tuple)) or len(entries) != assistants:
         raise InvalidOptionError(
             f"assistant_adapter={quoted(adapters)} should hold a hub id, a path or None for every assistant, "
             f"one per assistant: {assistants}"
         )
-    for adapter in given:
+    for adapter in entries:
         if adapter is not None and not isinstance(adapter, str | PathLike):
             raise InvalidOptionError(
                 f"assistant_adapter={quoted(adapters)} should hold hub ids, paths or None, "
                 f"not {quoted(adapter)}"
             )
-    return tuple(str(adapter) if adapter else None for adapter in given)
+    return tuple(str(adapter) if adapter else None for adapter in entries)
 
 
 class Options(BaseModel):
-    """Base of all option values: frozen, strict about types, and raising our own error in one line."""
+    """Base of all options: frozen, with strict types; raises :class:`InvalidOptionError` in one line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
 
@@ -93,10 +93,10 @@ class Options(BaseModel):
 
 
 def named(option: str, described: Mapping[str, Any], kinds: Mapping[str, Callable[..., T]]) -> T:
-    """The object that is described by its name and settings, as its ``to_dict`` does.
+    """Make the object whose ``to_dict`` returned the name and settings in ``described``.
 
     Raises:
-        InvalidOptionError: There is none of that name, or it has no such settings.
+        InvalidOptionError: The name is not in ``kinds``, or a setting is unknown.
     """
     settings = dict(described)
     kind = settings.pop("name", None)
@@ -109,14 +109,14 @@ def named(option: str, described: Mapping[str, Any], kinds: Mapping[str, Callabl
 
 
 def unknown_option(name: str, known: Iterable[str]) -> str:
-    """Say that there is no such option, and which one may be meant."""
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    """The message for an unknown option, with the most similar name."""
+    similar = get_close_matches(name, known, n=1)
+    hint = f"did you mean {similar[0]!r}?" if similar else f"there are {', '.join(known)}"
     return f"unknown option {quoted(name)}: {hint}"
 
 
 def in_one_line(error: ValidationError, options: type[BaseModel]) -> str:
-    """What pydantic found, as a message of ours."""
+    """The message of a pydantic error in one line, with the first problem of every field."""
     problems = {problem["loc"][:1]: problem for problem in reversed(error.errors(include_url=False))}
     return "; ".join(_problem(problem, options) for problem in reversed(problems.values()))
 
@@ -127,10 +127,10 @@ def _problem(problem: Any, options: type[BaseModel]) -> str:
         return unknown_option(name, options.model_fields)
     if problem["type"] == "missing":
         return f"{name} is missing"
-    what = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
     if name in options.model_fields and not options.model_fields[name].repr:
-        return f"{name} {what}"  # a secret
-    return f"{name}={quoted(problem['input'])} {what}"
+        return f"{name} {message}"  # the value is secret, such as an access token
+    return f"{name}={quoted(problem['input'])} {message}"
 
 
 def _as_strings(value: object) -> object:
@@ -139,7 +139,7 @@ def _as_strings(value: object) -> object:
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, (list, tuple)):
-        raise ValueError("should be a string or a list of strings")  # noqa: TRY004 - what pydantic reads
+        raise ValueError("should be a string or a list of strings")  # noqa: TRY004 - pydantic catches it
     return tuple(value)
 
 
@@ -154,10 +154,8 @@ def _as_processors(value: object) -> object:
         return ()
     if isinstance(value, LogitsProcessor):
         return (value,)
-    if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
-        raise ValueError("should be a LogitsProcessor or a list of them")  # noqa: TRY004 - what pydantic reads
     try:
-        processors = tuple(value)
+        processors = tuple(cast(Any, None if isinstance(value, (str, bytes)) else value))
     except TypeError:
         raise ValueError("should be a LogitsProcessor or a list of them") from None
     for processor in processors:
@@ -167,7 +165,7 @@ def _as_processors(value: object) -> object:
 
 
 def _check_quantization(described: Mapping[str, Any]) -> None:
-    """Refuse a method or names that do not exist: transformers would pass over the latter in silence."""
+    """Reject an unknown method or unknown names: transformers ignores unknown names silently."""
     from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as KINDS
 
     method = described.get("quant_method")
@@ -251,14 +249,14 @@ class LoadingKwargs(TypedDict, total=False):
 
 
 class GenerationOptions(Options):
-    """How one text is written. The names and meanings are those of transformers' ``GenerationConfig``.
+    """Options of one generation. The names and meanings are those of transformers' ``GenerationConfig``.
 
     Raises:
         InvalidOptionError: A name is unknown, or a value of a wrong type or out of its range.
     """
 
     max_new_tokens: int = Field(
-        default=128, ge=1, description="Most tokens to write, the end token included."
+        default=128, ge=1, description="The maximum number of tokens, the end token included."
     )
     min_new_tokens: int = Field(
         default=0, ge=0, description="No end-of-sequence token before this many tokens."
@@ -293,7 +291,7 @@ class GenerationOptions(Options):
     )
     grammar: GrammarLike = Field(
         default=None,
-        description="What the text may be: a Grammar, or a JSON schema as a dictionary or a class.",
+        description="Constrains the text: a Grammar, or a JSON schema as a dictionary or a class.",
     )
     truncation: bool = Field(
         default=False, description="Cut a prompt that is too long from the left instead of raising an error."
@@ -304,7 +302,7 @@ class GenerationOptions(Options):
 
 
 class ChatOptions(Options):
-    """How models are shown a chat. The names and meanings are those of transformers' ``apply_chat_template``.
+    """Options of rendering a chat. Names and meanings are those of transformers' ``apply_chat_template``.
 
     Raises:
         InvalidOptionError: A name is unknown, or a value of a wrong type.
@@ -314,12 +312,12 @@ class ChatOptions(Options):
         default=None, description="A Jinja template instead of every model's own."
     )
     chat_template_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description='What else a template asks for: {"enable_thinking": False}.'
+        default_factory=dict, description='Further variables of the template: {"enable_thinking": False}.'
     )
 
 
 class LoadingOptions(Options):
-    """How a model is loaded. The names and meanings are those of transformers' ``from_pretrained``.
+    """Options of loading a model. The names and meanings are those of transformers' ``from_pretrained``.
 
     Raises:
         InvalidOptionError: A name is unknown, a value of a wrong type, or two contradict each other.
@@ -343,8 +341,8 @@ class LoadingOptions(Options):
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
     subfolder: str = Field(default="", description="Folder inside the repository.")
     token: str | bool | None = Field(default=None, repr=False, description="Hub access token.")
-    cache_dir: str | None = Field(default=None, description="Where the hub's files are kept.")
-    local_files_only: bool = Field(default=False, description="Never ask the hub.")
+    cache_dir: str | None = Field(default=None, description="The folder of downloaded files.")
+    local_files_only: bool = Field(default=False, description="Make no request to the hub.")
     trust_remote_code: bool = Field(default=False, description="Run code that comes with the model.")
     use_safetensors: bool = Field(
         default=True, description="False also admits pickled weights, which can run code."
@@ -365,15 +363,15 @@ class LoadingOptions(Options):
     @field_validator("dtype")
     @classmethod
     def _name_to_dtype(cls, value: str | torch.dtype) -> str | torch.dtype:
-        named = getattr(torch, value, None) if isinstance(value, str) else value
+        dtype = getattr(torch, value, None) if isinstance(value, str) else value
         if value == "auto":
             return value
-        if not isinstance(named, torch.dtype) or not named.is_floating_point:
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ValueError('should be "auto" or a torch float type, such as "float16"')
-        return named
+        return dtype
 
     def model_post_init(self, context: Any) -> None:
-        """Refuse contradictions in the user's words."""
+        """Reject options that contradict each other."""
         super().model_post_init(context)
         if self.device_map is not None and self.device != "auto":
             raise InvalidOptionError(

@@ -1,4 +1,4 @@
-"""A lock that a forked child finds open; the common prefix of two sequences; a check for matplotlib."""
+"""A lock that is released in forked processes, the common prefix of sequences, a check for matplotlib."""
 
 import os
 from collections.abc import Sequence
@@ -11,11 +11,14 @@ from cosd_core.errors import MissingExtraError
 
 
 class Lock:
-    """A :class:`threading.Lock` for ``with``, renewed in every process that is forked off."""
+    """A :class:`threading.Lock` for ``with``, replaced in every forked process.
+
+    The thread that holds a lock does not exist in the forked process, so the lock is never released there.
+    """
 
     def __init__(self) -> None:
         self._lock = ThreadLock()
-        _every.add(self)
+        _locks.add(self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -23,28 +26,31 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(RuntimeError):  # whoever forks while it holds the lock leaves it in the child, too
+        with suppress(RuntimeError):  # a thread that forked inside of ``with`` leaves it in both processes
             self._lock.release()
 
     def renew(self) -> None:
-        """Forget who holds it."""
+        """Replace the lock by an open one."""
         self._lock = ThreadLock()
 
 
-_every: WeakSet[Lock] = WeakSet()
+_locks: WeakSet[Lock] = WeakSet()
 
 
-def _renew() -> None:
-    for lock in _every:
+def _renew_locks() -> None:
+    for lock in _locks:
         lock.renew()
 
 
-if hasattr(os, "register_at_fork"):  # Windows forks nothing
-    os.register_at_fork(after_in_child=_renew)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def agreed_prefix(ids: Sequence[int], others: Sequence[int]) -> int:
-    """The length of the longest common prefix, by bisection over slices that C compares; types alike."""
+    """The length of the longest common prefix of two sequences of one type.
+
+    It is found by bisection, because comparing slices is faster than a loop over elements.
+    """
     low, high = 0, min(len(ids), len(others))
     if ids[:high] == others[:high]:
         return high

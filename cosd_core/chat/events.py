@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Self
 
 
@@ -79,21 +80,17 @@ class ParsedAnswer:
 
 def merge_deltas(events: Iterable[Event]) -> list[Event]:
     """Merge neighbouring deltas of one kind and call, since parsers emit single characters."""
-    groups: list[tuple[Event, list[str]]] = []
-    for event in events:
-        last = groups[-1][0] if groups else None
-        match event:
-            case TextDelta(piece) | ReasoningDelta(piece):
-                continues = type(last) is type(event)
-            case CallDelta(index, piece):
-                continues = isinstance(last, CallDelta) and last.index == index
+    merged: list[Event] = []
+    for _, group in groupby(events, lambda event: (type(event), getattr(event, "index", None))):
+        run: list[Any] = list(group)
+        match run[0]:
+            case TextDelta() | ReasoningDelta() as first:
+                merged.append(type(first)("".join(each.text for each in run)))
+            case CallDelta(index):
+                merged.append(CallDelta(index, "".join(each.arguments for each in run)))
             case _:
-                piece, continues = "", False
-        if continues:
-            groups[-1][1].append(piece)
-        else:
-            groups.append((event, [piece]))
-    return [_with_text(event, "".join(pieces)) for event, pieces in groups]
+                merged += run
+    return merged
 
 
 def drain(events: list[Event]) -> list[Event]:
@@ -101,13 +98,3 @@ def drain(events: list[Event]) -> list[Event]:
     merged = merge_deltas(events)
     events.clear()
     return merged
-
-
-def _with_text(event: Event, text: str) -> Event:
-    match event:
-        case TextDelta() | ReasoningDelta():
-            return type(event)(text)
-        case CallDelta(index):
-            return CallDelta(index, text)
-        case _:
-            return event

@@ -220,19 +220,9 @@ class LanguageModel(BaseLanguageModel):
     def open_session(
         self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0
     ) -> LogitsSession:
-        """Start to work on the rows of one batch.
-
-        Args:
-            vocabulary: How many token ids take part.
-            role: ``"draft"`` or ``"assistant 0"``; it selects the random numbers of sampled tokens.
-            calibration: The temperature of the model's confidences.
-
-        Raises:
-            UnsupportedModelError: The model cannot take part.
-            GenerationError: There is not enough memory for a few tokens.
-        """
+        """Start to work on the rows of one batch. As :meth:`BaseLanguageModel.open_session`."""
         plan = self.plan
-        runner = PassRunner(self.model, plan, self.traits, name=self.name, vocabulary=vocabulary)
+        runner = PassRunner(self.model, plan, self.traits, self.name, vocabulary)
         if plan.batched:
             return BatchedSession(runner, role=role, calibration=calibration)
         return SequentialSession(runner, role=role, calibration=calibration)

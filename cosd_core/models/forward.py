@@ -11,7 +11,7 @@ from cosd_core.errors import GenerationError, ModelOutputError, quoted
 from cosd_core.models.cache import DecodingCache
 from cosd_core.models.plan import Plan
 from cosd_core.models.traits import ModelTraits
-from cosd_core.models.weight_sharing import lock_of
+from cosd_core.utils import Lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class PassRunner:
         model: The transformers model, whose own annotations do not describe it.
         plan: Which cache it needs, and how it may be fed.
         traits: What its configuration says.
+        lock: Held during a pass by all models that share the weights.
         name: Its name in error messages.
         vocabulary: How many logits to return per position; embedding matrices may be padded.
     """
@@ -29,6 +30,7 @@ class PassRunner:
     model: Any
     plan: Plan
     traits: ModelTraits
+    lock: Lock
     name: str
     vocabulary: int
 
@@ -48,7 +50,7 @@ class PassRunner:
         if "logits_to_keep" in accepted:
             arguments["logits_to_keep"] = last
         try:
-            with lock_of(self.model):
+            with self.lock:
                 output = self.model(**arguments)
             cache.finish_pass(output)
             logits = output.logits

@@ -222,7 +222,7 @@ class LanguageModel(BaseLanguageModel):
     ) -> LogitsSession:
         """Start to work on the rows of one batch. As :meth:`BaseLanguageModel.open_session`."""
         plan = self.plan
-        runner = PassRunner(self.model, plan, self.traits, self.name, vocabulary)
+        runner = PassRunner(self.model, plan, self.traits, self.lock, self.name, vocabulary)
         if plan.batched:
             return BatchedSession(runner, role=role, calibration=calibration)
         return SequentialSession(runner, role=role, calibration=calibration)

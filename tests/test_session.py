@@ -1,12 +1,19 @@
 """Claim: after any changes to the rows, a session returns the logits of uncached passes."""
 
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosd_core import LanguageModel
+from cosd_core import CoSDDecoder, LanguageModel
+from cosd_core.models.base import PendingPredictions, Positions, Rows, Session
 from cosd_core.models.cache import RowCache
+from cosd_core.prediction import Prediction
 from tests.models import VOCABULARY, counted_passes
 from tests.test_architectures import pair
 
@@ -99,3 +106,40 @@ def test_uneven_rollbacks_leave_gaps_instead_of_copies_where_attention_uses_posi
     assert_agrees(session.logits(rows, last=1), model, rows)
     assert len(copied) <= copies
     assert copies < 40 or len(copied) >= 30
+
+
+class _ServedModel(LanguageModel):
+    """A model whose sessions run passes in another thread and return predictions only, as a server would."""
+
+    def open_session(self, **options: Any) -> Any:
+        return _ServedSession(super().open_session(**options))
+
+
+class _ServedSession(Session):
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def submit(self, rows: Rows, positions: Positions, *, keep_logits: bool = False) -> PendingPredictions:
+        assert not keep_logits
+        with ThreadPoolExecutor(1) as server:
+            return _ServedPredictions(server.submit(self._session.predict, rows, positions))
+
+    def select(self, rows: Sequence[int]) -> None:
+        self._session.select(rows)
+
+
+@dataclass
+class _ServedPredictions(PendingPredictions):
+    future: Future[list[list[Prediction]]]
+
+    def result(self) -> list[list[Prediction]]:
+        return self.future.result()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_decoding_needs_no_logits_of_a_backend(temperature: float) -> None:
+    models = pair("llama")
+    served = [_ServedModel(model.model, model.tokenizer, name=model.name) for model in models]
+    prompts, options = ["a", "Hello, world"], {"max_new_tokens": 12, "temperature": temperature, "seed": 3}
+    texts = [CoSDDecoder(*each).generate(prompts, **options) for each in (models, served)]
+    assert [each.token_ids for each in texts[0]] == [each.token_ids for each in texts[1]]

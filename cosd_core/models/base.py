@@ -45,6 +45,7 @@ class Session(ABC):
 
         Args:
             rows: All token ids of every row, prompt included; none is empty. New rows come after the others.
+                They must not change before the result is there.
             positions: Per row the positions to predict, at least one in all: the last one is behind the row's
                 last id, the one before it is behind the last id but one, and so on.
             keep_logits: Whether the predictions carry their logits. Backends without logits cannot.

@@ -21,8 +21,9 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/.installed
+types: .venv/.installed  ## strict types of the packages, and of a program that uses them
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports silent --config-file /dev/null tests/typing/user_program.py
 
 wheel: .venv/.installed  ## build the wheel and use it in a clean environment
 	PYTHON=$(BIN)/python scripts/check_wheel.sh
@@ -34,9 +35,9 @@ bench: .venv/.installed  ## what fusing costs, as ratios to transformers' genera
 	$(BIN)/cosd bench
 
 train: .venv/.installed  ## train the bundled pair again
-	$(BIN)/python -m cosd_core.demo.train
+	$(BIN)/python -m examples.bundled_pairs.train
 
 score: .venv/.installed  ## the accuracy table of the bundled pair
-	$(BIN)/python -m cosd_core.demo.score
+	$(BIN)/python -m examples.bundled_pairs.score
 
 check: test lint types wheel oldest

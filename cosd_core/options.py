@@ -1,12 +1,12 @@
 """The values a user fills in: frozen, checked where they live, unknown names refused."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from math import inf
 from os import PathLike
 from sys import float_info
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -193,6 +193,62 @@ def _as_grammar(value: object) -> object:
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 StopString = Annotated[str, Field(min_length=1)]
 
+if TYPE_CHECKING:
+    # Type checkers take the type of a field for that of its constructor parameter. These accept more than
+    # they hold.
+    StopStrings = Sequence[str]
+    TokenIds = Any
+    Processors = Any
+    GrammarLike = Any
+else:
+    StopStrings = Annotated[tuple[StopString, ...], BeforeValidator(_as_strings)]
+    TokenIds = Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, BeforeValidator(_as_ids)]
+    Processors = Annotated[tuple[Any, ...], BeforeValidator(_as_processors)]
+    GrammarLike = Annotated[Grammar | None, BeforeValidator(_as_grammar)]
+
+
+class GenerationKwargs(TypedDict, total=False):
+    """The fields of :class:`GenerationOptions` as keyword arguments, for type checkers and editors."""
+
+    max_new_tokens: int
+    min_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    seed: int | None
+    stop: str | Sequence[str] | None
+    eos_token_id: int | Collection[int] | None
+    logits_processor: LogitsProcessor | Iterable[LogitsProcessor] | None
+    grammar: Grammar | Mapping[str, Any] | type | None
+    truncation: bool
+    add_special_tokens: bool
+
+
+class CallKwargs(GenerationKwargs, total=False):
+    """The keyword arguments of the decoder's calls."""
+
+    timeout: float | None
+
+
+class LoadingKwargs(TypedDict, total=False):
+    """The fields of :class:`LoadingOptions` as keyword arguments, for type checkers and editors."""
+
+    dtype: str | torch.dtype
+    device: str | torch.device
+    device_map: str | dict[str, Any] | None
+    attn_implementation: str | None
+    quantization_config: QuantizationConfigMixin | dict[str, Any] | None
+    revision: str | None
+    subfolder: str
+    token: str | bool | None
+    cache_dir: str | None
+    local_files_only: bool
+    trust_remote_code: bool
+    use_safetensors: bool
+    tokenizer: str | None
+
 
 class GenerationOptions(Options):
     """How one text is written. The names and meanings are those of transformers' ``GenerationConfig``.
@@ -201,38 +257,49 @@ class GenerationOptions(Options):
         InvalidOptionError: A name is unknown, or a value of a wrong type or out of its range.
     """
 
-    max_new_tokens: int = Field(128, ge=1, description="Most tokens to write, the end token included.")
-    min_new_tokens: int = Field(0, ge=0, description="No end-of-sequence token before this many tokens.")
-    temperature: float = Field(
-        0.0, ge=0.0, allow_inf_nan=False, description="0 picks the most probable token; above 0 samples."
+    max_new_tokens: int = Field(
+        default=128, ge=1, description="Most tokens to write, the end token included."
     )
-    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Sample from the smallest set with this mass.")
-    top_k: int = Field(0, ge=0, description="Sample from the k most probable tokens; 0 means all.")
-    min_p: Probability = Field(0.0, description="Drop tokens below this share of the best one's probability.")
+    min_new_tokens: int = Field(
+        default=0, ge=0, description="No end-of-sequence token before this many tokens."
+    )
+    temperature: float = Field(
+        default=0.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="0 picks the most probable token; above 0 samples.",
+    )
+    top_p: float = Field(
+        default=1.0, gt=0.0, le=1.0, description="Sample from the smallest set with this mass."
+    )
+    top_k: int = Field(default=0, ge=0, description="Sample from the k most probable tokens; 0 means all.")
+    min_p: Probability = Field(
+        default=0.0, description="Drop tokens below this share of the best one's probability."
+    )
     repetition_penalty: float = Field(
-        1.0, gt=0.0, allow_inf_nan=False, description="Above 1 makes tokens seen before less likely."
+        default=1.0, gt=0.0, allow_inf_nan=False, description="Above 1 makes tokens seen before less likely."
     )
     seed: int | None = Field(
-        None,
+        default=None,
         description="Same seed and prompt, same text, for any draft length, schedule and batch; else random.",
     )
-    stop: Annotated[tuple[StopString, ...], BeforeValidator(_as_strings)] = Field(
-        (), description="Strings that end the text; they are not part of it."
+    stop: StopStrings = Field(default=(), description="Strings that end the text; they are not part of it.")
+    eos_token_id: TokenIds = Field(
+        default=None, description="Ids that end the text. None: those of the models' own generation configs."
     )
-    eos_token_id: Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, BeforeValidator(_as_ids)] = Field(
-        None, description="Ids that end the text. None: those of the models' own generation configs."
+    logits_processor: Processors = Field(
+        default=(),
+        description="transformers LogitsProcessors, applied to every model. They must be stateless.",
     )
-    logits_processor: Annotated[tuple[Any, ...], BeforeValidator(_as_processors)] = Field(
-        (), description="transformers LogitsProcessors, applied to every model. They must be stateless."
-    )
-    grammar: Annotated[Grammar | None, BeforeValidator(_as_grammar)] = Field(
-        None, description="What the text may be: a Grammar, or a JSON schema as a dictionary or a class."
+    grammar: GrammarLike = Field(
+        default=None,
+        description="What the text may be: a Grammar, or a JSON schema as a dictionary or a class.",
     )
     truncation: bool = Field(
-        False, description="Cut a prompt that is too long from the left instead of raising an error."
+        default=False, description="Cut a prompt that is too long from the left instead of raising an error."
     )
     add_special_tokens: bool = Field(
-        True, description="Let the tokenizer add its special tokens (BOS) to a prompt given as text."
+        default=True, description="Let the tokenizer add its special tokens (BOS) to a prompt given as text."
     )
 
 
@@ -243,7 +310,9 @@ class ChatOptions(Options):
         InvalidOptionError: A name is unknown, or a value of a wrong type.
     """
 
-    chat_template: str | None = Field(None, description="A Jinja template instead of every model's own.")
+    chat_template: str | None = Field(
+        default=None, description="A Jinja template instead of every model's own."
+    )
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description='What else a template asks for: {"enable_thinking": False}.'
     )
@@ -257,23 +326,31 @@ class LoadingOptions(Options):
     """
 
     dtype: str | torch.dtype = Field(
-        "auto", description='"auto", "float32", "bfloat16", ... or a torch.dtype.'
+        default="auto", description='"auto", "float32", "bfloat16", ... or a torch.dtype.'
     )
-    device: str | torch.device = Field("auto", description='"auto" takes the best there is: cuda, mps, cpu.')
-    device_map: str | dict[str, Any] | None = Field(None, description="Spread one model (accelerate).")
-    attn_implementation: str | None = Field(None, description='"sdpa", "eager", "flash_attention_2", ...')
+    device: str | torch.device = Field(
+        default="auto", description='"auto" takes the best there is: cuda, mps, cpu.'
+    )
+    device_map: str | dict[str, Any] | None = Field(
+        default=None, description="Spread one model (accelerate)."
+    )
+    attn_implementation: str | None = Field(
+        default=None, description='"sdpa", "eager", "flash_attention_2", ...'
+    )
     quantization_config: Any = Field(
-        None, description='A transformers quantization config, or one as JSON: {"quant_method": ...}.'
+        default=None, description='A transformers quantization config, or one as JSON: {"quant_method": ...}.'
     )
-    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
-    subfolder: str = Field("", description="Folder inside the repository.")
-    token: str | bool | None = Field(None, repr=False, description="Hub access token.")
-    cache_dir: str | None = Field(None, description="Where the hub's files are kept.")
-    local_files_only: bool = Field(False, description="Never ask the hub.")
-    trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
-    use_safetensors: bool = Field(True, description="False also admits pickled weights, which can run code.")
+    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
+    subfolder: str = Field(default="", description="Folder inside the repository.")
+    token: str | bool | None = Field(default=None, repr=False, description="Hub access token.")
+    cache_dir: str | None = Field(default=None, description="Where the hub's files are kept.")
+    local_files_only: bool = Field(default=False, description="Never ask the hub.")
+    trust_remote_code: bool = Field(default=False, description="Run code that comes with the model.")
+    use_safetensors: bool = Field(
+        default=True, description="False also admits pickled weights, which can run code."
+    )
     tokenizer: str | None = Field(
-        None, description="Hub id or path of the tokenizer, if not the model's own."
+        default=None, description="Hub id or path of the tokenizer, if not the model's own."
     )
 
     @field_validator("quantization_config")

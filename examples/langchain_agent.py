@@ -6,7 +6,7 @@ Needs ``cosd[langchain]`` and ``langchain``.
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, ToolMessage
 
-from cosd_core.demo.chat import load_chat_pair
+from bundled_pairs import load_chat_pair
 from langchain_cosd import ChatCoSD
 
 POPULATION = {"Lasko": 4812, "Tamiro": 977, "Nureda": 15230}

@@ -5,7 +5,7 @@ Needs ``cosd[langchain]``.
 
 from pydantic import BaseModel, Field
 
-from cosd_core.demo.chat import load_chat_pair
+from bundled_pairs import load_chat_pair
 from langchain_cosd import ChatCoSD
 
 

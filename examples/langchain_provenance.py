@@ -8,7 +8,7 @@ import asyncio
 from rich.console import Console
 from rich.text import Text
 
-from cosd_core.demo.chat import load_chat_pair
+from bundled_pairs import load_chat_pair
 from langchain_cosd import ChatCoSD
 
 QUESTIONS = [

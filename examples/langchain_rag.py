@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from cosd_core.demo.chat import load_chat_pair
+from bundled_pairs import load_chat_pair
 from langchain_cosd import ChatCoSD
 
 CORPUS = Path(__file__).parent / "corpus" / "valley.txt"

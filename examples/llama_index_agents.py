@@ -8,8 +8,8 @@ import asyncio
 from llama_index.core.agent.react import ReActChatFormatter
 from llama_index.core.agent.workflow import FunctionAgent, ReActAgent, ToolCallResult
 
-from cosd_core.demo.chat import load_chat_pair
-from cosd_core.demo.chat.acting import HEADER
+from bundled_pairs import load_chat_pair
+from bundled_pairs.chat.acting import HEADER
 from llama_index_cosd import CoSDLLM
 
 POPULATION = {"Lasko": 4812, "Tamiro": 977, "Nureda": 15230}

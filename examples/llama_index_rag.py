@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.text import Text
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from cosd_core.demo.chat import load_chat_pair
+from bundled_pairs import load_chat_pair
 from llama_index_cosd import CoSDLLM
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -15,7 +15,7 @@ from llama_index.core.schema import QueryBundle, TextNode
 from llama_index.core.tools import FunctionTool, QueryEngineTool, ToolMetadata
 from llama_index.retrievers.bm25 import BM25Retriever
 
-from cosd_core.demo.chat import load_chat_pair
+from bundled_pairs import load_chat_pair
 from llama_index_cosd import CoSDLLM
 
 CORPUS = Path(__file__).parent / "corpus" / "valley.txt"

@@ -2,8 +2,8 @@
 
 from itertools import groupby
 
+from bundled_pairs import load_words_pair
 from cosd_core import CoSDDecoder, LanguageModel
-from cosd_core.demo import load_pair
 
 QUESTION = "Q: letters in the capital of France plus 4? A:"
 
@@ -14,7 +14,7 @@ def pieces(model: LanguageModel, text: str) -> list[str]:
     return model.tokenizer.batch_decode([[each] for each in ids])
 
 
-facts, arithmetic = load_pair(words=True)
+facts, arithmetic = load_words_pair()
 decoder = CoSDDecoder(draft=arithmetic, assistant=facts)
 print("one vocabulary:", decoder.shares_vocabulary)
 

@@ -7,6 +7,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "${PYTHON:-python3}" -m build --wheel --outdir "$work/dist" . >/dev/null
+size=$(stat --format=%s "$work"/dist/*.whl)
+echo "the wheel has $size bytes"
+test "$size" -le 1500000
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" torch
 "$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" "$work"/dist/*.whl
@@ -26,7 +29,7 @@ import cosd_core
 
 assert "site-packages" in cosd_core.__file__, cosd_core.__file__
 assert all(hasattr(cosd_core, name) for name in cosd_core.__all__)
-assert (files("cosd_core") / "py.typed").is_file()
+assert not (files("cosd_core") / "demo" / "weights" / "caller").is_dir()
 for module, extra in (("langchain_cosd", "langchain"), ("llama_index_cosd", "llama-index")):
     try:
         import_module(module)
@@ -46,5 +49,18 @@ from llama_index.llms.cosd import CoSDLLM
 import llama_index, llama_index.llms, llama_index_cosd
 assert CoSDLLM is llama_index_cosd.CoSDLLM
 assert all(getattr(each, '__file__', None) is None for each in (llama_index, llama_index.llms)), 'a namespace is owned'
+"
+
+# A user's program is checked against the installed packages, with pydantic's plugin and without: a mistyped
+# parameter must be an error.
+"$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" mypy
+cp "$root/tests/typing/user_program.py" .
+printf '[mypy]\nplugins = pydantic.mypy\n' > plugin.ini
+for config in /dev/null plugin.ini; do
+  venv/bin/mypy --strict --config-file "$config" user_program.py
+done
+venv/bin/python -c "
+from importlib.resources import files
+assert all((files(each) / 'py.typed').is_file() for each in ('cosd_core', 'langchain_cosd', 'llama_index_cosd'))
 "
 echo "the wheel works"

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cosd_core.demo.chat import load_chat_pair
 from llama_index.core import Settings
 from llama_index.core.indices.prompt_helper import PromptHelper
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.response_synthesizers import TreeSummarize
 
-from cosd_core.demo.chat import load_chat_pair
 from llama_index_cosd import CoSDLLM
 
 TURNS = 9

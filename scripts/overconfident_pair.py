@@ -12,12 +12,12 @@ import argparse
 from pathlib import Path
 
 import torch
-
-from cosd_core.demo import load_pair
 from cosd_core.demo.recipe.mixtures import Mixture, true_fact, true_letters, true_sum
 from cosd_core.demo.recipe.tokenizer import byte_tokenizer
 from cosd_core.demo.recipe.training import Recipe, train
 from cosd_core.demo.train import save
+
+from cosd_core.demo import load_pair
 
 SHARPNESS = 4
 

@@ -3,10 +3,10 @@
 import pytest
 
 from cosd_core import CoSDDecoder, RuleVerifier
-from cosd_core.demo.chat import load_chat_pair
-from cosd_core.demo.chat.mixture import ACTING, dialogue, holds_excluded, training
-from cosd_core.demo.chat.score import exam, score
-from cosd_core.demo.chat.words import EXCLUDED, is_held_out
+from examples.bundled_pairs import load_chat_pair
+from examples.bundled_pairs.chat.mixture import ACTING, dialogue, holds_excluded, training
+from examples.bundled_pairs.chat.score import exam, score
+from examples.bundled_pairs.chat.words import EXCLUDED, is_held_out
 
 
 @pytest.fixture(scope="module")

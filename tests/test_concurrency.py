@@ -353,7 +353,7 @@ from cosd_core.models.language_model import loaded_models
 expected = decoder.generate("a", max_new_tokens=9).token_ids
 held, over = threading.Event(), threading.Event()
 def hold():
-    with decoder.draft.lock, decoder.assistants[0].lock, loaded_models.lock, decoder._engine._beginning:
+    with decoder.draft.lock, decoder.assistants[0].lock, loaded_models.lock, decoder._engine._start_lock:
         held.set()
         over.wait()
 threading.Thread(target=hold).start()

@@ -8,8 +8,8 @@ import torch
 
 from cosd_core import CoSDDecoder, FixedSchedule, Generation, LanguageModel
 from cosd_core.demo import KINDS, Kind, Question, held_out, is_correct, load_pair, practice
-from cosd_core.demo.recipe.mixtures import ARITHMETIC, FACTS, Mixture
-from cosd_core.demo.recipe.training import Recipe, train
+from examples.bundled_pairs.recipe.mixtures import ARITHMETIC, FACTS, Mixture
+from examples.bundled_pairs.recipe.training import Recipe, train
 
 QUESTIONS = [question for kind in KINDS for question in held_out(kind, 300)]
 PRACTICE: dict[Kind, int] = {"arithmetic": 10_000, "facts": 1_000, "both": 7_000}

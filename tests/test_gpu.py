@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from cosd_core import CoSDDecoder, LanguageModel, Verifier
-from cosd_core.demo import held_out, load_pair
+from cosd_core.demo import held_out
+from examples.bundled_pairs import load_words_pair
 from tests.models import random_model
-from tests.test_wide_tree import AVERAGING
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,7 +24,7 @@ def on(device: str, seed: int, dtype: torch.dtype = torch.float64) -> LanguageMo
     return model
 
 
-@pytest.mark.parametrize("verifier", ["rule", "average", "speculative", "assistant", AVERAGING])
+@pytest.mark.parametrize("verifier", ["rule", "average", "speculative", "assistant"])
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "top_k": 50, "seed": 5}])
 @pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cpu", "cuda"), ("cuda", "cpu")])
 def test_the_device_does_not_change_the_text(
@@ -62,10 +62,10 @@ def test_models_with_different_tokenizers_write_the_same_there(
     devices: tuple[str, str], verifier: str
 ) -> None:
     questions = [question.prompt for question in held_out("both", 12)]
-    wanted = CoSDDecoder(*load_pair(words=True), verifier=verifier).generate(questions, max_new_tokens=48)
+    wanted = CoSDDecoder(*load_words_pair(), verifier=verifier).generate(questions, max_new_tokens=48)
     placed = [
         LanguageModel(copy.deepcopy(model.model).to(device), model.tokenizer)
-        for model, device in zip(load_pair(words=True), devices, strict=True)
+        for model, device in zip(load_words_pair(), devices, strict=True)
     ]
     written = CoSDDecoder(*placed, verifier=verifier).generate(questions, max_new_tokens=48)
     assert [each.text for each in written] == [each.text for each in wanted]

@@ -7,7 +7,7 @@ import pytest
 
 from cosd_core import Chunk, CoSDDecoder, LanguageModel
 from cosd_core.demo import KINDS, held_out, is_correct, load_pair
-from cosd_core.demo.chat import load_chat_pair
+from examples.bundled_pairs import load_chat_pair, load_words_pair
 from langchain_cosd import ChatCoSD
 from langchain_cosd import CoSDLLM as LangChainLLM
 from llama_index_cosd import CoSDLLM as LlamaIndexLLM
@@ -19,7 +19,7 @@ Pair = tuple[LanguageModel, LanguageModel]
 
 @pytest.fixture(scope="module", params=["bytes draft", "words draft"])
 def pair(request: pytest.FixtureRequest) -> Pair:
-    facts, arithmetic = load_pair(words=True)
+    facts, arithmetic = load_words_pair()
     return (facts, arithmetic) if request.param == "bytes draft" else (arithmetic, facts)
 
 
@@ -91,7 +91,7 @@ def test_both_frameworks_write_with_it(pair: Pair) -> None:
 @pytest.mark.parametrize("tool_choice", ["any", "weather"])
 def test_a_chat_calls_tools_though_the_assistant_has_no_tokens_for_the_tags(tool_choice: str) -> None:
     caller, _ = load_chat_pair()
-    _, words = load_pair(words=True)
+    _, words = load_words_pair()
     chat = ChatCoSD(draft_model=caller, assistant_model=words, max_tokens=60)
 
     def weather(city: str) -> str:
@@ -105,7 +105,7 @@ def test_a_chat_calls_tools_though_the_assistant_has_no_tokens_for_the_tags(tool
 
 def test_three_models_with_two_tokenizers_write_together() -> None:
     facts, arithmetic = load_pair()
-    _, words = load_pair(words=True)
+    _, words = load_words_pair()
     trio = texts(CoSDDecoder(facts, [arithmetic, words]))
     assert accuracy(trio) >= 90
     never = CoSDDecoder(facts, [words, facts], verifier=["rule", "draft"])

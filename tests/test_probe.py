@@ -271,9 +271,9 @@ def test_teacher_forcing_is_equal_in_one_pass_and_in_several(name: str) -> None:
         {"prompt": "Hello, ", "completion": "world, and all who live in it" * length} for length in (1, 3)
     ]
     whole, pieces = (observe(models, data, tokens_per_pass=count) for count in (2048, 10))
-    assert (whole.picks == pieces.picks).all()
+    assert (whole.predicted == pieces.predicted).all()
     torch.testing.assert_close(
-        *(torch.from_numpy(each.probabilities) for each in (whole, pieces)), rtol=1e-3, atol=1e-5
+        *(torch.from_numpy(each.confidences()) for each in (whole, pieces)), rtol=1e-3, atol=1e-5
     )
 
 

@@ -19,7 +19,8 @@ from cosd_core import (
     ModelLoadError,
     UnsupportedModelError,
 )
-from cosd_core.frontend.settings import Settings, read_settings
+from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.models import language_model as registry
 from tests.models import EOS, byte_tokenizer, random_model
 

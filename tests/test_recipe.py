@@ -2,9 +2,9 @@
 
 import torch
 
-from cosd_core.demo.recipe.mixtures import FACTS
-from cosd_core.demo.recipe.tokenizer import EOS_ID, PAD_ID, VOCABULARY, byte_tokenizer
-from cosd_core.demo.recipe.training import IGNORED, Recipe, collate, train
+from examples.bundled_pairs.recipe.mixtures import FACTS
+from examples.bundled_pairs.recipe.tokenizer import EOS_ID, PAD_ID, VOCABULARY, byte_tokenizer
+from examples.bundled_pairs.recipe.training import IGNORED, Recipe, collate, train
 from tests.tokenizers import llama3
 
 EXAMPLES = [("Q: 1+2? A:", " 1+2=3"), ("Q: symbol of iron? A:", " symbol of iron is Fe")]

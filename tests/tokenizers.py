@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from cosd_core.demo.facts import CAPITALS, WORDS
-from cosd_core.demo.recipe.tokenizer import byte_tokenizer
+from examples.bundled_pairs.recipe.tokenizer import byte_tokenizer
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog. It's 1,234.56 or 7 o'clock, isn't it?",

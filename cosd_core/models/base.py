@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from cosd_core.errors import UnsupportedModelError, quoted
 from cosd_core.prediction import Prediction
 from cosd_core.sampling.predict import predict
 from cosd_core.sampling.sampler import SamplingPosition
@@ -200,3 +201,15 @@ class BaseLanguageModel(ABC):
                 list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
             )
         )
+
+
+def open_logits_session(model: BaseLanguageModel, *, vocabulary: int) -> LogitsSession:
+    """A session of a model whose logits are needed themselves, for teacher forcing and likelihoods.
+
+    Raises:
+        UnsupportedModelError: The model's backend returns no logits.
+    """
+    session = model.open_session(vocabulary=vocabulary)
+    if not isinstance(session, LogitsSession):
+        raise UnsupportedModelError(f"model {quoted(model.name)} returns no logits; scoring texts needs them")
+    return session

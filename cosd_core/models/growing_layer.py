@@ -1,4 +1,4 @@
-"""A cache layer that appends keys and values to a buffer with spare slots instead of copying all of them."""
+"""A cache layer with spare slots: a pass appends keys and values, and copies no old ones."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from functools import cached_property
 from os import PathLike
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,7 +23,7 @@ from cosd_core.models.registry import ModelRegistry
 from cosd_core.models.sequential_session import SequentialSession
 from cosd_core.models.traits import ModelTraits
 from cosd_core.models.weight_sharing import lock_of
-from cosd_core.options import LoadingOptions
+from cosd_core.options import LoadingKwargs, LoadingOptions
 
 
 class LanguageModel(BaseLanguageModel):
@@ -91,7 +91,11 @@ class LanguageModel(BaseLanguageModel):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | PathLike[str], *, adapter: str | PathLike[str] | None = None, **options: Any
+        cls,
+        name: str | PathLike[str],
+        *,
+        adapter: str | PathLike[str] | None = None,
+        **options: Unpack[LoadingKwargs],
     ) -> Self:
         """Load from a hub id or a local folder. Equal names and options are loaded once and shared.
 

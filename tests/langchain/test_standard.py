@@ -2,7 +2,7 @@
 
 Their questions need real answers: call ``magic_function`` with 3, call the weather tool without being told
 to, copy a name in Chinese and one in Japanese. The pair was trained on random dialogues that hold none of
-these words (``cosd_core/demo/chat/words.py``), and no choice forces a call.
+these words (``examples/bundled_pairs/chat/words.py``), and no choice forces a call.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
-from cosd_core.demo.chat import load_chat_pair
+from examples.bundled_pairs import load_chat_pair
 from langchain_cosd import ChatCoSD
 
 PARAMETERS = dict(zip(("draft_model", "assistant_model"), load_chat_pair(), strict=True))

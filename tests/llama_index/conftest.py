@@ -20,7 +20,7 @@ from llama_index_instrumentation import get_dispatcher
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from cosd_core import CoSDDecoder, Grammar, LanguageModel
-from cosd_core.demo.chat import load_chat_pair
+from examples.bundled_pairs import load_chat_pair
 from llama_index_cosd import CoSDLLM
 from tests.chats import EOS, chat_model
 from tests.models import ascii_model

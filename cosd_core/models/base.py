@@ -167,6 +167,7 @@ class BaseLanguageModel(ABC):
 
         Raises:
             UnsupportedModelError: The model cannot take part.
+            GenerationError: It cannot be run.
         """
 
     @property
@@ -188,6 +189,7 @@ class BaseLanguageModel(ABC):
 
         Raises:
             UnsupportedModelError: The model cannot take part.
+            GenerationError: It cannot be run.
         """
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:

@@ -1,4 +1,4 @@
-"""Small models made on the spot: random ones, and ones whose every probability is written down by hand."""
+"""Small models built by the tests: random ones, and ones with a table of all probabilities."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ def random_model(
     *, seed: int, sharpness: float = 6.0, vocabulary: int = VOCABULARY, dtype: torch.dtype = torch.float64,
     **config: Any,
 ) -> LanguageModel:  # fmt: skip
-    """A random two-layer Llama over bytes. Sharper models are surer of themselves."""
+    """A random two-layer Llama over bytes. Sharper models have higher confidences."""
     shape = {
         "vocab_size": vocabulary, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 256,
@@ -60,7 +60,7 @@ class _Table(LlamaForCausalLM):
     def forward(
         self, input_ids: Any, past_key_values: Any = None, logits_to_keep: int = 0, **kwargs: Any
     ) -> Any:
-        """The parent keeps the cache honest; its logits are replaced."""
+        """The parent updates the cache; its logits are replaced."""
         output = super().forward(
             input_ids=input_ids, past_key_values=past_key_values, logits_to_keep=logits_to_keep, **kwargs
         )

@@ -1,4 +1,4 @@
-"""Adapters over one base: its weights are shared, and every model writes what it would alone."""
+"""Adapters over one base share its weights, and every model generates what it would with its own copy."""
 
 import gc
 import json
@@ -102,7 +102,7 @@ def pair(base: str) -> tuple[str, str]:
 
 
 def alone(base: str, adapter: str | None = None) -> PreTrainedModel:
-    """A copy of the base that nobody shares, with an adapter as PEFT loads it."""
+    """A separate copy of the base, with an adapter as PEFT loads it."""
     model = AutoModelForCausalLM.from_pretrained(base).eval()
     if adapter is None:
         return model
@@ -117,14 +117,14 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def bytes_of(*models: LanguageModel) -> int:
-    """The bytes of all parameters, those that several models have counted once."""
+    """The bytes of all parameters; shared ones count once."""
     each = {
         parameter.data_ptr(): parameter.nbytes for model in models for parameter in model.model.parameters()
     }
     return sum(each.values())
 
 
-# What a model with an adapter thinks
+# Logits and texts
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -223,7 +223,7 @@ def test_the_base_is_read_once_and_every_adapter_once(
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda source, options: log.append(source) or load(source, options))
     first = LanguageModel.from_pretrained(base, adapter=pair[0], dtype="float64")
-    gc.collect()  # nobody but the adapter holds the base
+    gc.collect()  # only the adapter refers to the base
     second = LanguageModel.from_pretrained(base, adapter=Path(pair[1]), dtype="float64")
     third = LanguageModel.from_pretrained(base, dtype="float64")
     assert len(log) == 1
@@ -235,7 +235,7 @@ def test_the_base_is_read_once_and_every_adapter_once(
     assert len(log) == 2
 
 
-def test_nothing_is_kept_that_nobody_uses(base: str, pair: tuple[str, str]) -> None:
+def test_unused_models_are_freed(base: str, pair: tuple[str, str]) -> None:
     model = LanguageModel.from_pretrained(base, adapter=pair[0], attn_implementation="eager")
     alive = [weakref.ref(model.model), weakref.ref(model.model.model.layers[0].mlp.up_proj.weight)]
     del model
@@ -362,7 +362,7 @@ def test_the_tokenizer_of_the_adapter_is_used_where_it_brings_one(
     assert LanguageModel.from_pretrained(base, adapter=pair[0]).tokenizer is plain.tokenizer
 
 
-# What cannot be
+# Refusals
 
 
 @pytest.fixture
@@ -484,7 +484,9 @@ def test_a_damaged_adapter_is_an_error_of_ours(base: str, broken: Path, damage: 
         (3, InvalidOptionError, "adapter=3"),
     ],
 )
-def test_what_is_no_adapter_is_named(base: str, adapter: Any, kind: type[CoSDError], words: str) -> None:
+def test_a_source_without_an_adapter_is_named(
+    base: str, adapter: Any, kind: type[CoSDError], words: str
+) -> None:
     with pytest.raises(kind, match=words):
         LanguageModel.from_pretrained(base, adapter=adapter)
 

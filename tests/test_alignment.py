@@ -1,4 +1,4 @@
-"""Which models share one vocabulary: found out by what ids mean, not by how many there are."""
+"""Models share a vocabulary if their ids stand for the same tokens, whatever the number of ids."""
 
 import copy
 from itertools import product
@@ -46,20 +46,20 @@ def test_padded_embeddings_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("special", [True, False])
-def test_tokens_that_only_a_fine_tune_has_are_written_by_nobody(special: bool) -> None:
+def test_tokens_that_only_a_fine_tune_has_are_never_generated(special: bool) -> None:
     tuned = with_tokens("<|user|>", "<|tool|>", special=special)
     draft, assistant = speaking(byte_tokenizer(), seed=1), speaking(tuned, seed=2)
     for pair in ((draft, assistant), (assistant, draft)):
         assert align(pair).shared
         assert align(pair).vocabularies == (VOCABULARY, VOCABULARY)
-        pair[0].model.lm_head.weight.data[VOCABULARY:] *= 50  # it would write nothing else
+        pair[0].model.lm_head.weight.data[VOCABULARY:] *= 50  # otherwise the most probable ids
         pair[1].model.lm_head.weight.data[VOCABULARY:] *= 50
         for text in CoSDDecoder(*pair, verifier=RuleVerifier(0.9, 0.1)).generate(PROMPTS, max_new_tokens=24):
             assert max(text.token_ids) < VOCABULARY
 
 
 def differing_pair() -> tuple[LanguageModel, LanguageModel]:
-    """As where one fine-tune names a reserved token and another names it otherwise: both write it often."""
+    """Two fine-tunes that name one reserved id differently, and give it a high probability."""
     one, other = with_tokens("<|reserved|>", "<|same|>"), with_tokens("<|tool|>", "<|same|>")
     draft, assistant = speaking(one, seed=1), speaking(other, seed=2)
     for model in (draft, assistant):
@@ -67,7 +67,7 @@ def differing_pair() -> tuple[LanguageModel, LanguageModel]:
     return draft, assistant
 
 
-def test_ids_that_are_different_special_tokens_are_written_by_nobody() -> None:
+def test_ids_that_are_different_special_tokens_are_never_generated() -> None:
     draft, assistant = differing_pair()
     alignment = align([draft, assistant])
     assert alignment.shared
@@ -82,7 +82,7 @@ def test_ids_that_are_different_special_tokens_are_written_by_nobody() -> None:
     assert VOCABULARY + 1 in seen
 
 
-def test_nor_are_they_where_texts_are_replayed_read_or_scored() -> None:
+def test_they_are_barred_in_replays_teacher_forcing_and_scoring_too() -> None:
     pair, verifier = differing_pair(), RuleVerifier(0.9, 0.1)
     decoder = CoSDDecoder(*pair, verifier=verifier, schedule="fixed")
     written = decoder.generate(PROMPTS, max_new_tokens=12, eos_token_id=[])
@@ -99,7 +99,7 @@ def test_nor_are_they_where_texts_are_replayed_read_or_scored() -> None:
         np.testing.assert_allclose(seen.confidences()[:, 0], [token.p for token in each.tokens], atol=1e-5)
 
 
-def test_a_fine_tune_that_ends_its_texts_by_a_token_of_its_own_is_read_by_its_text() -> None:
+def test_a_fine_tune_with_an_end_token_of_its_own_has_another_vocabulary() -> None:
     tuned = with_tokens("<|im_end|>")
     draft, assistant = speaking(byte_tokenizer(), seed=1), speaking(tuned, seed=2, end=VOCABULARY)
     alignment = align([draft, assistant])
@@ -142,7 +142,7 @@ def test_other_words_are_another_vocabulary() -> None:
     assert "token 'a' is" in str(alignment.differences[0])
 
 
-def test_what_needs_one_vocabulary_says_so() -> None:
+def test_features_that_need_one_vocabulary_raise() -> None:
     draft, assistant = (
         speaking(byte_tokenizer(), seed=1),
         speaking(with_tokens("<|im_end|>"), seed=2, end=VOCABULARY),

@@ -24,8 +24,8 @@ _SHAPE = {
     "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 128,
     "bos_token_id": None, "pad_token_id": None, "eos_token_id": EOS,
 }  # fmt: skip
-_UNLESS = ("head_dim", "max_position_embeddings")  # are not given if they are None
-_SINGLE = {"dtype": torch.float32}  # what its expert kernels and its eager attention's masks are made for
+_UNLESS = ("head_dim", "max_position_embeddings")  # omitted if they are None
+_SINGLE = {"dtype": torch.float32}  # the type that its expert kernels and eager attention masks support
 _EXPERTS = _SINGLE | {
     "num_experts_per_tok": 2, "num_local_experts": 4, "num_experts": 4, "moe_intermediate_size": 16,
 }  # fmt: skip
@@ -117,7 +117,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 _HYBRID = _SINGLE | {"layer_types": ["linear_attention", "full_attention"]}
 _MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_chunk_size": 4}
 STATEFUL: dict[str, dict[str, Any]] = {
-    # the same, for models whose memory is not keys and values by position alone
+    # the same, for models that cache something else than keys and values per position
     "mamba": _SINGLE | {"state_size": 4},
     "falcon_h1": _SINGLE | _MAMBA | {"mamba_d_ssm": 32, "mamba_n_groups": 2},
     "lfm2": _SINGLE | {"layer_types": ["conv", "full_attention"]},
@@ -138,7 +138,7 @@ PLANS = {
     **dict.fromkeys(STATEFUL, "states, in blocks"),
     **dict.fromkeys(("mamba", "minimax"), "states, token by token"),
     **dict.fromkeys(("recurrent_gemma", "openai-gpt"), "uncached"),
-    "roberta": "attention",  # whose positions do not begin at zero, so rows cannot be padded
+    "roberta": "attention",  # its positions do not begin at zero, so rows cannot be padded
 }
 LOOKS_AHEAD = {
     "xlnet": {"d_head": 8, "d_inner": 16, "n_layer": 2, "n_head": 2, "max_position_embeddings": None},
@@ -177,7 +177,7 @@ def test_a_ragged_batch_and_rows_that_join_it_give_the_uncached_texts(name: str)
 
 
 @pytest.mark.parametrize("name", STATEFUL)
-def test_so_do_models_that_keep_something_else_or_nothing(name: str) -> None:
+def test_models_with_other_caches_or_none_give_the_uncached_texts_too(name: str) -> None:
     draft, _ = pair(name)
     assert str(draft.plan) == PLANS[name]
     assert not draft.batchable
@@ -200,7 +200,7 @@ def assert_right(name: str, *, new_tokens: int, times: int) -> None:
 
 
 @pytest.mark.parametrize("name", LOOKS_AHEAD)
-def test_a_model_that_looks_ahead_is_refused_before_the_first_token(name: str) -> None:
+def test_a_model_that_is_not_causal_is_refused_before_the_first_token(name: str) -> None:
     model = LanguageModel(make(name, seed=0), byte_tokenizer(), name=name)
     with pytest.raises(UnsupportedModelError, match=f"'{name}'.*not causal"):
         CoSDDecoder(pair("llama")[0], model)
@@ -217,7 +217,7 @@ def test_the_page_of_architectures_names_classes_that_exist_and_many_of_them_wor
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
-def test_rotary_embeddings_that_follow_the_longest_row_are_decoded_one_by_one(kind: str) -> None:
+def test_models_whose_rotary_embeddings_depend_on_the_longest_row_run_rows_one_by_one(kind: str) -> None:
     rope = {"rope_type": kind, "factor": 4.0, "rope_theta": 10_000.0, "original_max_position_embeddings": 64}
     if kind == "longrope":
         rope |= {"short_factor": [1.0, 1.0, 1.0, 1.0], "long_factor": [2.0, 3.0, 4.0, 5.0]}

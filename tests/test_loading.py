@@ -1,4 +1,4 @@
-"""Models load by name once, with the options asked for, and agree on where a text ends and what exists."""
+"""Models load by name once, with the given options, and agree on end tokens, limits and vocabulary."""
 
 import gc
 import os
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> str:
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The sources that were really loaded."""
+    """The sources that were loaded, not found in the registry."""
     log: list[str] = []
     load = registry.load
 
@@ -62,7 +62,7 @@ def test_a_saved_model_writes_what_it_wrote_before(folder):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", torch.float32, torch.bfloat16])
-def test_the_dtype_asked_for_is_the_dtype_there(folder, dtype):
+def test_the_model_has_the_given_dtype(folder, dtype):
     expected = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     assert LanguageModel.from_pretrained(folder, dtype=dtype).model.dtype == expected
 
@@ -76,7 +76,7 @@ def test_dtype_auto_is_that_of_the_checkpoint(tmp_path, saved):
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto", torch.device("cpu")])
-def test_the_model_lies_where_it_was_asked_for(folder, device):
+def test_the_model_is_on_the_given_device(folder, device):
     expected = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
     assert LanguageModel.from_pretrained(folder, device=device).device.type == expected
 
@@ -129,6 +129,22 @@ def test_a_dtype_by_name_and_by_type_are_the_same_model(folder):
     assert LanguageModel.from_pretrained(folder, dtype="float32") is LanguageModel.from_pretrained(
         folder, dtype=torch.float32
     )
+
+
+def test_a_fingerprint_names_precision_and_configuration_but_no_folder(tmp_path):
+    models = [
+        random_model(seed=0),
+        random_model(seed=0, dtype=torch.float32),
+        random_model(seed=0, rope_theta=7.0),
+    ]
+    assert len({model.fingerprint for model in models}) == 3
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        models[1].model.save_pretrained(folder)
+        models[1].tokenizer.save_pretrained(folder)
+    loaded = [LanguageModel.from_pretrained(tmp_path / name) for name in "ab"]
+    for model in loaded:
+        model.name = models[1].name
+    assert {model.fingerprint for model in loaded} == {loaded[0].fingerprint}
 
 
 def test_the_registry_keeps_no_model_alive(folder, loads):
@@ -196,7 +212,7 @@ def test_the_subfolder_of_a_model_is_not_looked_for_in_another_tokenizer(tmp_pat
     assert model.encode("ab") == byte_tokenizer().encode("ab")
 
 
-# Where a text ends
+# End tokens
 
 
 @pytest.mark.parametrize(
@@ -244,7 +260,7 @@ def test_ids_that_the_caller_names_replace_the_models_own():
     assert result.token_ids == free.token_ids[: free.token_ids.index(end) + 1]
 
 
-# What exists
+# Limits and vocabulary
 
 
 def test_the_context_window_is_the_models():
@@ -256,7 +272,7 @@ def test_the_context_window_is_the_models():
 def test_padding_of_a_vocabulary_is_never_written(sizes, temperature):
     pair = [random_model(seed=seed, vocabulary=size) for seed, size in enumerate(sizes)]
     for model in pair:
-        model.model.lm_head.weight.data[VOCABULARY:] *= 50  # padding that would win
+        model.model.lm_head.weight.data[VOCABULARY:] *= 50  # padding ids that would be the most probable
     decoder = CoSDDecoder(*pair)
     assert all(model.vocabulary_size == VOCABULARY for model in pair)
     result = decoder.generate("ab", max_new_tokens=60, temperature=temperature, seed=1, eos_token_id=[])
@@ -333,7 +349,7 @@ def test_options_for_models_that_are_loaded_already_are_refused(draft, assistant
 
 
 @pytest.mark.parametrize("schedule", ["fixed", "adaptive"])
-def test_a_text_that_crosses_a_longrope_switch_is_read_anew_there(schedule: str) -> None:
+def test_a_text_that_crosses_a_longrope_switch_is_processed_again_there(schedule: str) -> None:
     rope = {
         "rope_type": "longrope",
         "rope_theta": 10_000.0,

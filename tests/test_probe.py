@@ -1,4 +1,4 @@
-"""Claim: what a model's cache is good for is found by running it, once, and nobody notices."""
+"""Claim: short passes find how a model can be run, once per model and without side effects."""
 
 import os
 import threading
@@ -35,7 +35,7 @@ SHAPE: dict[str, Any] = {
 
 
 class _Counting(LlamaForCausalLM):
-    """Counts its passes, also those that no hook sees."""
+    """Counts its passes, also those that run no hooks."""
 
     passes = 0
 
@@ -45,7 +45,7 @@ class _Counting(LlamaForCausalLM):
 
 
 class _OffByTheLength(LlamaForCausalLM):
-    """Its logits with a cache depend on how much is cached."""
+    """A model whose logits depend on the number of cached ids."""
 
     def forward(self, input_ids: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
         cached = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -54,17 +54,17 @@ class _OffByTheLength(LlamaForCausalLM):
         return output
 
 
-class _WithoutMemory(LlamaForCausalLM):
-    """A model of a user who never thought of caches."""
+class _WithoutCache(LlamaForCausalLM):
+    """A user's model that does not support caches."""
 
     def forward(self, input_ids: Any, position_ids: Any = None, past_key_values: Any = None) -> Any:
         if past_key_values is not None:
-            raise NotImplementedError("what is a cache?")
+            raise NotImplementedError("no cache")
         return super().forward(input_ids=input_ids, position_ids=position_ids, use_cache=False)
 
 
 class _Failing(LlamaForCausalLM):
-    """Fails with whatever it is told to."""
+    """Raises the error that is set."""
 
     error: BaseException | None = None
 
@@ -92,16 +92,16 @@ def test_a_model_whose_cache_is_wrong_is_refused_before_the_first_token() -> Non
         assert len(said.splitlines()) == 1
 
 
-def test_a_model_that_fails_is_refused_with_its_own_words() -> None:
+def test_a_model_that_fails_is_refused_with_its_error() -> None:
     model = of(_Failing)
     model.model.error = ValueError("the third gasket leaks")
     with pytest.raises(UnsupportedModelError, match=r"'mine'.*ValueError: the third gasket leaks"):
         CoSDDecoder(model, of(LlamaForCausalLM))
-    model.model.error = None  # it is repaired, and nothing is held against it
+    model.model.error = None  # the failure is not remembered
     CoSDDecoder(model, of(LlamaForCausalLM)).generate("a", max_new_tokens=2)
 
 
-def test_no_memory_is_no_fault_of_the_model() -> None:
+def test_out_of_memory_does_not_refuse_the_model() -> None:
     model = of(_Failing)
     model.model.error = torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(GenerationError, match=r"'mine'.*no memory.*CUDA out of memory"):
@@ -110,15 +110,15 @@ def test_no_memory_is_no_fault_of_the_model() -> None:
     assert model.batchable
 
 
-def test_a_model_that_gives_no_numbers_is_refused() -> None:
+def test_a_model_that_returns_nan_is_refused() -> None:
     model = of(LlamaForCausalLM)
     model.model.lm_head.weight.data[5] = torch.nan
     with pytest.raises(UnsupportedModelError, match=r"'mine'.*NaN"):
         _ = model.plan
 
 
-def test_a_model_without_a_cache_reads_everything_again_and_writes_the_right_text() -> None:
-    draft, assistant = (of(_WithoutMemory, seed=seed) for seed in (0, 1))
+def test_a_model_without_a_cache_processes_whole_rows_and_generates_the_right_text() -> None:
+    draft, assistant = (of(_WithoutCache, seed=seed) for seed in (0, 1))
     decoder = CoSDDecoder(draft, assistant, verifier=VERIFIER, schedule="fixed", draft_length=4)
     assert str(draft.plan) == "uncached"
     plain = [of(LlamaForCausalLM, seed=seed) for seed in (0, 1)]
@@ -128,10 +128,10 @@ def test_a_model_without_a_cache_reads_everything_again_and_writes_the_right_tex
         assert_agrees(generation, written, asked=True, tolerance=1e-4)
 
 
-def test_it_is_done_once_by_whichever_thread_comes_first() -> None:
+def test_concurrent_threads_probe_a_model_once() -> None:
     model = of(_Counting)
     _Counting.passes = 0
-    of(_Counting).plan  # noqa: B018 - counts what one costs
+    of(_Counting).plan  # noqa: B018 - counts the passes of one probe
     once, _Counting.passes = _Counting.passes, 0
     plans: list[Any] = []
     threads = [threading.Thread(target=lambda: plans.append(model.plan)) for _ in range(8)]
@@ -145,7 +145,7 @@ def test_it_is_done_once_by_whichever_thread_comes_first() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_process_does_its_own() -> None:
+def test_a_forked_process_probes_for_itself() -> None:
     model = of(LlamaForCausalLM)
     if (child := os.fork()) == 0:
         os._exit(0 if model.plan.strategy == "attention" else 1)
@@ -153,7 +153,7 @@ def test_a_forked_process_does_its_own() -> None:
     assert model.plan.strategy == "attention"
 
 
-def test_nobody_notices() -> None:
+def test_a_probe_runs_no_hooks_and_changes_no_state() -> None:
     model = of(LlamaForCausalLM)
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
     torch.manual_seed(7)
@@ -168,24 +168,24 @@ def test_nobody_notices() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["llama", "mistral eager", "qwen3_moe", "mamba", "falcon_h1", "roberta"])
-def test_every_type_of_numbers_leads_to_the_same_plan(name: str, dtype: torch.dtype) -> None:
+def test_every_dtype_leads_to_the_same_plan(name: str, dtype: torch.dtype) -> None:
     known, _ = pair(name)
     assert LanguageModel(make(name, seed=0).to(dtype), byte_tokenizer()).plan == known.plan
 
 
 @pytest.mark.parametrize("window", [4, 8, 16, 30])
-def test_a_window_is_no_reason_to_read_rows_one_by_one(window: int) -> None:
+def test_rows_share_passes_where_attention_slides(window: int) -> None:
     config = MistralConfig(**{**SHAPE, "sliding_window": window})
     plan = LanguageModel(MistralForCausalLM(config), byte_tokenizer()).plan
     assert (plan.strategy, plan.batched, plan.gaps) == ("attention", True, False)
 
 
 @pytest.mark.parametrize("length", [2, 5, 9, 23, 24])
-def test_a_small_context_window_is_room_enough(length: int) -> None:
+def test_a_small_context_window_suffices(length: int) -> None:
     assert random_model(seed=0, max_position_embeddings=length).plan.batched
 
 
-def test_weights_that_say_nothing_are_no_reason_to_refuse() -> None:
+def test_a_model_of_zero_weights_is_accepted() -> None:
     model = of(LlamaForCausalLM)
     for parameter in model.model.parameters():
         parameter.data.zero_()
@@ -218,7 +218,7 @@ def mamba() -> LanguageModel:
 
 @contextmanager
 def fed_ids(model: LanguageModel) -> Iterator[list[int]]:
-    """How many ids each pass is fed."""
+    """The number of ids that each pass is fed."""
     fed: list[int] = []
     handle = model.model.register_forward_pre_hook(
         lambda _module, _arguments, named: fed.append(named["input_ids"].shape[1]), with_kwargs=True
@@ -229,7 +229,7 @@ def fed_ids(model: LanguageModel) -> Iterator[list[int]]:
         handle.remove()
 
 
-def test_snapshots_are_few_however_long_the_text_and_dense_near_its_end(mamba: LanguageModel) -> None:
+def test_snapshots_are_few_at_any_length_and_dense_near_the_end(mamba: LanguageModel) -> None:
     session = mamba.open_session(vocabulary=VOCABULARY)
     ids = list(range(40))
     for token in range(100):
@@ -249,11 +249,11 @@ def test_snapshots_are_few_however_long_the_text_and_dense_near_its_end(mamba: L
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("mamba", [40, 1, 1, 1, 1, 1, 1, 1, 1]),  # the prompt, and tokens one by one, none of them twice
-        ("falcon_h1", [40, 4, 6]),  # two that stood and four new ones are fed on top of the prompt
+        ("mamba", [40, 1, 1, 1, 1, 1, 1, 1, 1]),  # the prompt, then tokens one by one, each once
+        ("falcon_h1", [40, 4, 6]),  # two kept and four new tokens are fed after the prompt
     ],
 )
-def test_going_back_reads_no_prompt_again(name: str, expected: list[int]) -> None:
+def test_a_rollback_does_not_prefill_the_prompt_again(name: str, expected: list[int]) -> None:
     model, _ = pair(name)
     session = model.open_session(vocabulary=VOCABULARY)
     prompt = list(range(40))
@@ -265,7 +265,7 @@ def test_going_back_reads_no_prompt_again(name: str, expected: list[int]) -> Non
 
 
 @pytest.mark.parametrize("name", ["mamba", "falcon_h1", "rwkv"])
-def test_true_texts_are_read_alike_in_one_pass_and_in_several(name: str) -> None:
+def test_teacher_forcing_is_equal_in_one_pass_and_in_several(name: str) -> None:
     models = pair(name)
     data = [
         {"prompt": "Hello, ", "completion": "world, and all who live in it" * length} for length in (1, 3)
@@ -288,7 +288,7 @@ def test_a_long_text_is_fed_one_by_one_as_well(mamba: LanguageModel) -> None:
     torch.testing.assert_close(torch.cat([whole, later], 1), truth, rtol=1e-4, atol=1e-4)
 
 
-def test_padding_tokens_inside_a_text_are_right_where_the_model_counts_positions_by_itself() -> None:
+def test_padding_tokens_inside_a_text_are_right_where_the_model_computes_position_ids() -> None:
     model, _ = pair("roberta")
     padding = model.model.config.pad_token_id
     session, ids = model.open_session(vocabulary=VOCABULARY), [5, 6, padding, 7]
@@ -300,13 +300,13 @@ def test_padding_tokens_inside_a_text_are_right_where_the_model_counts_positions
         torch.testing.assert_close(found, truth[:, -2:], rtol=1e-4, atol=1e-4)
 
 
-def test_models_of_two_kinds_write_together_in_batches_of_the_one_that_can() -> None:
+def test_a_batchable_and_a_sequential_model_decode_together_in_batches() -> None:
     prompts, options = ["a", "Hello, world"], {"max_new_tokens": 12}
-    (attends, _), (remembers, _) = pair("llama"), pair("mamba")
-    for models in ((attends, remembers), (remembers, attends)):
+    (batchable, _), (sequential, _) = pair("llama"), pair("mamba")
+    for models in ((batchable, sequential), (sequential, batchable)):
         decoder = CoSDDecoder(*models, verifier=VERIFIER, schedule="fixed", draft_length=4)
         assert decoder.batch_size == 32
         for prompt, generation in zip(prompts, decoder.generate(prompts, **options), strict=True):
             written = write(models[0], models[1:], VERIFIER, prompt, **options)
             assert_agrees(generation, written, asked=True, tolerance=1e-4)
-    assert CoSDDecoder(remembers, remembers).batch_size == 1
+    assert CoSDDecoder(sequential, sequential).batch_size == 1

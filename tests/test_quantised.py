@@ -68,7 +68,7 @@ def quantisation(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(autouse=True)
 def quantisers_warnings() -> Iterator[None]:
-    """They deprecate things among themselves."""
+    """The packages warn about each other's deprecated calls."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -88,7 +88,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def uncached(model: Any, prompt: str, answer: list[int]) -> torch.Tensor:
-    """The probabilities at the places of an answer's tokens, of one pass over everything."""
+    """The probabilities at the positions of an answer's tokens, from one pass over everything."""
     ids = byte_tokenizer().encode(prompt)
     with torch.inference_mode():
         logits = model(torch.tensor([ids + answer])).logits[0, len(ids) - 1 : -1]
@@ -105,7 +105,7 @@ def test_the_cached_passes_of_a_quantised_model_are_its_uncached_passes(
     decoder = CoSDDecoder.from_pretrained(*names, quantization_config=quantisation, schedule="fixed")
     assert type(decoder.draft.model.hf_quantizer).__name__.endswith("Quantizer")
     result = decoder.generate("hello", max_new_tokens=24, eos_token_id=[])
-    # bitsandbytes rounds what goes into its 8-bit layers to 8 bits, too: a last bit may become a step.
+    # bitsandbytes rounds the inputs of its 8-bit layers to 8 bits, too: a last bit may become a step.
     near = 0.03 if getattr(quantisation, "load_in_8bit", False) else 1e-4
     drafts = uncached(decoder.draft.model, "hello", list(result.token_ids))
     for at, token in enumerate(result.tokens):
@@ -185,7 +185,7 @@ def lora(names: list[str]) -> Callable[..., str]:
 
 
 def copy_of(name: str, quantisation: Any) -> LanguageModel:
-    """The quantised model once more, with weights of its own."""
+    """A second copy of the quantised model, with weights of its own."""
     known = dict(registry.loaded_models.models)
     registry.loaded_models.models.clear()
     try:
@@ -196,7 +196,7 @@ def copy_of(name: str, quantisation: Any) -> LanguageModel:
 
 
 def alone(name: str, adapter: str, quantisation: Any) -> LanguageModel:
-    """An adapter over a quantised copy of the model that nobody shares."""
+    """An adapter over a quantised copy of the model that no other adapter shares."""
     import peft
 
     base = copy_of(name, quantisation)
@@ -236,7 +236,7 @@ def test_a_dora_over_layers_that_it_would_break_is_refused_and_the_base_goes_on(
     assert torch.equal(uncached(plain.model, "hello", [72, 73]), before)
 
 
-# How it is said
+# Settings
 
 
 def test_settings_files_hold_a_quantisation(tmp_path: Path, names: list[str]) -> None:

@@ -1,12 +1,19 @@
-"""Claim: whatever rows come, go and change their ends, a session's logits are those of an uncached pass."""
+"""Claim: after any changes to the rows, a session returns the logits of uncached passes."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosd_core import LanguageModel
+from cosd_core import CoSDDecoder, LanguageModel
+from cosd_core.models.base import PendingPredictions, Positions, Rows, Session
 from cosd_core.models.cache import RowCache
+from cosd_core.prediction import Prediction
 from tests.models import VOCABULARY, counted_passes
 from tests.test_architectures import pair
 
@@ -24,8 +31,8 @@ def test_any_sequence_of_changes(name: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", ["mamba", "falcon_h1", "lfm2", "rwkv", "roberta", "openai-gpt"])
 @settings(deadline=None, max_examples=15)
 @given(data=st.data())
-@torch.inference_mode()  # some of these write into their states
-def test_any_sequence_of_changes_to_rows_that_share_no_passes(name: str, data: st.DataObject) -> None:
+@torch.inference_mode()  # some of these models modify their states in place
+def test_any_sequence_of_changes_in_sequential_sessions(name: str, data: st.DataObject) -> None:
     assert_agrees_throughout(name, data)
 
 
@@ -34,27 +41,27 @@ def assert_agrees_throughout(name: str, data: st.DataObject) -> None:
     session = model.open_session(vocabulary=VOCABULARY)
     rows: list[list[int]] = data.draw(st.lists(prompt, min_size=1, max_size=3))
     for _ in range(data.draw(st.integers(1, 6))):
-        if data.draw(st.booleans(), label="is asked"):  # a lazy assistant is not, for many rounds
+        if data.draw(st.booleans(), label="runs"):  # with a lazy schedule an assistant skips rounds
             last = data.draw(st.integers(1, 5))
             assert_agrees(session.logits(rows, last=last), model, rows)
-        stay = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)), label="stay")
-        if not all(stay):
-            session.select([at for at, stays in enumerate(stay) if stays])
-            rows = [ids for ids, stays in zip(rows, stay, strict=True) if stays]
+        keep = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)), label="keep")
+        if not all(keep):
+            session.select([at for at, kept in enumerate(keep) if kept])
+            rows = [ids for ids, kept in zip(rows, keep, strict=True) if kept]
         rows = [ids[: data.draw(st.integers(1, len(ids)))] + data.draw(tokens) for ids in rows]
-        rows += data.draw(st.lists(prompt, min_size=not rows, max_size=2), label="come")
+        rows += data.draw(st.lists(prompt, min_size=not rows, max_size=2), label="add")
     assert_agrees(session.logits(rows, last=1), model, rows)
 
 
 def assert_agrees(logits: torch.Tensor, model: LanguageModel, rows: list[list[int]]) -> None:
-    for ids, ours in zip(rows, logits, strict=True):
+    for ids, found in zip(rows, logits, strict=True):
         with torch.inference_mode():
-            theirs = model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
-        places = min(len(ids), len(ours))
-        torch.testing.assert_close(ours[-places:], theirs[-places:], rtol=1e-4, atol=1e-4)
+            expected = model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        positions = min(len(ids), len(found))
+        torch.testing.assert_close(found[-positions:], expected[-positions:], rtol=1e-4, atol=1e-4)
 
 
-def test_a_new_row_feeds_its_prompt_alone_and_the_others_only_what_they_miss() -> None:
+def test_a_new_row_prefills_its_prompt_separately_and_the_others_feed_their_new_ids_only() -> None:
     model, _ = pair("llama")
     session = model.open_session(vocabulary=VOCABULARY)
     fed: list[tuple[int, ...]] = []
@@ -70,7 +77,7 @@ def test_a_new_row_feeds_its_prompt_alone_and_the_others_only_what_they_miss() -
     assert fed == [(2, 3), (1, 19), (3, 1), (4, 1)]
 
 
-def test_rows_that_come_before_the_first_pass_are_no_special_case() -> None:
+def test_rows_may_be_selected_before_the_first_pass() -> None:
     model, _ = pair("llama")
     session = model.open_session(vocabulary=VOCABULARY)
     session.select([0])
@@ -81,14 +88,14 @@ def test_rows_that_come_before_the_first_pass_are_no_special_case() -> None:
 
 
 @pytest.mark.parametrize(("name", "copies"), [("llama", 3), ("mistral", 40), ("falcon alibi", 40)])
-def test_uneven_ends_leave_gaps_where_attention_goes_by_positions_and_few_copies(
+def test_uneven_rollbacks_leave_gaps_instead_of_copies_where_attention_uses_positions_only(
     name: str, copies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _ = pair(name)
     session = model.open_session(vocabulary=VOCABULARY)
-    moved: list[int] = []
+    copied: list[int] = []
     close = RowCache._close_gaps
-    monkeypatch.setattr(RowCache, "_close_gaps", lambda cache: (moved.append(cache.width), close(cache)))
+    monkeypatch.setattr(RowCache, "_close_gaps", lambda cache: (copied.append(cache.width), close(cache)))
     rows = [[1, 2, 3], [4, 5]]
     for round_ in range(40):
         drafted = [[*ids, 7, 8, 9, 10] for ids in rows]
@@ -97,5 +104,42 @@ def test_uneven_ends_leave_gaps_where_attention_goes_by_positions_and_few_copies
         rows = [ids[: len(ids) - 4 + count] for ids, count in zip(drafted, kept, strict=True)]
         rows = [[*ids, 11] for ids in rows]
     assert_agrees(session.logits(rows, last=1), model, rows)
-    assert len(moved) <= copies
-    assert copies < 40 or len(moved) >= 30
+    assert len(copied) <= copies
+    assert copies < 40 or len(copied) >= 30
+
+
+class _ServedModel(LanguageModel):
+    """A model whose sessions run passes in another thread and return predictions only, as a server would."""
+
+    def open_session(self, **options: Any) -> Any:
+        return _ServedSession(super().open_session(**options))
+
+
+class _ServedSession(Session):
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def submit(self, rows: Rows, positions: Positions, *, keep_logits: bool = False) -> PendingPredictions:
+        assert not keep_logits
+        with ThreadPoolExecutor(1) as server:
+            return _ServedPredictions(server.submit(self._session.predict, rows, positions))
+
+    def select(self, rows: Sequence[int]) -> None:
+        self._session.select(rows)
+
+
+@dataclass
+class _ServedPredictions(PendingPredictions):
+    future: Future[list[list[Prediction]]]
+
+    def result(self) -> list[list[Prediction]]:
+        return self.future.result()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_decoding_needs_no_logits_of_a_backend(temperature: float) -> None:
+    models = pair("llama")
+    served = [_ServedModel(model.model, model.tokenizer, name=model.name) for model in models]
+    prompts, options = ["a", "Hello, world"], {"max_new_tokens": 12, "temperature": temperature, "seed": 3}
+    texts = [CoSDDecoder(*each).generate(prompts, **options) for each in (models, served)]
+    assert [each.token_ids for each in texts[0]] == [each.token_ids for each in texts[1]]

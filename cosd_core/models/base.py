@@ -12,6 +12,12 @@ from cosd_core.prediction import Prediction
 from cosd_core.sampling.predict import predict
 from cosd_core.sampling.sampler import SamplingPosition
 
+Rows = Sequence[list[int]]
+"""The token ids of every row."""
+
+Positions = Sequence[Sequence[SamplingPosition]]
+"""The positions to predict, per row."""
+
 
 class PendingPredictions(ABC):
     """The predictions of a pass that may still be running."""
@@ -35,17 +41,12 @@ class Session(ABC):
     """
 
     @abstractmethod
-    def submit(
-        self,
-        rows: Sequence[list[int]],
-        positions: Sequence[Sequence[SamplingPosition]],
-        *,
-        keep_logits: bool = False,
-    ) -> PendingPredictions:
+    def submit(self, rows: Rows, positions: Positions, *, keep_logits: bool = False) -> PendingPredictions:
         """Start one pass. The passes of models on different devices or servers run at the same time.
 
         Args:
             rows: All token ids of every row, prompt included; none is empty. New rows come after the others.
+                They must not change before the result is there.
             positions: Per row the positions to predict, at least one in all: the last one is behind the row's
                 last id, the one before it is behind the last id but one, and so on.
             keep_logits: Whether the predictions carry their logits. Backends without logits cannot.
@@ -60,11 +61,7 @@ class Session(ABC):
         """Keep only the rows of these indices, in this order."""
 
     def predict(
-        self,
-        rows: Sequence[list[int]],
-        positions: Sequence[Sequence[SamplingPosition]],
-        *,
-        keep_logits: bool = False,
+        self, rows: Rows, positions: Positions, *, keep_logits: bool = False
     ) -> list[list[Prediction]]:
         """Run one pass, and return its predictions. As :meth:`submit`."""
         return self.submit(rows, positions, keep_logits=keep_logits).result()
@@ -84,7 +81,7 @@ class LogitsSession(Session):
         self._calibration = calibration
 
     @abstractmethod
-    def logits(self, rows: Sequence[list[int]], *, last: int) -> torch.Tensor:
+    def logits(self, rows: Rows, *, last: int) -> torch.Tensor:
         """Run one pass, and return the logits behind each of the last ``last`` ids of every row.
 
         Args:
@@ -99,13 +96,7 @@ class LogitsSession(Session):
             ModelOutputError: The logits are of an unexpected shape.
         """
 
-    def submit(
-        self,
-        rows: Sequence[list[int]],
-        positions: Sequence[Sequence[SamplingPosition]],
-        *,
-        keep_logits: bool = False,
-    ) -> PendingPredictions:
+    def submit(self, rows: Rows, positions: Positions, *, keep_logits: bool = False) -> PendingPredictions:
         """Start one pass. As :meth:`Session.submit`."""
         logits = self.logits(rows, last=max(map(len, positions)))
         return _PendingLogits(logits, positions, self._role, keep_logits, self._calibration)
@@ -116,7 +107,7 @@ class _PendingLogits(PendingPredictions):
     """Logits that a device may still be computing; reading them waits for the pass."""
 
     logits: torch.Tensor
-    positions: Sequence[Sequence[SamplingPosition]]
+    positions: Positions
     role: str
     keep_logits: bool
     calibration: float
@@ -176,6 +167,7 @@ class BaseLanguageModel(ABC):
 
         Raises:
             UnsupportedModelError: The model cannot take part.
+            GenerationError: It cannot be run.
         """
 
     @property
@@ -197,6 +189,7 @@ class BaseLanguageModel(ABC):
 
         Raises:
             UnsupportedModelError: The model cannot take part.
+            GenerationError: It cannot be run.
         """
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:

@@ -163,7 +163,7 @@ class RowCache:
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, at least one, in this order."""
         for layer in self._layers():
-            layer.select(torch.tensor(rows))
+            layer.batch_select_indices(torch.tensor(rows))
         self._used = self._used[list(rows)]
         self.lengths = [self.lengths[row] for row in rows]
         self._trim()

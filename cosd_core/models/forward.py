@@ -1,6 +1,7 @@
 """A forward pass over the ids that a cache does not hold yet."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -10,37 +11,28 @@ from cosd_core.errors import GenerationError, ModelOutputError, quoted
 from cosd_core.models.cache import DecodingCache
 from cosd_core.models.plan import Plan
 from cosd_core.models.traits import ModelTraits
-from cosd_core.models.weight_sharing import lock_of
+from cosd_core.utils import Lock
 
 
+@dataclass(frozen=True, slots=True)
 class PassRunner:
-    """Runs the forward passes of one model under its plan.
+    """Runs the forward passes of one model.
 
     Attributes:
-        model: The transformers model.
+        model: The transformers model, whose own annotations do not describe it.
         plan: Which cache it needs, and how it may be fed.
         traits: What its configuration says.
+        lock: Held during a pass by all models that share the weights.
+        name: Its name in error messages.
+        vocabulary: How many logits to return per position; embedding matrices may be padded.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, plan: Plan, traits: ModelTraits, *, name: str, vocabulary: int
-    ) -> None:
-        """Create a runner.
-
-        Args:
-            model: The transformers model.
-            plan: Which cache it needs, and how it may be fed.
-            traits: What its configuration says.
-            name: Its name in error messages.
-            vocabulary: How many logits to return per position; embedding matrices may be padded.
-        """
-        self.model: Any = model  # transformers' own annotations do not describe its models
-        self.plan = plan
-        self.traits = traits
-        self._name = name
-        self._vocabulary = vocabulary
-        self._arguments = plan.forward_arguments(traits)
-        self._lock = lock_of(model)
+    model: Any
+    plan: Plan
+    traits: ModelTraits
+    lock: Lock
+    name: str
+    vocabulary: int
 
     def logits(self, cache: DecodingCache, rows: Sequence[list[int]], fed: int, last: int) -> torch.Tensor:
         """Run one pass over the last ``fed`` ids of every row, which the cache then holds.
@@ -52,18 +44,19 @@ class PassRunner:
             GenerationError: The forward pass failed.
             ModelOutputError: The logits are of an unexpected shape.
         """
+        accepted = self.plan.forward_arguments(self.traits)
         device = input_device(self.model)
-        arguments = pass_arguments(cache, rows, fed, device=device, accepted=self._arguments)
-        if "logits_to_keep" in self._arguments:
+        arguments = pass_arguments(cache, rows, fed, device=device, accepted=accepted)
+        if "logits_to_keep" in accepted:
             arguments["logits_to_keep"] = last
         try:
-            with self._lock:
+            with self.lock:
                 output = self.model(**arguments)
             cache.finish_pass(output)
             logits = output.logits
         except Exception as error:
             raise GenerationError(
-                f"the forward pass of model {self._name!r} over {len(rows)} x {fed} tokens failed: "
+                f"the forward pass of model {self.name!r} over {len(rows)} x {fed} tokens failed: "
                 f"{type(error).__name__}: {quoted(error)}"
             ) from error
         return self._checked(logits, len(rows), last)
@@ -73,13 +66,13 @@ class PassRunner:
         if not isinstance(logits, torch.Tensor) or logits.ndim != 3:
             what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise ModelOutputError(
-                f"model {self._name!r} returned {what} for logits; three dimensions were expected"
+                f"model {self.name!r} returned {what} for logits; three dimensions were expected"
             )
-        wanted: torch.Tensor = logits[:, -last:, : self._vocabulary]
-        if wanted.shape != (rows, last, self._vocabulary):
+        wanted: torch.Tensor = logits[:, -last:, : self.vocabulary]
+        if wanted.shape != (rows, last, self.vocabulary):
             raise ModelOutputError(
-                f"model {self._name!r} returned logits of shape {tuple(wanted.shape)} where "
-                f"{(rows, last, self._vocabulary)} was expected"
+                f"model {self.name!r} returned logits of shape {tuple(wanted.shape)} where "
+                f"{(rows, last, self.vocabulary)} was expected"
             )
         return wanted
 

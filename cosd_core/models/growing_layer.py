@@ -1,5 +1,6 @@
 """A cache layer with spare slots: a pass appends keys and values, and copies no old ones."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -7,97 +8,30 @@ from torch.nn.functional import pad
 from transformers import cache_utils
 
 
-class StateBuffer:
-    """Keys or values of one layer: a tensor with spare slots behind the used ones.
+class GrowingLayer(cache_utils.DynamicLayer):
+    """Keys and values of every position of one layer, also where attention slides over a window.
+
+    transformers reads ``keys`` and ``values``, which are views of the used slots. The methods of
+    ``DynamicLayer`` that decoding calls are overridden to replace buffers, length and views together.
 
     Attributes:
         length: The number of used slots.
     """
 
-    def __init__(self, states: torch.Tensor) -> None:
-        """Start with these states, ``[rows, heads, slots, size]``, and no spare slot."""
-        self._storage = states
-        self.length = states.shape[-2]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.length = 0
+        self._buffers: list[torch.Tensor] = []  # keys and values, [rows, heads, capacity, size]
 
     @property
     def capacity(self) -> int:
         """The number of slots, used and spare."""
-        return self._storage.shape[-2]
-
-    @property
-    def states(self) -> torch.Tensor:
-        """The used slots, ``[rows, heads, length, size]``, as a view."""
-        return self._storage[..., : self.length, :]
-
-    def append(self, states: torch.Tensor) -> torch.Tensor:
-        """Add slots at the end and return all used ones."""
-        length = self.length + states.shape[-2]
-        if length > self.capacity:
-            rows, heads, _, size = states.shape
-            larger = states.new_empty(rows, heads, length + spare_slots(length), size)
-            larger[..., : self.length, :] = self.states
-            self._storage = larger
-        self._storage[..., self.length : length, :] = states
-        self.length = length
-        return self.states
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep only these rows, in this order."""
-        self._storage = self._storage.index_select(0, rows.to(self._storage.device))
-
-    def pad(self, slots: int) -> None:
-        """Insert so many zero slots before the first one, or remove them if the number is negative."""
-        self._storage = pad(self._storage, (0, 0, slots, 0))
-        self.length += slots
-
-    def concatenate(self, states: torch.Tensor) -> None:
-        """Add rows of the same length after the present ones."""
-        self._storage = torch.cat([self.states, states])
-
-    def gather(self, slots: torch.Tensor) -> None:
-        """Replace the used slots of every row by these of its slots, ``[rows, new length]``."""
-        self.length = slots.shape[1]
-        # The spare slots are filled with copies of slot 0, which later states overwrite.
-        self._storage = _gather_slots(self._storage, pad(slots, (0, spare_slots(self.length))))
-
-
-class GrowingLayer(cache_utils.DynamicLayer):
-    """Keys and values of every position of one layer, also where attention slides over a window.
-
-    transformers reads and replaces ``keys`` and ``values``; both are properties over a :class:`StateBuffer`.
-    """
-
-    def __init__(self) -> None:
-        self._keys: StateBuffer | None = None
-        self._values: StateBuffer | None = None
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    @property
-    def keys(self) -> torch.Tensor | None:
-        """The keys, ``[rows, heads, slots, size]``; None before the first pass."""
-        return None if self._keys is None else self._keys.states
-
-    @keys.setter
-    def keys(self, states: torch.Tensor | None) -> None:
-        self._keys = None if states is None else StateBuffer(states)
-
-    @property
-    def values(self) -> torch.Tensor | None:
-        """The values, ``[rows, heads, slots, size]``; None before the first pass."""
-        return None if self._values is None else self._values.states
-
-    @values.setter
-    def values(self, states: torch.Tensor | None) -> None:
-        self._values = None if states is None else StateBuffer(states)
-
-    @property
-    def _buffers(self) -> list[StateBuffer]:
-        return [buffer for buffer in (self._keys, self._values) if buffer is not None]
+        return self._buffers[0].shape[-2] if self._buffers else 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Create empty buffers for states of this shape and type."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys, self.values = key_states[..., :0, :], value_states[..., :0, :]
+        self._replace([key_states[..., :0, :], value_states[..., :0, :]], 0)
         self.is_initialized = True
 
     def update(
@@ -106,35 +40,53 @@ class GrowingLayer(cache_utils.DynamicLayer):
         """Append the states of new positions and return those of all."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        keys, values = self._buffers
-        return keys.append(key_states), values.append(value_states)
+        start, length = self.length, self.length + key_states.shape[-2]
+        buffers = self._buffers if length <= self.capacity else self._enlarged(length)
+        for buffer, states in zip(buffers, (key_states, value_states), strict=True):
+            buffer[..., start:length, :] = states
+        return self._replace(buffers, length)
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove slots from the end, given as a negative number; their memory becomes spare."""
-        for buffer in self._buffers:
-            buffer.length += tokens_to_remove
+        """Remove slots from the end, given as a negative number; they become spare."""
+        if self.is_initialized:
+            self._replace(self._buffers, self.length + tokens_to_remove)
 
-    def select(self, rows: torch.Tensor) -> None:
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep only these rows, in this order."""
-        for buffer in self._buffers:
-            buffer.select(rows)
+        self._replace([each.index_select(0, indices.to(each.device)) for each in self._buffers], self.length)
 
     def pad(self, slots: int) -> None:
         """Insert so many slots on the left of every row, or remove them if the number is negative."""
-        for buffer in self._buffers:
-            buffer.pad(slots)
+        self._replace([pad(each, (0, 0, slots, 0)) for each in self._buffers], self.length + slots)
 
     def concatenate(self, other: "GrowingLayer | None", rows: int) -> None:
         """Add the rows of another layer of the same length, or so many empty rows if there is none."""
-        others = other._buffers if other else []
-        for at, buffer in enumerate(self._buffers):
-            states = buffer.states
-            buffer.concatenate(others[at].states if others else states.new_zeros(rows, *states.shape[1:]))
+        states = [each[..., : self.length, :] for each in self._buffers]
+        new = [each.new_zeros(rows, *each.shape[1:]) for each in states]
+        if other is not None:
+            new = [each[..., : self.length, :] for each in other._buffers]
+        self._replace([torch.cat(both) for both in zip(states, new, strict=True)], self.length)
 
     def gather(self, slots: torch.Tensor) -> None:
         """Replace the slots of every row by these of its slots, ``[rows, new length]``."""
+        length = slots.shape[1]
+        with_spare = pad(slots, (0, spare_slots(length)))  # copies of slot 0, which later states overwrite
+        self._replace([_gather_slots(each, with_spare) for each in self._buffers], length)
+
+    def _enlarged(self, length: int) -> list[torch.Tensor]:
+        """Copies of the buffers for so many slots, with spare ones behind them."""
+        larger = []
         for buffer in self._buffers:
-            buffer.gather(slots)
+            rows, heads, _, size = buffer.shape
+            larger.append(buffer.new_empty(rows, heads, length + spare_slots(length), size))
+            larger[-1][..., : self.length, :] = buffer[..., : self.length, :]
+        return larger
+
+    def _replace(self, buffers: Iterable[torch.Tensor], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Replace buffers and length, and return the used slots of keys and values."""
+        self._buffers, self.length = list(buffers), length
+        self.keys, self.values = (each[..., :length, :] for each in self._buffers)
+        return self.keys, self.values
 
 
 def spare_slots(length: int) -> int:

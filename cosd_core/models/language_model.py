@@ -1,6 +1,5 @@
 """The transformers backend: a causal language model with its tokenizer."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from functools import cached_property
@@ -21,7 +20,7 @@ from cosd_core.models.plan import Plan
 from cosd_core.models.probe import probe
 from cosd_core.models.registry import ModelRegistry
 from cosd_core.models.sequential_session import SequentialSession
-from cosd_core.models.traits import ModelTraits
+from cosd_core.models.traits import ModelTraits, config_digest
 from cosd_core.models.weight_sharing import lock_of
 from cosd_core.options import LoadingKwargs, LoadingOptions
 
@@ -67,11 +66,7 @@ class LanguageModel(BaseLanguageModel):
             MissingExtraError: An adapter is named, and PEFT is not installed.
             UnsupportedModelError: The model is no causal LM.
         """
-        found = unwrapped(model)
-        if not isinstance(found, PreTrainedModel):
-            raise InvalidOptionError(
-                f"model should be a transformers PreTrainedModel or a PeftModel, not {type(model).__name__}"
-            )
+        found = _transformers_model(model)
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
             raise InvalidOptionError(
                 f"tokenizer should be a transformers tokenizer, not {type(tokenizer).__name__}"
@@ -200,12 +195,7 @@ class LanguageModel(BaseLanguageModel):
 
     @property
     def batchable(self) -> bool:
-        """Whether rows of different lengths share passes; otherwise they run one after another.
-
-        Raises:
-            UnsupportedModelError: The model cannot take part.
-            GenerationError: There is not enough memory for a few tokens.
-        """
+        """Whether rows of different lengths share passes. As :meth:`BaseLanguageModel.batchable`."""
         return self.plan.batched
 
     @property
@@ -215,28 +205,14 @@ class LanguageModel(BaseLanguageModel):
 
     @cached_property
     def _config_digest(self) -> str:
-        """A hash of the configuration, less where it was loaded from and which release wrote it."""
-        config = self.model.config.to_dict()
-        for name in ("_name_or_path", "transformers_version"):
-            config.pop(name, None)
-        return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return config_digest(self.model.config)
 
     def open_session(
         self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0
     ) -> LogitsSession:
-        """Start to work on the rows of one batch.
-
-        Args:
-            vocabulary: How many token ids take part.
-            role: ``"draft"`` or ``"assistant 0"``; it selects the random numbers of sampled tokens.
-            calibration: The temperature of the model's confidences.
-
-        Raises:
-            UnsupportedModelError: The model cannot take part.
-            GenerationError: There is not enough memory for a few tokens.
-        """
+        """Start to work on the rows of one batch. As :meth:`BaseLanguageModel.open_session`."""
         plan = self.plan
-        runner = PassRunner(self.model, plan, self.traits, name=self.name, vocabulary=vocabulary)
+        runner = PassRunner(self.model, plan, self.traits, self.lock, self.name, vocabulary)
         if plan.batched:
             return BatchedSession(runner, role=role, calibration=calibration)
         return SequentialSession(runner, role=role, calibration=calibration)
@@ -247,6 +223,15 @@ class LanguageModel(BaseLanguageModel):
 
 loaded_models: ModelRegistry[LanguageModel] = ModelRegistry()
 """The models that :meth:`LanguageModel.from_pretrained` has loaded."""
+
+
+def _transformers_model(model: object) -> PreTrainedModel:
+    found = unwrapped(model)
+    if not isinstance(found, PreTrainedModel):
+        raise InvalidOptionError(
+            f"model should be a transformers PreTrainedModel or a PeftModel, not {type(model).__name__}"
+        )
+    return found
 
 
 def _check_supported(model: PreTrainedModel, name: str) -> None:

@@ -92,7 +92,7 @@ class FrameworkModel(CallFields):
             raise InvalidOptionError(
                 f"{', '.join(objects)}: a model given as an object cannot be pickled; give its hub id or path"
             )
-        # Not super(): LlamaIndex's own removes from the living object what cannot be pickled.
+        # Not super(): LlamaIndex's method deletes from the object itself what cannot be pickled.
         state = BaseModel.__getstate__(self)
         return {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_derived": None}}
 

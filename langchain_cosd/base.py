@@ -70,6 +70,6 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
         return params
 
 
-def generation_info(call: Call[Any], generation: Generation) -> dict[str, Any]:
+def generation_info(call: Call, generation: Generation) -> dict[str, Any]:
     """The metadata of a generation, as plain JSON."""
     return {**call.info(generation), "token_usage": token_usage([generation])}

@@ -24,7 +24,6 @@ from cosd_core import Chunk, Generation, InvalidOptionError, Turn
 from cosd_core.chat.openai_options import answer_schema, named_choice, split_options
 from cosd_core.errors import quoted
 from cosd_core.frontend.call import Call, chat_turn, token_usage
-from cosd_core.frontend.call_settings import ChatCallSettings
 from cosd_core.frontend.framework_model import ChatFrameworkModel
 from langchain_cosd.base import CoSDModel, generation_info
 from langchain_cosd.chunk_writer import ChunkWriter
@@ -211,7 +210,9 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call, form = self._call_for(stop, kwargs)
-        turn = await call.run_in_thread(chat_turn, call, to_core(messages), form)  # may load the models
+        turn = await call.decoder_cache.run_in_thread(
+            chat_turn, call, to_core(messages), form
+        )  # may load the models
         (generation,) = await call.agenerate([turn.prompt], grammar=turn.grammar)
         return self._result(call, generation, turn)
 
@@ -237,16 +238,14 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call, form = self._call_for(stop, kwargs)
-        turn = await call.run_in_thread(chat_turn, call, to_core(messages), form)
+        turn = await call.decoder_cache.run_in_thread(chat_turn, call, to_core(messages), form)
         writer = ChunkWriter(self.output_version)
         async with aclosing(call.astream(turn.prompt, grammar=turn.grammar)) as chunks:
             async for chunk in chunks:
                 for converted in _message_chunks(call, chunk, turn, writer):
                     yield converted
 
-    def _call_for(
-        self, stop: list[str] | None, options: dict[str, Any]
-    ) -> tuple[Call[ChatCallSettings], dict[str, Any]]:
+    def _call_for(self, stop: list[str] | None, options: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
         """A call with these options, and those of them that determine the form of the answer."""
         others, form = split_options(options)
         others.pop("stream", None)  # LangChain has chosen the method by it
@@ -255,7 +254,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         form["tools"] = described_tools(form.get("tools") or ())
         return self._with_stop(stop, others)._call(), form
 
-    def _result(self, call: Call[Any], generation: Generation, turn: Turn) -> ChatResult:
+    def _result(self, call: Call, generation: Generation, turn: Turn) -> ChatResult:
         writer = ChunkWriter(self.output_version)
         (merged,) = generate_from_stream(_message_chunks(call, generation, turn, writer)).generations
         message = writer.with_errors(cast(AIMessage, merged.message))
@@ -264,20 +263,11 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile:
         profile = ModelProfile(
-            text_inputs=True,
-            text_outputs=True,
-            image_inputs=False,
-            audio_inputs=False,
-            video_inputs=False,
-            tool_calling=True,
-            tool_choice=True,
-            tool_call_streaming=True,
-            structured_output=True,
-            temperature=True,
-            open_weights=True,
-            max_output_tokens=self.max_new_tokens,
-        )
-        if (length := self._settings.known_context_length()) is not None:
+            text_inputs=True, text_outputs=True, image_inputs=False, audio_inputs=False, video_inputs=False,
+            tool_calling=True, tool_choice=True, tool_call_streaming=True, structured_output=True,
+            temperature=True, open_weights=True, max_output_tokens=self.max_new_tokens,
+        )  # fmt: skip
+        if (length := self._source_settings().known_context_length()) is not None:
             profile["max_input_tokens"] = max(length - self.max_new_tokens, 0)
         return profile
 
@@ -296,7 +286,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
 
 
 def _message_chunks(
-    call: Call[Any], piece: Chunk | Generation, turn: Turn, writer: ChunkWriter
+    call: Call, piece: Chunk | Generation, turn: Turn, writer: ChunkWriter
 ) -> Iterator[ChatGenerationChunk]:
     """The message chunks of a chunk or of a whole generation."""
     for message in writer.write(turn.read(piece)):

@@ -7,15 +7,8 @@ from uuid import uuid4
 from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall
 from langchain_core.messages.tool import tool_call_chunk
 
-from cosd_core.chat.events import (
-    CallDelta,
-    CallEnd,
-    CallStart,
-    Event,
-    InvalidCall,
-    ReasoningDelta,
-    TextDelta,
-)
+from cosd_core.chat import events
+from cosd_core.chat.events import Event
 from langchain_cosd.broken_json import breaking_suffix
 
 
@@ -32,9 +25,9 @@ class ChunkWriter:
         self._arguments: dict[int, str] = {}
         self._invalid: dict[str | None, tuple[str, str]] = {}  # text and error, by the call's id
 
-    def write(self, events: Sequence[Event]) -> list[AIMessageChunk]:
+    def write(self, answer_events: Sequence[Event]) -> list[AIMessageChunk]:
         """The chunks of these events."""
-        return [chunk for event in events if (chunk := self._chunk(event)) is not None]
+        return [chunk for event in answer_events if (chunk := self._chunk(event)) is not None]
 
     @property
     def has_calls(self) -> bool:
@@ -57,26 +50,26 @@ class ChunkWriter:
 
     def _chunk(self, event: Event) -> AIMessageChunk | None:
         match event:
-            case TextDelta(text):
+            case events.TextDelta(text):
                 block = {"type": "text", "text": text, "index": self._block_of("text")}
                 return self._as_block(block) if self._as_blocks else AIMessageChunk(content=text)
-            case ReasoningDelta(text):
+            case events.ReasoningDelta(text):
                 block = {"type": "reasoning", "reasoning": text, "index": self._block_of("reasoning")}
                 if self._as_blocks:
                     return self._as_block(block)
                 return AIMessageChunk(content="", additional_kwargs={"reasoning_content": text})
-            case CallStart(at, name):
+            case events.CallStart(at, name):
                 return self._call(at, name, "")
-            case CallDelta(at, arguments):
+            case events.CallDelta(at, arguments):
                 self._arguments[at] += arguments
                 return self._call(at, None, arguments)
-            case InvalidCall(at, text, error):
+            case events.InvalidCall(at, text, error):
                 arguments = self._arguments.get(at, text)
                 suffix = breaking_suffix(arguments)
                 chunk = self._call(at, None, suffix if at in self._calls else arguments + suffix)
                 self._invalid[self._calls[at][0]] = (text, error)
                 return chunk
-            case CallEnd():
+            case events.CallEnd():
                 return None  # earlier chunks hold the name and the arguments
 
     def _call(self, at: int, name: str | None, arguments: str) -> AIMessageChunk:

@@ -114,7 +114,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
         return "cosd"
 
 
-def _result(call: Call[Any], completions: Sequence[cosd_core.Generation]) -> LLMResult:
+def _result(call: Call, completions: Sequence[cosd_core.Generation]) -> LLMResult:
     return LLMResult(
         generations=[
             [Generation(text=each.text, generation_info=generation_info(call, each))] for each in completions
@@ -123,7 +123,7 @@ def _result(call: Call[Any], completions: Sequence[cosd_core.Generation]) -> LLM
     )
 
 
-def _chunk(call: Call[Any], chunk: cosd_core.Chunk) -> GenerationChunk:
+def _chunk(call: Call, chunk: cosd_core.Chunk) -> GenerationChunk:
     # LangChain concatenates the info of all chunks, strings included: only the last chunk has it.
     info = generation_info(call, chunk.generation) if chunk.generation else None
     return GenerationChunk(text=chunk.text, generation_info=info)

@@ -22,20 +22,10 @@ _TEXT_KEYS = {"text": "text", "text-plain": "text", "output_text": "text", "refu
 
 _REASONING_TYPES = ("reasoning", "thinking")
 _IGNORED_TYPES = (
-    *_REASONING_TYPES,
-    "redacted_thinking",
-    "tool_use",
-    "tool_call",
-    "invalid_tool_call",
-    "tool_call_chunk",
-    "function_call",
-    "server_tool_call",
-    "server_tool_call_chunk",
-    "server_tool_result",
-    "server_tool_use",
-    "web_search_tool_result",
-    "non_standard",
-)
+    *_REASONING_TYPES, "redacted_thinking", "tool_use", "tool_call", "invalid_tool_call", "tool_call_chunk",
+    "function_call", "server_tool_call", "server_tool_call_chunk", "server_tool_result", "server_tool_use",
+    "web_search_tool_result", "non_standard",
+)  # fmt: skip
 """Parts whose content is also in another field of the message, or that only one provider can use."""
 
 

@@ -11,7 +11,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 
 class _CheckedParser:
-    """A parser that first checks that the answer is complete, since LangChain's own complete cut-off JSON."""
+    """Checks that the answer is complete before it is parsed: LangChain's parsers complete cut-off JSON."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
         """Parse an answer.

@@ -12,20 +12,8 @@ from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, mo
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core import TreeVerifier
-from cosd_core.frontend.call import Call
-from cosd_core.frontend.call_settings import ChatCallSettings
 from cosd_core.frontend.framework_model import ChatFrameworkModel
 from cosd_core.frontend.serialization import to_jsonable
-
-
-class CallSettings(ChatCallSettings):
-    """The settings of one call, with those of LlamaIndex."""
-
-    logprobs: bool = Field(
-        default=False,
-        description="Return every token's probability, and that of the token it was preferred to.",
-    )
-    system_prompt: str | None = None
 
 
 class CoSDModel(ChatFrameworkModel, FunctionCallingLLM, CustomLLM):
@@ -43,7 +31,10 @@ class CoSDModel(ChatFrameworkModel, FunctionCallingLLM, CustomLLM):
         ge=1,
         description="Tokens of a prompt and its answer. None: the smallest window of the models.",
     )
-    logprobs: bool = CallSettings.model_fields["logprobs"]  # type: ignore[assignment]
+    logprobs: bool = Field(
+        default=False,
+        description="Return every token's probability, and that of the token it was preferred to.",
+    )
     pydantic_program_mode: PydanticProgramMode = Field(
         default=PydanticProgramMode.DEFAULT,
         strict=False,
@@ -66,14 +57,13 @@ class CoSDModel(ChatFrameworkModel, FunctionCallingLLM, CustomLLM):
 
     def to_payload(self) -> dict[str, Any]:
         """The description of this LLM in events; it never loads a model."""
-        settings = self._settings
-        draft, *assistants = settings.model_names
+        draft, *assistants = self._source_settings().model_names
         return {
             "class_name": self.class_name(),
             **self._metadata(may_load=False).model_dump(mode="json"),
             "draft_model": draft,
             "assistant_model": assistants,
-            "verifier": settings.method()["verifier"].to_dict(),
+            "verifier": self._settings.method()["verifier"].to_dict(),
         }
 
     def get_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -111,13 +101,6 @@ class CoSDModel(ChatFrameworkModel, FunctionCallingLLM, CustomLLM):
         omitted = ("callback_manager", "rate_limiter")
         return {**state, "__dict__": {name: value for name, value in fields if name not in omitted}}
 
-    @property
-    def _settings(self) -> CallSettings:
-        return self._derive(CallSettings)
-
-    def _call(self) -> Call[CallSettings]:
-        return Call(self._settings, self.decoder_cache, type(self).translated_errors)
-
     @classmethod
     def _without_aliases(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         if values.get("class_name") == cls.class_name():  # dumps hold it
@@ -125,8 +108,8 @@ class CoSDModel(ChatFrameworkModel, FunctionCallingLLM, CustomLLM):
         return super()._without_aliases(values)
 
     def _metadata(self, *, may_load: bool) -> LLMMetadata:
-        settings, models = self._settings, self.decoder_cache.models
-        window, has_template = None, None
+        settings, window, has_template = self._source_settings(), None, None
+        models = self.decoder_cache.models if self.decoder_cache.sources == settings.sources() else None
         if models is None:
             window, has_template = settings.known_context_length(), settings.known_to_chat()
             if may_load and None in (window, has_template):

@@ -15,7 +15,7 @@ from cosd_core.chat.messages import schema_instruction
 from cosd_core.chat.openai_options import answer_schema, split_options
 from cosd_core.errors import quoted
 from cosd_core.frontend.call import Call, chat_turn, token_usage
-from llama_index_cosd.base import CallSettings, CoSDModel
+from llama_index_cosd.base import CoSDModel
 from llama_index_cosd.messages import to_core
 from llama_index_cosd.responses import ResponseBuilder
 
@@ -34,7 +34,7 @@ class PreparedCall:
         read: Converts a chunk, or the whole generation, to the events of the answer.
     """
 
-    call: Call[CallSettings]
+    call: Call
     prompt: Any
     overrides: Options
     read: Callable[[Chunk | Generation], Sequence[Event]]

@@ -36,7 +36,7 @@ from cosd_core import GenerationError
 from cosd_core.errors import quoted
 from llama_index_cosd.base import CoSDModel
 from llama_index_cosd.calls import PreparedCall
-from llama_index_cosd.program import CoSDProgram
+from llama_index_cosd.program import CoSDProgram, Options
 from llama_index_cosd.responses import ResponseBuilder
 
 if TYPE_CHECKING:
@@ -236,11 +236,7 @@ class CoSDLLM(CoSDModel):
     # Structured prediction
 
     def structured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
+        self, output_cls: type[Model], prompt: PromptTemplate, llm_kwargs: Options = None, **prompt_args: Any
     ) -> Model:
         """A value of a pydantic class, valid by construction (:class:`CoSDProgram`).
 
@@ -256,38 +252,27 @@ class CoSDLLM(CoSDModel):
         return answer
 
     async def astructured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
+        self, output_cls: type[Model], prompt: PromptTemplate, llm_kwargs: Options = None, **prompt_args: Any
     ) -> Model:
         """:meth:`structured_predict` for asyncio."""
         if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
-            other = await super().astructured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
-            return cast(Model, other)
+            return cast(
+                Model, await super().astructured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+            )
         _record_start(output_cls, prompt, prompt_args)
         answer = await CoSDProgram(output_cls, self, prompt).acall(llm_kwargs=llm_kwargs, **prompt_args)
         _dispatcher.event(LLMStructuredPredictEndEvent(output=answer))
         return answer
 
     def _structured_stream_call(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
+        self, output_cls: type[Model], prompt: PromptTemplate, llm_kwargs: Options = None, **prompt_args: Any
     ) -> Generator[Any, None, None]:
         if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
             return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
         return CoSDProgram(output_cls, self, prompt).stream_call(llm_kwargs=llm_kwargs, **prompt_args)
 
     async def _structured_astream_call(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
+        self, output_cls: type[Model], prompt: PromptTemplate, llm_kwargs: Options = None, **prompt_args: Any
     ) -> AsyncGenerator[Any, None]:
         if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
             return await super()._structured_astream_call(output_cls, prompt, llm_kwargs, **prompt_args)
@@ -312,12 +297,9 @@ def _react_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "react_chat_formatter": formatter, "output_parser": parser}
 
 
-def _record_start(
-    output_cls: type[BaseModel], prompt: BasePromptTemplate, prompt_args: dict[str, Any]
-) -> None:
-    _dispatcher.event(
-        LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
-    )
+def _record_start(cls: type[BaseModel], prompt: BasePromptTemplate, prompt_args: dict[str, Any]) -> None:
+    event = LLMStructuredPredictStartEvent(output_cls=cls, template=prompt, template_args=prompt_args)
+    _dispatcher.event(event)
 
 
 RECOGNIZED_LLMS[CoSDLLM.class_name()] = CoSDLLM

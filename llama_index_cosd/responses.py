@@ -19,15 +19,8 @@ from llama_index.core.base.llms.types import (
 )
 
 from cosd_core import Chunk, Generation, TracedToken
-from cosd_core.chat.events import (
-    CallDelta,
-    CallEnd,
-    CallStart,
-    Event,
-    InvalidCall,
-    ReasoningDelta,
-    TextDelta,
-)
+from cosd_core.chat import events
+from cosd_core.chat.events import Event
 
 
 @dataclass
@@ -111,18 +104,18 @@ class ResponseBuilder:
 
     def _add_event(self, event: Event) -> None:
         match event:
-            case TextDelta(text):
+            case events.TextDelta(text):
                 self._text += text
-            case ReasoningDelta(text):
+            case events.ReasoningDelta(text):
                 self._reasoning += text
-            case CallStart(at, name):
+            case events.CallStart(at, name):
                 self._calls[at] = _ToolCall(name)
-            case CallDelta(at, arguments):
+            case events.CallDelta(at, arguments):
                 self._calls[at].arguments += arguments
-            case CallEnd(at, name, arguments):
+            case events.CallEnd(at, name, arguments):
                 call = self._calls.setdefault(at, _ToolCall(name))
                 call.parsed, call.arguments = arguments, json.dumps(arguments, ensure_ascii=False)
-            case InvalidCall(at, text, error):
+            case events.InvalidCall(at, text, error):
                 self._calls.pop(at, None)
                 self._text += text
                 self._errors.append(error)

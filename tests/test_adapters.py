@@ -28,8 +28,7 @@ from cosd_core import (
     UnsupportedModelError,
 )
 from cosd_core.evaluation.methods import read_method
-from cosd_core.frontend.model_names import model_names, settings_of_names
-from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings import Settings, model_names, settings_of_names
 from cosd_core.frontend.settings_file import read_settings
 from cosd_core.models import adapters
 from cosd_core.models import language_model as registry

@@ -158,7 +158,7 @@ class TestAsASetting:
 
     def test_caches_tell_answers_apart_by_it(self, draft, assistant) -> None:
         pair = {"draft_model": draft, "assistant_model": assistant}
-        told = [FrameworkModel(**pair, calibration=each)._identity() for each in (None, (1.7, 0.9))]
+        told = [FrameworkModel(**pair, calibration=each)._settings.identity for each in (None, (1.7, 0.9))]
         assert told[0] != told[1]
         assert told[1]["calibration"] == [1.7, 0.9]
 

@@ -20,6 +20,8 @@ from cosd_core import (
     TreeVerifier,
     Verifier,
 )
+from cosd_core.frontend.call_settings import CallSettings
+from cosd_core.frontend.framework_model import ChatFrameworkModel, FrameworkModel
 from cosd_core.frontend.settings import Settings
 from cosd_core.verifiers import Leaf
 
@@ -122,3 +124,66 @@ def test_what_a_grammar_says_of_itself_builds_it_again(grammar: Grammar) -> None
 def test_what_describes_no_part_is_refused(settings: dict[str, object], words: str) -> None:
     with pytest.raises(CoSDError, match=re.escape(words)):
         Settings(draft_model="a", assistant_model="b", **settings)
+
+
+# Frozen settings behind assignable fields
+
+
+def test_a_copy_with_other_values_is_validated_and_has_its_own_method() -> None:
+    settings = Settings(draft_model="a", assistant_model="b", alpha=0.3)
+    assert settings.model_copy(update={"alpha": 0.9}).method()["verifier"] == RuleVerifier(0.9)
+    assert settings.method()["verifier"] == RuleVerifier(0.3)
+    with pytest.raises(InvalidOptionError, match="top_p=7"):
+        settings.model_copy(update={"top_p": 7})
+    with pytest.raises(InvalidOptionError, match=r"alpha=0\.3 is a setting"):
+        settings.model_copy(update={"verifier": "draft"})
+
+
+def test_settings_are_made_again_only_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = ChatFrameworkModel(draft_model="a", assistant_model=["b"], stop="x")
+    settings = llm._settings
+    made: list[object] = []
+    post_init = CallSettings.model_post_init
+    monkeypatch.setattr(
+        CallSettings, "model_post_init", lambda self, context: made.append(self) or post_init(self, context)
+    )
+    assert llm._settings is settings
+    assert llm._call().settings is settings
+    assert llm._with_options({}) is llm
+    changed = llm._with_options({"max_tokens": 3, "chat_template_kwargs": {"a": 1}})
+    assert (changed._settings.max_new_tokens, changed._settings.stop) == (3, ("x",))
+    assert changed._settings.method() is settings.method()
+    assert made == []
+    expected = CallSettings(
+        draft_model="a", assistant_model=["b"], stop="x", max_new_tokens=3, chat_template_kwargs={"a": 1}
+    )
+    assert changed._settings.identity == expected.identity
+    assert llm._settings is settings
+    llm.alpha = 0.9
+    assert llm._settings.method()["verifier"] == RuleVerifier(0.9)
+    assert settings.method()["verifier"] == RuleVerifier()
+
+
+def test_lists_and_dictionaries_may_be_changed_in_place(
+    draft: LanguageModel, assistant: LanguageModel
+) -> None:
+    llm = ChatFrameworkModel(draft_model=draft, assistant_model=[assistant], chat_template_kwargs={"a": {}})
+    decoder = llm._decoder()
+    llm.chat_template_kwargs["a"]["b"] = 1
+    assert llm._settings.chat_template_kwargs == {"a": {"b": 1}}
+    assert llm._decoder() is decoder
+    llm.assistant_model.append(draft)
+    assert llm._decoder().assistants == (assistant, draft)
+
+
+def test_a_tree_file_is_read_again_when_it_has_changed(
+    draft: LanguageModel, assistant: LanguageModel, tmp_path
+) -> None:
+    path = tmp_path / "tree.json"
+    TreeVerifier((Leaf(True),)).save(path)
+    llm = FrameworkModel(draft_model=draft, assistant_model=assistant, verifier="tree", tree_path=str(path))
+    decoder = llm._decoder()
+    assert llm._decoder() is decoder
+    TreeVerifier((Leaf(False),)).save(path)
+    assert llm._decoder().verifier == TreeVerifier((Leaf(False),))
+    assert llm._decoder().draft is decoder.draft

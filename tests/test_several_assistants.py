@@ -354,9 +354,9 @@ def test_frameworks_take_lists_and_travel(kind: Any, given: str, saved: dict[str
     panel = make_verifier(GIVEN[given])
     assert llm._settings.method()["verifier"] == panel
     assert llm.model_name.count("+") == 3
-    assert llm._identity()["verifier"] == panel.to_dict()
+    assert llm._settings.identity["verifier"] == panel.to_dict()
     again = pickle.loads(pickle.dumps(llm))
-    assert again._identity() == llm._identity()
+    assert again._settings.identity == llm._settings.identity
     assert again._decoder() is not llm._decoder()
     assert again._decoder().verifier == panel
     assert again._decoder().assistants == llm._decoder().assistants, "one copy of the weights"
@@ -398,7 +398,7 @@ def test_a_tree_file_per_assistant(kind: Any, saved: dict[str, Any], trees: list
     panel = PanelVerifier(list(map(TreeVerifier.load, trees)))
     llm = kind(**saved, verifier="tree", tree_path=trees)
     assert llm._decoder().verifier == panel
-    assert llm._identity()["verifier"] == panel.to_dict()
+    assert llm._settings.identity["verifier"] == panel.to_dict()
     with pytest.raises(InvalidOptionError, match="2 verifiers for 3 assistants"):
         kind(**saved, verifier="tree", tree_path=trees[:2])
     with pytest.raises(InvalidOptionError, match="tree_path"):

@@ -29,8 +29,7 @@ from cosd_core.evaluation import (
 )
 from cosd_core.evaluation import run as evaluate
 from cosd_core.evaluation.report import percent
-from cosd_core.frontend.model_names import MODEL_SETTINGS
-from cosd_core.frontend.settings import VERIFIER_OF_SETTING
+from cosd_core.frontend.settings import MODEL_SETTINGS, VERIFIER_OF_SETTING
 from cosd_core.frontend.settings_file import read_settings
 from cosd_core.options import LoadingOptions
 

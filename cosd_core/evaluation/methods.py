@@ -8,8 +8,7 @@ from typing import Any
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
-from cosd_core.frontend.model_names import assistant_sources, model_names
-from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings
+from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings, assistant_sources, model_names
 from cosd_core.frontend.settings_file import read_settings
 from cosd_core.verifiers import AverageVerifier, TreeVerifier, Verifier
 

@@ -3,22 +3,19 @@
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, closing
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.openai_options import answer_schema, named_choice
 from cosd_core.chat.turn import Turn
 from cosd_core.decoder import CoSDDecoder
-from cosd_core.frontend.call_settings import CallSettings, ChatCallSettings
+from cosd_core.frontend.call_settings import CallSettings
 from cosd_core.frontend.decoder_cache import DecoderCache
 from cosd_core.outputs import Chunk, Generation
 
-S_co = TypeVar("S_co", bound=CallSettings, covariant=True)
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
-class Call(Generic[S_co]):
+class Call:
     """One call, sync or async.
 
     The keyword arguments of its methods override single :class:`GenerationOptions` of the settings. Closing a
@@ -30,7 +27,7 @@ class Call(Generic[S_co]):
         translated_errors: A context that raises cosd's errors under the framework's names.
     """
 
-    settings: S_co
+    settings: CallSettings
     decoder_cache: DecoderCache
     translated_errors: Callable[[], AbstractContextManager[None]]
 
@@ -43,10 +40,6 @@ class Call(Generic[S_co]):
         with self.translated_errors():
             return self.decoder_cache.get(self.settings)
 
-    async def run_in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Run work that may load the models outside the event loop."""
-        return await self.decoder_cache.run_in_thread(work, *arguments)
-
     def generate(self, prompts: Sequence[Any], **overrides: Any) -> list[Generation]:
         """One generation per prompt; the prompts are decoded as one batch."""
         with self.translated_errors():
@@ -55,7 +48,7 @@ class Call(Generic[S_co]):
 
     async def agenerate(self, prompts: Sequence[Any], **overrides: Any) -> list[Generation]:
         """:meth:`generate` for asyncio."""
-        decoder = await self.run_in_thread(self.decoder)
+        decoder = await self.decoder_cache.run_in_thread(self.decoder)
         with self.translated_errors():
             found: list[Generation] = await decoder.agenerate(list(prompts), **self._options(overrides))
             return found
@@ -70,7 +63,7 @@ class Call(Generic[S_co]):
 
     async def astream(self, prompts: Any, **overrides: Any) -> AsyncGenerator[Chunk, None]:
         """:meth:`stream` for asyncio."""
-        decoder = await self.run_in_thread(self.decoder)
+        decoder = await self.decoder_cache.run_in_thread(self.decoder)
         with self.translated_errors():
             async with aclosing(decoder.astream(prompts, **self._options(overrides))) as chunks:
                 async for chunk in chunks:
@@ -92,10 +85,8 @@ class Call(Generic[S_co]):
         }
 
 
-def chat_turn(
-    call: Call[ChatCallSettings], messages: Sequence[Mapping[str, Any]], form: Mapping[str, Any]
-) -> Turn:
-    """The turn that a call continues a chat by.
+def chat_turn(call: Call, messages: Sequence[Mapping[str, Any]], form: Mapping[str, Any]) -> Turn:
+    """The turn by which a call continues a chat.
 
     Args:
         call: The call.

@@ -30,7 +30,7 @@ class DecoderCache:
     def __init__(self, sources: Mapping[str, Any] | None = None) -> None:
         self.sources = sources
         self._lock = Lock()
-        self._decoders: tuple[tuple[Mapping[str, Any], CoSDDecoder], ...] = ()
+        self._decoders: list[tuple[Mapping[str, Any], CoSDDecoder]] = []
         self._process = -1
 
     @property
@@ -45,24 +45,16 @@ class DecoderCache:
             CoSDError: As :meth:`CoSDDecoder.from_pretrained`.
         """
         method = settings.method()
-        if decoder := self._find(method):
-            return decoder
         with self._lock:
-            if decoder := self._find(method):  # another thread has built it in the meantime
-                return decoder
-            if self._decoders:
-                loaded = self._decoders[0][1]
-                decoder = CoSDDecoder(loaded.draft, loaded.assistants, **method)
+            for known, decoder in self._decoders:
+                if known is method or known == method:
+                    return decoder
+            if (models := self.models) is not None:
+                decoder = CoSDDecoder(models[0], models[1:], **method)
             else:
                 decoder = settings.decoder()
-            self._decoders = ((method, decoder), *self._decoders[: _MAX_DECODERS - 1])
+            self._decoders = [(method, decoder), *self._decoders[: _MAX_DECODERS - 1]]
             return decoder
-
-    def _find(self, method: Mapping[str, Any]) -> CoSDDecoder | None:
-        for known, decoder in self._decoders:
-            if known is method or known == method:
-                return decoder
-        return None
 
     async def run_in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run work that may load the models outside the event loop."""

@@ -2,32 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from copy import copy
-from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidOptionError
 from cosd_core.frontend.call import Call
-from cosd_core.frontend.call_settings import LOADING_SETTINGS, CallFields, CallSettings, ChatCallSettings
+from cosd_core.frontend.call_settings import LOADING_SETTINGS, CallFields, CallSettings
 from cosd_core.frontend.decoder_cache import DecoderCache
-from cosd_core.frontend.settings import modified
+from cosd_core.frontend.settings import Settings, modified
 from cosd_core.models.base import BaseLanguageModel
-from cosd_core.options import ChatOptions, in_one_line
-
-S = TypeVar("S", bound=CallSettings)
-
-
-@dataclass(frozen=True)
-class _Derived:
-    """Settings, and the values of the model's fields that they were made from."""
-
-    values: tuple[Any, ...]
-    settings: CallSettings
+from cosd_core.options import ChatOptions, in_one_line, unknown_option
 
 
 class FrameworkModel(CallFields):
@@ -52,7 +40,7 @@ class FrameworkModel(CallFields):
     decoder_cache: DecoderCache = Field(
         default_factory=DecoderCache, exclude=True, repr=False, description="Internal."
     )
-    _derived: _Derived | None = PrivateAttr(None)
+    _derived: tuple[tuple[Any, ...], CallSettings] | None = PrivateAttr(None)
 
     if TYPE_CHECKING:  # the alias, for editors and type checkers
         max_tokens: int | None = 128
@@ -91,7 +79,7 @@ class FrameworkModel(CallFields):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Copy the settings and share the weights."""
         mutable = {name: value for name, value in self.__dict__.items() if isinstance(value, (dict, list))}
-        return self.model_copy(update={name: copy(value) for name, value in mutable.items()})
+        return self.model_copy(update=_copied(mutable))
 
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle the settings without the weights.
@@ -99,48 +87,46 @@ class FrameworkModel(CallFields):
         Raises:
             InvalidOptionError: A model was given as an object.
         """
-        named = (self.draft_model, *self._settings.assistants)
+        named = (self.draft_model, *self._source_settings().assistants)
         if objects := [source.name for source in named if isinstance(source, BaseLanguageModel)]:
             raise InvalidOptionError(
                 f"{', '.join(objects)}: a model given as an object cannot be pickled; give its hub id or path"
             )
-        # Not super(): LlamaIndex's own removes from the living object what cannot be pickled.
+        # Not super(): LlamaIndex's method deletes from the object itself what cannot be pickled.
         state = BaseModel.__getstate__(self)
         return {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_derived": None}}
 
     @property
     def model_name(self) -> str:
         """The models in logs and traces: their names, joined by a plus sign."""
-        return self._settings.model_name
+        return self._source_settings().model_name
 
     @property
     def _settings(self) -> CallSettings:
-        """The current settings as one frozen value."""
-        return self._derive(CallSettings)
-
-    def _derive(self, kind: type[S]) -> S:
-        """The fields as settings of this class, made again only if a field or a tree file has changed."""
-        derived, values = self._derived, self._values(kind)
-        if derived is not None and derived.values == values and isinstance(derived.settings, kind):
-            return derived.settings
+        """The fields as one frozen value, made again only if a field or a tree file has changed."""
+        names, values = self._setting_values()
+        if self._derived is not None and self._derived[0] == values:
+            return self._derived[1]
         given = self.model_fields_set
-        settings = kind(**{name: getattr(self, name) for name in kind.model_fields if name in given})
-        self._derived = _Derived(_copied(values), settings)
+        settings = CallSettings(**{name: getattr(self, name) for name in names if name in given})
+        self._derived = (_copied(values), settings)
         if self.decoder_cache.sources != (sources := settings.sources()):
             self.decoder_cache = DecoderCache(sources)
         return settings
 
-    def _values(self, kind: type[CallSettings]) -> tuple[Any, ...]:
-        """The values of the fields that settings of this class are made from, and the times of tree files."""
-        values = _field_getter(kind)(self.__dict__)
+    def _source_settings(self) -> Settings:
+        """The settings that models are loaded by, valid even if other fields contradict each other."""
+        given = self.model_fields_set & LOADING_SETTINGS
+        return Settings(**{name: getattr(self, name) for name in given})
+
+    def _setting_values(self) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        """The names of the fields that are settings, and their values with the times of tree files."""
+        names, getter = _setting_names(type(self))
+        values = getter(self.__dict__)
         if self.tree_path:
             paths = self.tree_path if isinstance(self.tree_path, list) else [self.tree_path]
             values = (*values, *map(modified, paths))
-        return values
-
-    def _identity(self) -> Mapping[str, Any]:
-        """All settings that determine a text, as plain JSON: part of the keys of caches."""
-        return self._settings.identity
+        return names, values
 
     @classmethod
     def _without_aliases(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,17 +146,24 @@ class FrameworkModel(CallFields):
         """This model if there are no options of the call, else a copy that has them as settings.
 
         Raises:
-            InvalidOptionError: An option is unknown, or a value out of range.
+            InvalidOptionError: An option is unknown, out of range, or only read when models are loaded.
         """
         if not options:
             return self
         options = self._without_aliases(options)
+        names, _ = _setting_names(type(self))
+        for name in options:
+            if name in LOADING_SETTINGS:
+                raise InvalidOptionError(f"{name} is read when models are loaded: give it to the constructor")
+            if name not in names:
+                known = [each for each in names if each not in LOADING_SETTINGS]
+                raise InvalidOptionError(unknown_option(name, known))
         settings = self._settings.with_options(options)
         other = self.model_copy(update={name: getattr(settings, name) for name in options})
-        other._derived = _Derived(_copied(other._values(type(settings))), settings)
+        other._derived = (other._setting_values()[1], settings)
         return other
 
-    def _call(self) -> Call[CallSettings]:
+    def _call(self) -> Call:
         """A call with the current settings; settings that change later are for later calls."""
         return Call(self._settings, self.decoder_cache, type(self).translated_errors)
 
@@ -184,23 +177,16 @@ class ChatFrameworkModel(FrameworkModel, ChatOptions):
 
     model_config = ConfigDict(frozen=False)
 
-    @property
-    def _settings(self) -> ChatCallSettings:
-        return self._derive(ChatCallSettings)
-
-    def _call(self) -> Call[ChatCallSettings]:
-        return Call(self._settings, self.decoder_cache, type(self).translated_errors)
-
 
 @cache
-def _field_getter(kind: type[CallSettings]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    return itemgetter(*kind.model_fields)
+def _setting_names(kind: type[FrameworkModel]) -> tuple[tuple[str, ...], Callable[..., tuple[Any, ...]]]:
+    """The names of the fields that are settings, and a function that takes their values from a dictionary."""
+    names = tuple(name for name in CallSettings.model_fields if name in kind.model_fields)
+    return names, itemgetter(*names)
 
 
-def _copied(values: Any) -> Any:
-    """The values, with copies of lists and dictionaries, which may be changed in place."""
-    if isinstance(values, dict):
-        return {
-            key: _copied(each) if isinstance(each, (list, dict)) else each for key, each in values.items()
-        }
-    return type(values)([_copied(each) if isinstance(each, (list, dict)) else each for each in values])
+def _copied(value: Any) -> Any:
+    """The value, with copies of lists and dictionaries, which may be changed in place."""
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    return type(value)(map(_copied, value)) if isinstance(value, (list, tuple)) else value

@@ -9,9 +9,10 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 
 from cosd_core.decoder import CoSDDecoder, ModelSource
 from cosd_core.errors import InvalidOptionError, VerifierFileError, quoted
-from cosd_core.frontend.model_names import assistant_sources
 from cosd_core.generation.scheduling import Schedule, make_schedule
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.metadata import known_context_length, known_to_chat
+from cosd_core.models.naming import with_adapter, without_adapter
 from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.verifiers import (
     AverageVerifier,
@@ -21,6 +22,9 @@ from cosd_core.verifiers import (
     calibration_of,
     make_verifier,
 )
+
+MODEL_SETTINGS = ("draft_model", "assistant_model", "draft_adapter", "assistant_adapter")
+"""The settings that name the models."""
 
 VERIFIER_OF_SETTING = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
 """The settings that only one verifier has, and the name of that verifier."""
@@ -46,7 +50,7 @@ def _as_schedule(value: object) -> object:
     return make_schedule(value) if isinstance(value, Mapping) else value
 
 
-def _as_numbers(value: object) -> object:
+def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -56,7 +60,7 @@ if TYPE_CHECKING:  # the types that constructors accept, as in cosd_core/options
     Temperatures = Sequence[float] | None
     VerifierLike = str | Verifier | Sequence[str | Verifier]
 else:
-    Temperatures = Annotated[tuple[float, ...] | None, BeforeValidator(_as_numbers)]
+    Temperatures = Annotated[tuple[float, ...] | None, BeforeValidator(_as_tuple)]
     VerifierLike = Annotated[str | Verifier | list[str | Verifier], BeforeValidator(_as_verifier)]
 
 
@@ -117,7 +121,15 @@ class Settings(SettingsFields):
         """Refuse settings that contradict each other, before any model is loaded."""
         super().model_post_init(context)
         check_adapters(self.assistant_adapter, len(self.assistants))
-        self._method = self._make_method()
+        verifier = self._make_verifier()
+        verifier.check(len(self.assistants))
+        self._method = {
+            "verifier": verifier,
+            "schedule": make_schedule(self.schedule),
+            "draft_length": self.draft_length,
+            "batch_size": self.batch_size,
+            "calibration": calibration_of(verifier, self.calibration, 1 + len(self.assistants)),
+        }
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A validated copy with other values for some fields.
@@ -133,6 +145,16 @@ class Settings(SettingsFields):
     def assistants(self) -> list[ModelSource]:
         """The assistants, as a list even of one."""
         return assistant_sources({"assistant_model": self.assistant_model})
+
+    @cached_property
+    def model_names(self) -> list[str]:
+        """The names of the models, the draft first."""
+        return model_names({name: getattr(self, name) for name in MODEL_SETTINGS})
+
+    @property
+    def model_name(self) -> str:
+        """The models in logs and traces: their names, joined by a plus sign."""
+        return "+".join(self.model_names)
 
     def decoder(self) -> CoSDDecoder:
         """Load the models and build the decoder. Settings that name the same models share their weights.
@@ -176,17 +198,6 @@ class Settings(SettingsFields):
         given = self.model_fields_set
         return {name: getattr(self, name) for name in GenerationOptions.model_fields if name in given}
 
-    def _make_method(self) -> Mapping[str, Any]:
-        verifier = self._make_verifier()
-        verifier.check(len(self.assistants))
-        return {
-            "verifier": verifier,
-            "schedule": make_schedule(self.schedule),
-            "draft_length": self.draft_length,
-            "batch_size": self.batch_size,
-            "calibration": calibration_of(verifier, self.calibration, 1 + len(self.assistants)),
-        }
-
     def _make_verifier(self) -> Verifier:
         for name in sorted(self.model_fields_set & set(VERIFIER_OF_SETTING)):
             changed = getattr(self, name) != SettingsFields.model_fields[name].default
@@ -205,6 +216,36 @@ class Settings(SettingsFields):
             case TreeVerifier.name if isinstance(self.tree_path, str):
                 return _read_tree(self.tree_path, modified(self.tree_path))
         return make_verifier(self.verifier)
+
+
+def assistant_sources(settings: Mapping[str, Any]) -> list[ModelSource]:
+    """The assistants in the settings, as a list; empty if the settings name none."""
+    assistants = settings.get("assistant_model", [])
+    return assistants if isinstance(assistants, list) else [assistants]
+
+
+def model_names(settings: Mapping[str, Any]) -> list[str]:
+    """The name of every model in the settings, the draft first, as in :attr:`LanguageModel.name`.
+
+    Raises:
+        InvalidOptionError: The number of adapters differs from the number of assistants.
+    """
+    assistants = assistant_sources(settings)
+    drafts = [settings["draft_model"]] if "draft_model" in settings else []
+    adapters = [settings.get("draft_adapter")] * len(drafts)
+    adapters += check_adapters(settings.get("assistant_adapter") if assistants else None, len(assistants))
+    names = [
+        each.name if isinstance(each, BaseLanguageModel) else str(each) for each in (*drafts, *assistants)
+    ]
+    return [with_adapter(name, adapter or None) for name, adapter in zip(names, adapters, strict=True)]
+
+
+def settings_of_names(draft: str, assistant: str) -> dict[str, Any]:
+    """The settings that name two models; the inverse of :func:`model_names`."""
+    settings: dict[str, Any] = {}
+    for role, name in (("draft", draft), ("assistant", assistant)):
+        settings[f"{role}_model"], settings[f"{role}_adapter"] = without_adapter(name)
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def modified(path: str) -> int:

@@ -14,7 +14,7 @@ from cosd_core.errors import InvalidOptionError, TrainingDataError
 from cosd_core.evaluation.answers import AnswerFile
 from cosd_core.evaluation.intervals import accuracy, difference
 from cosd_core.evaluation.tasks import Item, Task
-from cosd_core.frontend.model_names import settings_of_names
+from cosd_core.frontend.settings import settings_of_names
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.training.calibration import Calibration, Reliability
 from cosd_core.training.teacher_forcing import observe

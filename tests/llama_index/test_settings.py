@@ -207,7 +207,7 @@ def test_settings_come_back_from_their_dictionary_and_json(
         assert type(again) is CoSDLLM
         assert again.to_dict() == told
         assert again.metadata == llm.metadata
-        assert again._identity() == llm._identity()
+        assert again._settings.identity == llm._settings.identity
     assert told["class_name"] == "CoSDLLM", "the dictionary is left as it was"
 
 
@@ -252,7 +252,7 @@ def test_no_form_of_the_settings_holds_the_token() -> None:
     llm = CoSDLLM(draft_model="org/a", assistant_model="org/b", token="hf_secret")
     told = (
         str(llm.to_dict()), llm.to_json(), llm.json(), str(llm.dict()), str(llm.model_dump()),
-        llm.model_dump_json(), repr(llm), str(llm), str(llm._identity()),
+        llm.model_dump_json(), repr(llm), str(llm), str(llm._settings.identity),
     )  # fmt: skip
     for each in told:
         assert "hf_secret" not in each

@@ -1,32 +1,37 @@
-"""The front door of the core: a draft model, its assistants and a verifier that write one text."""
+"""The public facade: a draft model, its assistants and a verifier that write one text."""
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from os import PathLike
+from sys import float_info
 from typing import Any, Self, Unpack, overload
 
-from cosd_core.chat.messages import Chat
-from cosd_core.chat.rendering import ChatPrompt
+import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
+from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.generation.engine import Engine, Groups
+from cosd_core.generation.call import Groups, SyncCall
+from cosd_core.generation.engine import Engine
 from cosd_core.generation.loop import Batch
-from cosd_core.generation.requests import Prompt, Request, is_one_prompt, read_prompts
-from cosd_core.generation.row_factory import CrossTokenizerRows, MakeRow, Rows, SharedRows
+from cosd_core.generation.requests import Prompt, Prompts, is_one_prompt
+from cosd_core.generation.row_factory import RowFactory, SharedRowFactory
 from cosd_core.generation.scheduling import Schedule, make_schedule
+from cosd_core.generation.text_state import RowConfig
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
 from cosd_core.options import (
-    GenerationKwargs,
+    CallKwargs,
     GenerationOptions,
     LoadingKwargs,
     LoadingOptions,
     check_adapters,
+    check_number,
 )
 from cosd_core.outputs import Chunk, Generation, Step, TracedToken
 from cosd_core.verifiers import Verifier, calibration_of, make_verifier
 
-ModelSource = str | PathLike[str] | LanguageModel
+ModelSource = str | PathLike[str] | BaseLanguageModel
 """A hub id, the path of a folder, or a loaded model."""
 
 
@@ -41,10 +46,10 @@ class CoSDDecoder:
     One decoder may be used from many threads and asyncio tasks at once.
 
     Attributes:
-        draft: The model that proposes.
-        assistants: The models that judge and correct.
+        draft: The model that proposes tokens.
+        assistants: The models that predict at the same positions.
         verifier: Decides token by token whose token stands.
-        schedule: Decides how far to draft before the assistants are asked.
+        schedule: Decides how far to draft before the assistants run.
         draft_length: K, the most tokens per block.
         batch_size: The most prompts that are decoded together. Async calls beyond that open further batches.
         calibration: The temperature of every model's confidences, the draft's first.
@@ -52,8 +57,8 @@ class CoSDDecoder:
 
     def __init__(
         self,
-        draft: LanguageModel,
-        assistant: LanguageModel | Sequence[LanguageModel],
+        draft: BaseLanguageModel,
+        assistant: BaseLanguageModel | Sequence[BaseLanguageModel],
         *,
         verifier: str | Verifier | Sequence[str | Verifier] = "rule",
         schedule: str | Schedule = "adaptive",
@@ -70,17 +75,7 @@ class CoSDDecoder:
                 distributions, or a tokenizer cannot be followed.
         """
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
-        for role, model in [("draft", draft), *(("assistant", each) for each in assistants)]:
-            if not isinstance(model, LanguageModel):
-                kind = type(model).__name__
-                raise InvalidOptionError(
-                    f"{role} should be a LanguageModel, not {kind}; from_pretrained takes names"
-                )
-        if not assistants:
-            raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
-        for name, value in (("draft_length", draft_length), ("batch_size", batch_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InvalidOptionError(f"{name}={quoted(value)} should be a whole number of at least 1")
+        _check_parts(draft, assistants, draft_length=draft_length, batch_size=batch_size)
         self.draft = draft
         self.assistants = tuple(assistants)
         self.verifier = make_verifier(verifier)
@@ -93,22 +88,13 @@ class CoSDDecoder:
         self._alignment = align(self.models)
         if self.verifier.needs_logits:
             require_one_vocabulary(self.models, f"verifier={self.verifier.name!r} mixes distributions and")
-        rows_of = SharedRows if self._alignment.shared else CrossTokenizerRows
-        self._rows: Rows = rows_of(
-            self.models,
-            self._alignment,
-            self.verifier,
-            draft_length=draft_length,
-            lazy=self.schedule.lazy,
-            calibration=self.calibration,
-        )
+        factory = SharedRowFactory if self._alignment.shared else CrossTokenizerRowFactory
+        names = tuple(model.name for model in self.models)
+        config = RowConfig(self.verifier, draft_length, self.schedule.lazy, names, self.calibration)
+        self._rows: RowFactory = factory(self.models, self._alignment, config)
+        sizes = self._alignment.vocabularies
         self._open_batch = partial(
-            Batch,
-            models=self.models,
-            vocabularies=self._alignment.vocabularies,
-            verifier=self.verifier,
-            schedule=self.schedule,
-            calibration=self.calibration,
+            Batch, models=self.models, vocabularies=sizes, config=config, schedule=self.schedule
         )
         self._engine = Engine(self._open_batch, self.batch_size)
 
@@ -136,42 +122,24 @@ class CoSDDecoder:
                 ``"average"``; a list of them judges every assistant by its own.
             schedule: A schedule, or ``"adaptive"``, ``"fixed"``.
             draft_length: K, the most tokens per block.
-            batch_size: The most prompts that are decoded together. Of one call, the others wait; async calls
-                that find no room open further batches, so memory grows with the calls under way.
-            calibration: One temperature per model, the draft's first; None: those that the verifier was
-                learned at, or else all 1. It sees the confidences at these temperatures; which token a model
-                picks, and what ``"average"`` and ``"speculative"`` make of the distributions, stays the same.
-            draft_adapter: Hub id or path of a PEFT adapter (LoRA and its like) over the draft. Models of one
-                name share one copy of its weights, whichever adapters they have.
-            assistant_adapter: The same for the assistant, or a list with an entry per assistant; None: none.
-            **loading: The fields of :class:`LoadingOptions`, for every model that is named. Models that
-                need different ones (two devices, say) are loaded by ``LanguageModel.from_pretrained``.
+            batch_size: The most prompts that are decoded together. Further prompts of one call wait; further
+                async calls open batches of their own.
+            calibration: The temperature of every model's confidences, the draft's first; None: those that the
+                verifier was learned at, or else all 1. It changes neither which token a model picks nor the
+                distributions of ``"average"`` and ``"speculative"``.
+            draft_adapter: Hub id or path of a PEFT adapter (LoRA for instance) over the draft. Models of one
+                name share one copy of its weights.
+            assistant_adapter: The same for the assistant, or a list with an entry per assistant.
+            **loading: The fields of :class:`LoadingOptions`, for every model that is named. Use
+                ``LanguageModel.from_pretrained`` for models that need different ones.
 
         Raises:
-            InvalidOptionError: A part is of a wrong type or value, or an option unknown.
-            ModelLoadError: A model or an adapter cannot be found or read, or they do not fit.
-            MissingExtraError: An adapter or a quantisation needs a package that is not installed.
-            UnsupportedModelError: A model or an adapter cannot take part.
-            VocabularyMismatchError: The models do not share one vocabulary and the verifier mixes their
-                distributions, or a tokenizer cannot be followed.
+            InvalidOptionError: An option is unknown or of a wrong type or value.
+            CoSDError: As the constructor and :meth:`LanguageModel.from_pretrained`.
         """
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
-        asks_for_nothing = LoadingOptions(**loading) == LoadingOptions()
         adapters = (draft_adapter or None, *check_adapters(assistant_adapter, len(assistants)))
-        for at, (each, adapter) in enumerate(zip((draft, *assistants), adapters, strict=True)):
-            if adapter is not None and not isinstance(each, str | PathLike):
-                option = "assistant_adapter" if at else "draft_adapter"
-                raise InvalidOptionError(
-                    f"{option}={quoted(adapter)} given, but the model is loaded already: name its base"
-                )
-        models = [
-            LanguageModel.from_pretrained(each, adapter=adapter, **loading)
-            if isinstance(each, str | PathLike)
-            else each
-            for each, adapter in zip((draft, *assistants), adapters, strict=True)
-        ]
-        if models == [draft, *assistants] and not asks_for_nothing:
-            raise InvalidOptionError(f"{', '.join(loading)} given, but every model is loaded already")
+        models = _load((draft, *assistants), adapters, loading)
         return cls(
             models[0],
             models[1:],
@@ -182,67 +150,58 @@ class CoSDDecoder:
             calibration=calibration,
         )
 
-    def steps(
-        self, prompts: Prompt | Sequence[Prompt], **options: Unpack[GenerationKwargs]
-    ) -> Generator[Step, None, None]:
+    def steps(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> Generator[Step, None, None]:
         """Decode and yield one record per prompt and round. Closing the generator stops the work.
 
         Args:
             prompts: One prompt, as text, token ids or a :class:`Chat`, or a list of prompts.
-            **options: The fields of :class:`GenerationOptions`.
+            **options: The fields of :class:`GenerationOptions`, and ``timeout``: seconds from now after which
+                the call fails; None: never. Encoding the prompts counts, and so does the time in which nobody
+                reads the steps.
 
         Raises:
             InvalidOptionError: An unknown option, or a value out of range.
             InvalidPromptError: A prompt is empty or of a wrong type.
             ContextOverflowError: Prompt and answer do not fit the context window.
+            AnswerTimeoutError: Later: the timeout has passed.
             GenerationError: Later, while decoding: a model or a logits processor failed.
         """
-        return self._decode(self._read(prompts, options))
+        timeout, rest = _split_timeout(options)
+        return self._engine.steps(SyncCall(timeout), self._groups(prompts, rest))
 
-    def stream(
-        self, prompts: Prompt | Sequence[Prompt], **options: Unpack[GenerationKwargs]
-    ) -> Generator[Chunk, None, None]:
+    def stream(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> Generator[Chunk, None, None]:
         """Decode and yield text as soon as it is final; arguments and errors as in :meth:`steps`.
 
         The last chunk of every prompt carries its :class:`Generation`.
         """
-        return chunks_of(self.steps(prompts, **options))
+        return _chunks(self.steps(prompts, **options))
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # str is Sequence[str]
-        self, prompts: str | Sequence[int] | Chat | ChatPrompt, **options: Unpack[GenerationKwargs]
+        self, prompts: Prompt, **options: Unpack[CallKwargs]
     ) -> Generation: ...
     @overload
-    def generate(
-        self, prompts: Sequence[str | Sequence[int] | Chat | ChatPrompt], **options: Unpack[GenerationKwargs]
-    ) -> list[Generation]: ...
-    def generate(self, prompts: Any, **options: Unpack[GenerationKwargs]) -> Any:
+    def generate(self, prompts: Sequence[Prompt], **options: Unpack[CallKwargs]) -> list[Generation]: ...
+    def generate(self, prompts: Any, **options: Unpack[CallKwargs]) -> Any:
         """Decode to the end; arguments and errors as in :meth:`steps`.
 
         Returns:
             A :class:`Generation` for one prompt, a list of them in the prompts' order for a list.
         """
-        finished = {step.index: step.generation for step in self.steps(prompts, **options) if step.generation}
-        return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
+        steps = self.steps(prompts, **options)
+        return _results(prompts, {step.index: step.generation for step in steps if step.generation})
 
-    def asteps(
-        self, prompts: Prompt | Sequence[Prompt], **options: Unpack[GenerationKwargs]
-    ) -> AsyncGenerator[Step, None]:
-        """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, requests share batches.
+    def asteps(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> AsyncGenerator[Step, None]:
+        """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, and calls share batches.
 
-        A request joins a batch that is under way if its prompts fit into it, up to ``batch_size``, and if
-        little of the batch would be padding then. Otherwise it opens another, and the batches take turns. So
-        nobody waits for a place, and memory grows with the number of requests under way: who must bound it
-        bounds those, by an :class:`asyncio.Semaphore` say.
-
-        The work does not wait until its steps are read. Cancelling the task or closing the generator stops it
-        within one round, and what fails in one request fails in no other.
+        A call that finds no batch with room for its prompts opens another, and the batches take turns. So no
+        call waits, and memory grows with the calls under way: bound these with an :class:`asyncio.Semaphore`.
+        The work does not wait for its steps to be read; cancelling or closing stops it within one round.
         """
-        return self._engine.steps(partial(self._read, prompts, options))
+        timeout, rest = _split_timeout(options)
+        return self._engine.asteps(partial(self._groups, prompts, rest), timeout)
 
-    async def astream(
-        self, prompts: Prompt | Sequence[Prompt], **options: Unpack[GenerationKwargs]
-    ) -> AsyncGenerator[Chunk, None]:
+    async def astream(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> AsyncGenerator[Chunk, None]:
         """:meth:`stream` for asyncio."""
         chunker = _Chunker()
         async with aclosing(self.asteps(prompts, **options)) as steps:
@@ -252,20 +211,20 @@ class CoSDDecoder:
 
     @overload
     async def agenerate(  # type: ignore[overload-overlap]  # str is Sequence[str]
-        self, prompts: str | Sequence[int] | Chat | ChatPrompt, **options: Unpack[GenerationKwargs]
+        self, prompts: Prompt, **options: Unpack[CallKwargs]
     ) -> Generation: ...
     @overload
     async def agenerate(
-        self, prompts: Sequence[str | Sequence[int] | Chat | ChatPrompt], **options: Unpack[GenerationKwargs]
+        self, prompts: Sequence[Prompt], **options: Unpack[CallKwargs]
     ) -> list[Generation]: ...
-    async def agenerate(self, prompts: Any, **options: Unpack[GenerationKwargs]) -> Any:
+    async def agenerate(self, prompts: Any, **options: Unpack[CallKwargs]) -> Any:
         """:meth:`generate` for asyncio."""
         async with aclosing(self.asteps(prompts, **options)) as steps:
             finished = {step.index: step.generation async for step in steps if step.generation}
-        return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
+        return _results(prompts, finished)
 
     @property
-    def models(self) -> tuple[LanguageModel, ...]:
+    def models(self) -> tuple[BaseLanguageModel, ...]:
         """The draft, then the assistants."""
         return (self.draft, *self.assistants)
 
@@ -274,23 +233,54 @@ class CoSDDecoder:
         """Whether all models have the draft's tokens; if not, they are compared by text."""
         return self._alignment.shared
 
-    def _read(self, prompts: Prompt | Sequence[Prompt], options: Mapping[str, Any]) -> Groups:
-        wanted = GenerationOptions(**options)
-        requests = read_prompts(prompts, wanted, self.models, self._alignment)
-        return self._groups(requests, self._rows.begin(wanted))
+    def _groups(self, prompts: Prompts, options: Mapping[str, Any]) -> Groups:
+        return self._rows.groups(prompts, GenerationOptions(**options), self.batch_size)
 
-    def _groups(self, requests: Sequence[Request], make: MakeRow) -> Groups:
-        numbered = list(enumerate(requests))
-        if len(numbered) > self.batch_size:
-            # Neighbours of like length waste little on padding, and tend to end together.
-            numbered.sort(key=lambda entry: len(entry[1].ids))
-        for start in range(0, len(numbered), self.batch_size):
-            group = numbered[start : start + self.batch_size]
-            yield [make(index, request) for index, request in group]
 
-    def _decode(self, groups: Groups) -> Generator[Step, None, None]:
-        for rows in groups:
-            yield from self._open_batch(rows).rounds()
+def _check_parts(
+    draft: object, assistants: Sequence[object], *, draft_length: object, batch_size: object
+) -> None:
+    """Refuse arguments of :class:`CoSDDecoder` that are of a wrong type or value.
+
+    Raises:
+        InvalidOptionError: With the argument.
+    """
+    for role, model in [("draft", draft), *(("assistant", each) for each in assistants)]:
+        if not isinstance(model, BaseLanguageModel):
+            kind = type(model).__name__
+            raise InvalidOptionError(
+                f"{role} should be a LanguageModel, not {kind}; from_pretrained takes names"
+            )
+    if not assistants:
+        raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
+    for name, value in (("draft_length", draft_length), ("batch_size", batch_size)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InvalidOptionError(f"{name}={quoted(value)} should be a whole number of at least 1")
+
+
+def _load(
+    sources: Sequence[ModelSource], adapters: Sequence[str | PathLike[str] | None], loading: LoadingKwargs
+) -> list[BaseLanguageModel]:
+    """Load the models that are named; loaded ones stay as they are.
+
+    Raises:
+        InvalidOptionError: An adapter or a loading option is given for a loaded model.
+    """
+    for at, (source, adapter) in enumerate(zip(sources, adapters, strict=True)):
+        if adapter is not None and not isinstance(source, str | PathLike):
+            option = "assistant_adapter" if at else "draft_adapter"
+            raise InvalidOptionError(
+                f"{option}={quoted(adapter)} given, but the model is loaded already: name its base"
+            )
+    changed = LoadingOptions(**loading) != LoadingOptions()
+    if changed and not any(isinstance(source, str | PathLike) for source in sources):
+        raise InvalidOptionError(f"{', '.join(loading)} given, but every model is loaded already")
+    return [
+        LanguageModel.from_pretrained(source, adapter=adapter, **loading)
+        if isinstance(source, str | PathLike)
+        else source
+        for source, adapter in zip(sources, adapters, strict=True)
+    ]
 
 
 class _Chunker:
@@ -308,10 +298,27 @@ class _Chunker:
         return Chunk(step.text, tokens, step.index, reason, step.generation)
 
 
-def chunks_of(steps: Generator[Step, None, None]) -> Generator[Chunk, None, None]:
-    """Steps as chunks of text, one for every step with text or an end; closing them closes the steps."""
+def _chunks(steps: Generator[Step, None, None]) -> Generator[Chunk, None, None]:
+    """Steps as chunks; closing them closes the steps."""
     chunker = _Chunker()
     with closing(steps):
         for step in steps:
             if chunk := chunker(step):
                 yield chunk
+
+
+def _results(prompts: Any, finished: Mapping[int, Generation]) -> Any:
+    return finished[0] if is_one_prompt(prompts) else [finished[at] for at in range(len(finished))]
+
+
+def _split_timeout(options: Mapping[str, Any]) -> tuple[float | None, dict[str, Any]]:
+    """The timeout of a call, and its other options.
+
+    Raises:
+        InvalidOptionError: The timeout is no positive number.
+    """
+    rest = dict(options)
+    timeout = rest.pop("timeout", None)
+    if timeout is not None:
+        check_number("timeout", timeout, least=float_info.min)
+    return timeout, rest

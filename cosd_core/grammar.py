@@ -1,11 +1,10 @@
-"""What a text may be: a JSON schema, a regular expression or a Lark grammar, as a checked value."""
+"""Constraints on the generated text: a JSON schema, a regular expression or a Lark grammar."""
 
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast, get_origin
 
-from llguidance import LLMatcher
 from pydantic import PydanticUserError, TypeAdapter
 
 from cosd_core.errors import InvalidOptionError, quoted
@@ -13,29 +12,29 @@ from cosd_core.errors import InvalidOptionError, quoted
 Schema = Mapping[str, Any]
 
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""JSON as ``json.dumps`` and most chat templates write it. Free white space would let a model write nothing
-but spaces for ever."""
+"""JSON as ``json.dumps`` and most chat templates write it. With free white space a model can generate spaces
+without end."""
 
 _FORMATS = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
 )
-"""Values of ``format`` that are enforced. All others are remarks to a reader (JSON Schema 2020-12, 7.2.1)."""
+"""Values of ``format`` that are enforced. All others are annotations (JSON Schema 2020-12, 7.2.1)."""
 
-_HOLDING_A_SCHEMA = ("items", "additionalProperties", "not")
-_HOLDING_A_LIST = ("anyOf", "oneOf", "prefixItems")
-_HOLDING_NAMED = ("properties", "patternProperties", "$defs", "definitions")
+_SCHEMA_KEYWORDS = ("items", "additionalProperties", "not")
+_SCHEMA_LIST_KEYWORDS = ("anyOf", "oneOf", "prefixItems")
+_SCHEMA_MAPPING_KEYWORDS = ("properties", "patternProperties", "$defs", "definitions")
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """The texts that a request may be answered with; every model is masked to it before they are fused.
+    """The set of texts that may be generated. Every model's logits are masked to it before verification.
 
     Made by :meth:`json_schema`, :meth:`regex` or :meth:`lark`.
 
     Attributes:
-        kind: What it was made from.
+        kind: The kind of ``source``.
         source: The JSON schema as JSON, the pattern, or the rules.
-        spelt: Names of tokens that count as the letters of their names.
+        spelt: Names of special tokens that the grammar matches as the characters of their names.
     """
 
     kind: Literal["json_schema", "regex", "lark"]
@@ -43,18 +42,21 @@ class Grammar:
     spelt: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
+        from llguidance import LLMatcher  # here: most generations need no grammar
+
         if error := LLMatcher.validate_grammar(self.compiled()):
             raise InvalidOptionError(f"grammar {quoted(self.source)} is not usable: {quoted(error, 300)}")
 
     @classmethod
     def json_schema(cls, schema: Schema | type[Any]) -> Self:
-        """JSON that a schema admits.
+        """JSON that is valid for a schema.
 
-        The schema is a dictionary, or a class that pydantic can describe: a model, a ``TypedDict``. Objects
-        take no properties but those they name, unless the schema says otherwise.
+        Args:
+            schema: A dictionary, or a class that pydantic can describe: a model, a ``TypedDict``. Objects
+                admit only the properties that the schema lists, unless it sets ``additionalProperties``.
 
         Raises:
-            InvalidOptionError: The schema is none, contradicts itself, or uses a keyword that cannot be
+            InvalidOptionError: The schema is invalid, contradicts itself, or uses a keyword that cannot be
                 enforced token by token (``uniqueItems``, ``not``, ``if``).
         """
         try:
@@ -67,12 +69,12 @@ class Grammar:
 
     @classmethod
     def regex(cls, pattern: str) -> Self:
-        """Texts that match a regular expression as a whole (Rust's syntax: no look-around).
+        """Texts that a regular expression matches in full (Rust's syntax: no look-around).
 
         Raises:
-            InvalidOptionError: The pattern is none.
+            InvalidOptionError: The pattern is invalid.
         """
-        return cls("regex", _as_text(pattern, "pattern"))
+        return cls("regex", _check_text(pattern, "pattern"))
 
     @classmethod
     def lark(cls, rules: str, *, spelt: Collection[str] = ()) -> Self:
@@ -80,19 +82,19 @@ class Grammar:
 
         Args:
             rules: The rules.
-            spelt: Names of tokens that count as the letters of their names.
+            spelt: Names of special tokens that the grammar matches as the characters of their names.
 
         Raises:
-            InvalidOptionError: The rules are none.
+            InvalidOptionError: The rules are invalid.
         """
-        return cls("lark", _as_text(rules, "rules"), frozenset(spelt))
+        return cls("lark", _check_text(rules, "rules"), frozenset(spelt))
 
     @classmethod
     def of(cls, described: Schema | type[Any]) -> Self:
-        """What :meth:`to_dict` says, or a JSON schema.
+        """The grammar of a JSON schema, or of the output of :meth:`to_dict`.
 
         Raises:
-            InvalidOptionError: It is neither.
+            InvalidOptionError: The value is neither.
         """
         match described:
             case {"regex": str(pattern), **rest} if not rest:
@@ -102,13 +104,15 @@ class Grammar:
         return cls.json_schema(described)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values: the schema itself, or the kind and its source."""
+        """As JSON-able values: the schema itself, or the kind with its source."""
         if self.kind == "json_schema":
             return cast(dict[str, Any], json.loads(self.source))
         return {self.kind: self.source}
 
     def compiled(self) -> str:
-        """The grammar as llguidance reads it."""
+        """The grammar in llguidance's serialization."""
+        from llguidance import LLMatcher  # here: most generations need no grammar
+
         match self.kind:
             case "json_schema":
                 return LLMatcher.grammar_from_json_schema(self.source)
@@ -119,8 +123,8 @@ class Grammar:
 
 
 def guided_schema(schema: Schema) -> dict[str, Any]:
-    """A schema as the masks need it: objects closed, spacing fixed, formats that nobody enforces left out."""
-    return {**_closed(schema), "x-guidance": _SPACING}
+    """A schema for token masks: objects closed, spacing fixed, formats that cannot be enforced removed."""
+    return {**_close_objects(schema), "x-guidance": _SPACING}
 
 
 def _as_schema(schema: object) -> Schema:
@@ -131,7 +135,7 @@ def _as_schema(schema: object) -> Schema:
     raise TypeError(f"{type(schema).__name__} is neither a dictionary nor a class")
 
 
-def _as_text(value: object, name: str) -> str:
+def _check_text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise InvalidOptionError(f"{name}={quoted(value)} should be a string")
     if any("\ud800" <= character <= "\udfff" for character in value):
@@ -139,24 +143,23 @@ def _as_text(value: object, name: str) -> str:
     return value
 
 
-def _closed(schema: Any) -> Any:
-    """Close the objects of a schema and of all schemas within.
+def _close_objects(schema: Any) -> Any:
+    """Forbid properties that are not listed, in a schema and all its subschemas.
 
-    What stands below ``allOf`` stays open: its parts are read together, and closed parts would exclude each
-    other.
+    The parts of ``allOf`` stay open: an object must match all of them, and closed parts exclude each other.
     """
     if not isinstance(schema, Mapping):
         return schema
     closed = dict(schema)
-    for name in _HOLDING_A_SCHEMA:
+    for name in _SCHEMA_KEYWORDS:
         if name in closed:
-            closed[name] = _closed(closed[name])
-    for name in _HOLDING_A_LIST:
+            closed[name] = _close_objects(closed[name])
+    for name in _SCHEMA_LIST_KEYWORDS:
         if isinstance(closed.get(name), (list, tuple)):
-            closed[name] = [_closed(each) for each in closed[name]]
-    for name in _HOLDING_NAMED:
+            closed[name] = [_close_objects(each) for each in closed[name]]
+    for name in _SCHEMA_MAPPING_KEYWORDS:
         if isinstance(closed.get(name), Mapping):
-            closed[name] = {key: _closed(each) for key, each in closed[name].items()}
+            closed[name] = {key: _close_objects(each) for key, each in closed[name].items()}
     if closed.get("format") not in (None, *_FORMATS):
         del closed["format"]
     if "properties" in closed and "allOf" not in closed:

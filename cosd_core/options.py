@@ -226,6 +226,12 @@ class GenerationKwargs(TypedDict, total=False):
     add_special_tokens: bool
 
 
+class CallKwargs(GenerationKwargs, total=False):
+    """The keyword arguments of the decoder's calls."""
+
+    timeout: float | None
+
+
 class LoadingKwargs(TypedDict, total=False):
     """The fields of :class:`LoadingOptions` as keyword arguments, for type checkers and editors."""
 

@@ -1,4 +1,4 @@
-"""A lock that a forked child finds open: whoever held it is not there."""
+"""A lock that a forked child finds open; the common prefix of two sequences; a check for matplotlib."""
 
 import os
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from contextlib import suppress
 from threading import Lock as ThreadLock
 from types import TracebackType
 from weakref import WeakSet
+
+from cosd_core.errors import MissingExtraError
 
 
 class Lock:
@@ -53,3 +55,15 @@ def agreed_prefix(ids: Sequence[int], others: Sequence[int]) -> int:
         else:
             high = middle - 1
     return low
+
+
+def require_matplotlib() -> None:
+    """Check that plots can be drawn.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError('plots need matplotlib: pip install "cosd[plots]"') from error

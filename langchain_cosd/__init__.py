@@ -1,10 +1,10 @@
-"""LangChain on a pair of models that write together: :class:`CoSDLLM` and :class:`ChatCoSD`.
+"""LangChain models that run cosd's fused decoding: :class:`CoSDLLM` and :class:`ChatCoSD`.
 
 Needs the extra ``cosd[langchain]``.
 """
 
 try:
-    import langchain_core  # noqa: F401 - only asked whether it is there
+    import langchain_core  # noqa: F401 - imported only to check that it is installed
 except ImportError as error:
     raise ImportError('langchain_cosd needs LangChain: pip install "cosd[langchain]"') from error
 

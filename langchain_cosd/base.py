@@ -1,14 +1,15 @@
-"""What both LangChain classes share: the core's front with LangChain's names."""
+"""The base of both LangChain classes: the settings and calls of the core under LangChain's names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from langchain_core.language_models import BaseLanguageModel, LangSmithParams
-from pydantic import Field, SecretStr, model_validator
+from pydantic import SecretStr, model_validator
 
 from cosd_core import Generation, __version__
-from cosd_core.frontend.framework_model import FrameworkModel, usage
+from cosd_core.frontend.call import Call, token_usage
+from cosd_core.frontend.framework_model import FrameworkModel
 from langchain_cosd.errors import langchain_errors
 
 
@@ -20,10 +21,7 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
     """
 
     aliases: ClassVar[Mapping[str, str]] = {**FrameworkModel.aliases, "api_key": "token"}
-
-    max_retries: int = Field(
-        default=2, ge=0, description="Has no effect: there is no connection that could fail."
-    )
+    translated_errors: ClassVar[Callable[[], AbstractContextManager[None]]] = staticmethod(langchain_errors)
 
     if TYPE_CHECKING:  # LangChain's names, for editors and type checkers
         api_key: SecretStr | str | None = None
@@ -39,35 +37,39 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
             **{self.aliases.get(name, name): field for name, field in fields.items()}
         )
 
-    @staticmethod
-    def _translated_errors() -> AbstractContextManager[None]:
-        return langchain_errors()
-
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        """What LangChain's caches tell models apart by."""
-        return self._identity()
+        """The part of LangChain's cache keys that identifies the model."""
+        return self._settings.identity
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Token ids of a text, by the pair's own tokenizer."""
+        """The ids of a text's tokens, by the draft's tokenizer."""
         return self._decoder().draft.encode(text, add_special_tokens=False)
 
     def _with_stop(self, stop: list[str] | None, options: Mapping[str, Any]) -> Self:
-        """This model with the options of one call, among which LangChain sets ``stop`` apart."""
-        return self._with_options(options if stop is None else {**options, "stop": stop})
+        """This model with the options of one call, of which LangChain passes ``stop`` separately."""
+        if stop is not None and stop != list(self.stop):
+            options = {**options, "stop": stop}
+        return self._with_options(options) if options else self
 
-    def _tracing_params(self, kind: Literal["llm", "chat"], named: Any) -> LangSmithParams:
-        """What LangSmith is told of a model; ``named`` is the name that a call gives it, if any."""
+    def _tracing_params(
+        self, kind: Literal["llm", "chat"], stop: Any, options: Mapping[str, Any]
+    ) -> LangSmithParams:
+        """What LangSmith records of a call with these options, which are not validated yet."""
+        settings = self._settings
+        max_tokens = options.get("max_tokens") or options.get("max_new_tokens") or settings.max_new_tokens
         params = LangSmithParams(
             ls_provider="cosd",
             ls_model_type=kind,
-            ls_model_name=named or self.model_name,
-            ls_temperature=self.temperature,
-            ls_max_tokens=self.max_new_tokens,
+            ls_model_name=options.get("model") or settings.model_name,
+            ls_temperature=options.get("temperature", settings.temperature),
+            ls_max_tokens=max_tokens,
         )
-        if self.stop:
-            params["ls_stop"] = list(self.stop)
+        if stop := settings.stop if stop is None else stop:
+            params["ls_stop"] = [stop] if isinstance(stop, str) else list(stop)
         return params
 
-    def _info(self, generation: Generation) -> dict[str, Any]:
-        return {**super()._info(generation), "token_usage": usage([generation])}
+
+def generation_info(call: Call[Any], generation: Generation) -> dict[str, Any]:
+    """The metadata of a generation, as plain JSON."""
+    return {**call.info(generation), "token_usage": token_usage([generation])}

@@ -1,7 +1,7 @@
 """A model pair as a LangChain chat model."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
 from typing import Any, Literal, cast
@@ -23,20 +23,23 @@ from pydantic import BaseModel, ConfigDict, Field
 from cosd_core import Chunk, Generation, InvalidOptionError, Turn
 from cosd_core.chat.openai_options import answer_schema, named_choice, split_options
 from cosd_core.errors import quoted
-from cosd_core.frontend.framework_model import ChatFrameworkModel, usage
-from langchain_cosd.base import CoSDModel
-from langchain_cosd.messages import ChunkWriter, to_core
+from cosd_core.frontend.call import Call, chat_turn, token_usage
+from cosd_core.frontend.call_settings import ChatCallSettings
+from cosd_core.frontend.framework_model import ChatFrameworkModel
+from langchain_cosd.base import CoSDModel, generation_info
+from langchain_cosd.chunk_writer import ChunkWriter
+from langchain_cosd.messages import to_core
 from langchain_cosd.parsers import json_parser, tool_parser
-from langchain_cosd.tools import ToolLike, described_tools, is_no_object, schema_format
+from langchain_cosd.tools import ToolLike, described_tools, is_not_object, schema_format
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
-_PROFILED = ("max_tokens", "max_new_tokens", "draft_model", "assistant_model")
-"""Settings that a profile tells of."""
+_PROFILE_SETTINGS = ("max_tokens", "max_new_tokens", "draft_model", "assistant_model")
+"""The settings that a profile is made from."""
 
 
 class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
-    """Two or more language models that answer a chat together.
+    """Two or more language models that continue a chat together.
 
     ::
 
@@ -45,17 +48,18 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         chat.bind_tools([get_weather]).invoke("What is the weather in Oslo?").tool_calls
         chat.with_structured_output(Person).invoke("Anna is 30 years old.")
 
-    Every model is shown the messages by its own chat template; control tokens in them are text. A model
-    without a template is shown plain headings, one whose template knows no tools is told of them in words.
+    The prompt of every model is rendered by its own chat template; control tokens in messages are text. For
+    a model without a template the prompt has plain headings; for one whose template does not support tools
+    the system message describes them.
 
-    Tool calls are held to the tools' schemas, and structured output to its schema: a grammar masks every
-    model before they are fused. An answer that ``max_tokens`` cut says so (``finish_reason`` is
-    ``"length"``), and is never taken for whole: a call becomes an invalid call, and
+    Tool calls follow the tools' schemas, and structured output its schema: a grammar masks the logits of
+    every model before they are fused. An answer that ``max_tokens`` cut has the ``finish_reason``
+    ``"length"`` and is never parsed as a whole one: a call becomes an invalid call, and
     :meth:`with_structured_output` raises.
 
     Every setting is a constructor parameter, and an option of each call. Asynchronous calls never block the
     event loop; cancelling one, or closing a stream, stops the work. ``response_metadata`` holds the finish
-    reason, verifier, statistics and, with ``return_trace``, who wrote every token.
+    reason, verifier, statistics and, with ``return_trace``, the model that wrote each token.
 
     Raises:
         InvalidOptionError: A parameter is unknown or of a wrong type or value.
@@ -64,15 +68,20 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
     model_config = ConfigDict(extra="forbid")
 
     streaming: bool = Field(
-        default=False, description="Answer invoke by streaming, so that callbacks see tokens."
+        default=False, description="Run invoke as a stream, so that callbacks receive tokens."
+    )
+
+    # LangChain's standard tests pass it to every chat model; no connection can fail here.
+    max_retries: int = Field(
+        default=2, ge=0, description="Has no effect: there is no connection that could fail."
     )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set a field; a profile that was made from the settings follows them."""
-        follows = name in _PROFILED and self.profile == self._resolve_model_profile()
+        """Set a field, and update a profile that was made from the settings."""
+        is_derived = name in _PROFILE_SETTINGS and self.profile == self._resolve_model_profile()
         super().__setattr__(name, value)
-        if follows:
-            self.__dict__["profile"] = self._resolve_model_profile()
+        if is_derived:
+            self.profile = self._resolve_model_profile()
 
     def bind_tools(
         self,
@@ -88,13 +97,12 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         Args:
             tools: Functions, LangChain tools, pydantic classes, or dictionaries of OpenAI's or Anthropic's
                 form.
-            tool_choice: ``"auto"`` (None) leaves it to the models, ``"none"`` keeps them from calling,
-                ``"any"`` (``"required"``, True) makes them call one, a name, or
-                ``{"type": "function", "function": {"name": ...}}``, that one.
-            parallel_tool_calls: Whether one answer may hold several calls; None means yes where the models
-                are free to call, else no.
-            strict: Whether arguments are held to the schemas even where the models are free to call or not.
-                None: where a grammar can do that. A call that must be made always is.
+            tool_choice: ``"auto"`` (None) permits calls, ``"none"`` forbids them, ``"any"``
+                (``"required"``, True) requires a call; a name, or
+                ``{"type": "function", "function": {"name": ...}}``, requires a call of that tool.
+            parallel_tool_calls: Whether one answer may hold several calls. None: yes if no call is required.
+            strict: Whether arguments follow the schemas even if no call is required. None: if a grammar can
+                express the schemas. The arguments of a required call always follow them.
             **kwargs: Options of the calls.
 
         Raises:
@@ -121,17 +129,17 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
 
         Args:
             schema: A pydantic class, a ``TypedDict``, a JSON schema or a function as OpenAI describes it.
-            method: ``"json_schema"`` masks every model to the schema and tells them of it;
-                ``"function_calling"`` makes them call a tool of that schema; ``"json_mode"`` masks them to
-                JSON of any kind, and what it should hold is up to your prompt.
-            include_raw: Give ``{"raw": message, "parsed": value, "parsing_error": error}`` and raise nothing.
-            strict: Accepted for other models' sake: the first two methods are strict anyway.
+            method: ``"json_schema"`` masks the models to the schema, which the prompt includes;
+                ``"function_calling"`` requires a call of a tool with that schema; ``"json_mode"`` masks the
+                models to a JSON object of any schema, which your prompt should describe.
+            include_raw: Return ``{"raw": message, "parsed": value, "parsing_error": error}``; raise nothing.
+            strict: No effect, for compatibility: the first two methods are always strict.
             **kwargs: Options of the calls.
 
         Raises:
             InvalidOptionError: The method is unknown, or needs a schema.
-            OutputParserException: Later, at a call: the answer was cut, or does not fit ``json_mode``'s
-                schema.
+            OutputParserException: At a call: the answer was cut, or does not match the schema
+                (``json_mode`` only).
         """
         if method not in ("json_schema", "function_calling", "json_mode"):
             raise InvalidOptionError(
@@ -139,13 +147,13 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
             )
         if schema is None and method != "json_mode":
             raise InvalidOptionError(f'method="{method}" needs a schema')
-        noted = {
+        described_format = {
             "kwargs": {"method": method, **({} if strict is None else {"strict": strict})},
             "schema": schema,
         }
         if method == "function_calling":
             assert schema is not None
-            if is_no_object(schema):
+            if is_not_object(schema):
                 raise InvalidOptionError(
                     f'schema={quoted(schema)}: functions take objects; method="json_schema" takes any schema'
                 )
@@ -154,7 +162,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
                 [tool],
                 tool_choice=tool["function"]["name"],
                 parallel_tool_calls=False,
-                ls_structured_output_format=noted,
+                ls_structured_output_format=described_format,
                 **kwargs,
             )
             parser: Runnable[Any, Any] = tool_parser(schema, tool["function"]["name"])
@@ -162,7 +170,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
             response_format = {"type": "json_object"} if method == "json_mode" else schema_format(schema)
             llm = self.bind(
                 response_format=response_format,
-                **({} if schema is None else {"ls_structured_output_format": noted}),
+                **({} if schema is None else {"ls_structured_output_format": described_format}),
                 **kwargs,
             )
             parser = json_parser(schema)
@@ -175,25 +183,25 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
     def get_num_tokens_from_messages(
         self, messages: Sequence[BaseMessage], tools: Sequence[ToolLike] | None = None
     ) -> int:
-        """The length of the prompt that the draft is shown for these messages and tools."""
+        """The number of tokens in the draft's prompt for these messages and tools."""
         described = described_tools(tools or ())
         if not messages:
             return 0
-        return len(Turn(self._chat(to_core(messages), described), [self._decoder().draft]).prompt.ids[0])
+        return len(chat_turn(self._call(), to_core(messages), {"tools": described}).prompt.ids[0])
 
-    # What LangChain calls
+    # The hooks of BaseChatModel
 
     def _generate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - nothing to report on the way
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - BaseChatModel reports the result
         **kwargs: Any,
     ) -> ChatResult:
-        model, asked = self._asked(stop, kwargs)
-        turn = model._answering(messages, asked)
-        (answer,) = model._answers([turn.prompt], grammar=turn.grammar)
-        return model._result(answer, turn)
+        call, form = self._call_for(stop, kwargs)
+        turn = chat_turn(call, to_core(messages), form)
+        (generation,) = call.generate([turn.prompt], grammar=turn.grammar)
+        return self._result(call, generation, turn)
 
     async def _agenerate(
         self,
@@ -202,26 +210,24 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> ChatResult:
-        model, asked = self._asked(stop, kwargs)
-        turn = await model._run_in_thread(
-            model._answering, messages, asked
-        )  # the first call loads the models
-        (answer,) = await model._aanswers([turn.prompt], grammar=turn.grammar)
-        return model._result(answer, turn)
+        call, form = self._call_for(stop, kwargs)
+        turn = await call.run_in_thread(chat_turn, call, to_core(messages), form)  # may load the models
+        (generation,) = await call.agenerate([turn.prompt], grammar=turn.grammar)
+        return self._result(call, generation, turn)
 
     def _stream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - LangChain reports tokens itself
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - BaseChatModel reports tokens
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        model, asked = self._asked(stop, kwargs)
-        turn = model._answering(messages, asked)
+        call, form = self._call_for(stop, kwargs)
+        turn = chat_turn(call, to_core(messages), form)
         writer = ChunkWriter(self.output_version)
-        with closing(model._stream_chunks(turn.prompt, grammar=turn.grammar)) as chunks:
+        with closing(call.stream(turn.prompt, grammar=turn.grammar)) as chunks:
             for chunk in chunks:
-                yield from model._pieces(chunk, turn, writer)
+                yield from _message_chunks(call, chunk, turn, writer)
 
     async def _astream(
         self,
@@ -230,54 +236,31 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        model, asked = self._asked(stop, kwargs)
-        turn = await model._run_in_thread(model._answering, messages, asked)
+        call, form = self._call_for(stop, kwargs)
+        turn = await call.run_in_thread(chat_turn, call, to_core(messages), form)
         writer = ChunkWriter(self.output_version)
-        async with aclosing(model._astream_chunks(turn.prompt, grammar=turn.grammar)) as chunks:
+        async with aclosing(call.astream(turn.prompt, grammar=turn.grammar)) as chunks:
             async for chunk in chunks:
-                for piece in model._pieces(chunk, turn, writer):
-                    yield piece
+                for converted in _message_chunks(call, chunk, turn, writer):
+                    yield converted
 
-    def _asked(self, stop: list[str] | None, options: dict[str, Any]) -> tuple["ChatCoSD", dict[str, Any]]:
-        """This model with the options of one call, and those that are about the answer's form."""
-        others, asked = split_options(options)
-        others.pop("stream", None)  # which of our methods to call, and LangChain has called one
-        if isinstance(asked.get("response_format"), type):
-            asked["response_format"] = schema_format(asked["response_format"])
-        return self._with_stop(stop, others), {**asked, "tools": described_tools(asked.get("tools") or ())}
+    def _call_for(
+        self, stop: list[str] | None, options: dict[str, Any]
+    ) -> tuple[Call[ChatCallSettings], dict[str, Any]]:
+        """A call with these options, and those of them that determine the form of the answer."""
+        others, form = split_options(options)
+        others.pop("stream", None)  # LangChain has chosen the method by it
+        if isinstance(form.get("response_format"), type):
+            form["response_format"] = schema_format(form["response_format"])
+        form["tools"] = described_tools(form.get("tools") or ())
+        return self._with_stop(stop, others)._call(), form
 
-    def _answering(self, messages: list[BaseMessage], asked: Mapping[str, Any]) -> Turn:
-        return self._turn(to_core(messages), asked["tools"], asked)
-
-    def _pieces(
-        self, piece: Chunk | Generation, turn: Turn, writer: ChunkWriter
-    ) -> Iterator[ChatGenerationChunk]:
-        """A piece of the answer, or all of it, as LangChain's chunks."""
-        for message in writer.write(turn.read(piece)):
-            yield ChatGenerationChunk(message=message)
-        if (answer := piece if isinstance(piece, Generation) else piece.generation) is None:
-            return
-        # LangChain adds up what chunks say of themselves, strings too: it is said once, at the end.
-        info = {**self._info(answer), "model_provider": "cosd"}
-        if info["finish_reason"] == "stop" and writer.called:
-            info["finish_reason"] = "tool_calls"
-        used = usage([answer])
-        counts = UsageMetadata(
-            input_tokens=used["prompt_tokens"],
-            output_tokens=used["completion_tokens"],
-            total_tokens=used["total_tokens"],
-        )
-        last = AIMessageChunk(
-            content="", response_metadata=info, usage_metadata=counts, chunk_position="last"
-        )
-        yield ChatGenerationChunk(message=last)
-
-    def _result(self, answer: Generation, turn: Turn) -> ChatResult:
+    def _result(self, call: Call[Any], generation: Generation, turn: Turn) -> ChatResult:
         writer = ChunkWriter(self.output_version)
-        (added,) = generate_from_stream(self._pieces(answer, turn, writer)).generations
-        message = writer.whole(cast(AIMessage, added.message))
-        told = {"token_usage": usage([answer]), "model_name": self.model_name}
-        return ChatResult(generations=[ChatGeneration(message=message)], llm_output=told)
+        (merged,) = generate_from_stream(_message_chunks(call, generation, turn, writer)).generations
+        message = writer.with_errors(cast(AIMessage, merged.message))
+        output = {"token_usage": token_usage([generation]), "model_name": call.settings.model_name}
+        return ChatResult(generations=[ChatGeneration(message=message)], llm_output=output)
 
     def _resolve_model_profile(self) -> ModelProfile:
         profile = ModelProfile(
@@ -294,20 +277,45 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
             open_weights=True,
             max_output_tokens=self.max_new_tokens,
         )
-        if (length := self.known_context_length()) is not None:
+        if (length := self._settings.known_context_length()) is not None:
             profile["max_input_tokens"] = max(length - self.max_new_tokens, 0)
         return profile
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """What LangChain's caches tell calls apart by: settings, options, and the answer's form."""
-        model, asked = self._asked(stop, kwargs)
-        form = {**asked, "response_format": answer_schema(asked.get("response_format"))}
-        return json.dumps([self._llm_type, model._identifying_params, form], sort_keys=True, default=str)
+        """The part of LangChain's cache key besides the messages: settings, options, form of the answer."""
+        call, form = self._call_for(stop, kwargs)
+        form["response_format"] = answer_schema(form.get("response_format"))
+        return json.dumps([self._llm_type, call.settings.identity, form], sort_keys=True, default=str)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        model, _ = self._asked(stop, {name: kwargs[name] for name in kwargs if name != "model"})
-        return model._tracing_params("chat", kwargs.get("model"))
+        return self._tracing_params("chat", stop, kwargs)
 
     @property
     def _llm_type(self) -> str:
         return "cosd-chat"
+
+
+def _message_chunks(
+    call: Call[Any], piece: Chunk | Generation, turn: Turn, writer: ChunkWriter
+) -> Iterator[ChatGenerationChunk]:
+    """The message chunks of a chunk or of a whole generation."""
+    for message in writer.write(turn.read(piece)):
+        yield ChatGenerationChunk(message=message)
+    if (generation := piece if isinstance(piece, Generation) else piece.generation) is None:
+        return
+    # LangChain concatenates the metadata of all chunks, strings included: only the last chunk has it.
+    info = {**generation_info(call, generation), "model_provider": "cosd"}
+    if info["finish_reason"] == "stop" and writer.has_calls:
+        info["finish_reason"] = "tool_calls"
+    usage = token_usage([generation])
+    last = AIMessageChunk(
+        content="",
+        response_metadata=info,
+        usage_metadata=UsageMetadata(
+            input_tokens=usage["prompt_tokens"],
+            output_tokens=usage["completion_tokens"],
+            total_tokens=usage["total_tokens"],
+        ),
+        chunk_position="last",
+    )
+    yield ChatGenerationChunk(message=last)

@@ -1,4 +1,4 @@
-"""cosd's errors, where LangChain has a name of its own for them: each is both."""
+"""Errors that are both cosd's and LangChain's, where LangChain has its own class for them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ class CoSDTimeoutError(AnswerTimeoutError, langchain.ModelTimeoutError):
 
 @contextmanager
 def langchain_errors() -> Iterator[None]:
-    """Raise cosd's errors under the names that LangChain knows too."""
+    """Raise cosd's errors as the classes of this module, where there is one."""
     try:
         yield
     except ContextOverflowError as error:

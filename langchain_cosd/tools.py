@@ -1,4 +1,4 @@
-"""Tools and schemas in all the forms LangChain knows."""
+"""Tools and schemas in all the forms that LangChain supports."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ def described_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
     """Tools in OpenAI's form.
 
     Raises:
-        InvalidOptionError: One is of no form that LangChain knows.
+        InvalidOptionError: The form of a tool is not supported.
     """
     try:
         described = [_described(tool) for tool in tools]
-    except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
+    except Exception as error:  # a mistake in a user's annotations may raise any exception
         raise InvalidOptionError(f"tools={quoted(tools)}: {quoted(error, 240)}") from error
     for tool in described:
         Tool.of(tool)
@@ -37,25 +37,28 @@ def schema_format(schema: Any) -> dict[str, Any]:
 
 
 def as_json_schema(schema: Any) -> dict[str, Any]:
-    """A schema in any form that LangChain takes, as JSON schema with a title.
+    """A schema in any form that LangChain supports, as JSON schema with a title.
 
     Raises:
-        InvalidOptionError: It is in none.
+        InvalidOptionError: The form of the schema is not supported.
     """
-    if is_no_object(schema):
-        return {"title": "answer", **schema}  # LangChain knows functions only, and those take objects
+    if is_not_object(schema):
+        return {
+            "title": "answer",
+            **schema,
+        }  # LangChain converts functions only, and their arguments are objects
     if isinstance(schema, dict) and ("properties" in schema or "$ref" in schema):
         schema = {"title": "answer", **schema}
     try:
         if _is_recursive(schema):
             return {"title": schema.__name__, **TypeAdapter(schema).json_schema()}
         return convert_to_json_schema(schema)
-    except Exception as error:  # what is wrong in a user's annotations surfaces as any kind of error
+    except Exception as error:  # a mistake in a user's annotations may raise any exception
         raise InvalidOptionError(f"schema={quoted(schema)}: {quoted(error, 240)}") from error
 
 
-def is_no_object(schema: Any) -> bool:
-    """Whether this is the JSON schema of a list, a text or the like."""
+def is_not_object(schema: Any) -> bool:
+    """Whether this is the JSON schema of a value other than an object."""
     return isinstance(schema, dict) and schema.get("type", "object") not in ("object", "function")
 
 
@@ -70,13 +73,13 @@ def _described(tool: ToolLike) -> dict[str, Any]:
 def _is_recursive(schema: Any) -> bool:
     """Whether this is a pydantic class that refers to itself.
 
-    LangChain writes every reference out where it stands, and so loses those.
+    LangChain replaces every reference by its definition, which loses recursive references.
     """
     if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
         return False
     definitions = schema.model_json_schema().get("$defs", {})
     texts = {name: json.dumps(definition) for name, definition in definitions.items()}
-    below = {name: {each for each in texts if f'"#/$defs/{each}"' in text} for name, text in texts.items()}
-    for _ in below:
-        below = {name: each.union(*(below[one] for one in each)) for name, each in below.items()}
-    return any(name in each for name, each in below.items())
+    reachable = {name: {to for to in texts if f'"#/$defs/{to}"' in text} for name, text in texts.items()}
+    for _ in texts:  # as many steps as the longest path
+        reachable = {name: to.union(*(reachable[each] for each in to)) for name, to in reachable.items()}
+    return any(name in to for name, to in reachable.items())

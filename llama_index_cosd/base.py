@@ -1,318 +1,144 @@
-"""A model pair as a LlamaIndex LLM."""
+"""The base of the LlamaIndex class: its settings, their serialisation, and its metadata."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from typing import Any
 
-from llama_index.core.agent.react import ReActChatFormatter, ReActOutputParser
-from llama_index.core.async_utils import asyncio_run
-from llama_index.core.base.llms.types import (
-    ChatMessage,
-    ChatResponse,
-    ChatResponseAsyncGen,
-    ChatResponseGen,
-    CompletionResponse,
-    CompletionResponseAsyncGen,
-    CompletionResponseGen,
-    MessageRole,
-    ToolCallBlock,
-)
-from llama_index.core.instrumentation.events.llm import (
-    LLMStructuredPredictEndEvent,
-    LLMStructuredPredictStartEvent,
-)
-from llama_index.core.llms import LLM, CustomLLM
-from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.base.llms.types import LLMMetadata
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
+from llama_index.core.llms import CustomLLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.llm import ToolSelection
-from llama_index.core.llms.loading import RECOGNIZED_LLMS
-from llama_index.core.llms.utils import parse_partial_json
-from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
-from llama_index.core.types import Model, PydanticProgramMode
-from llama_index_instrumentation import get_dispatcher
-from pydantic import BaseModel
+from llama_index.core.types import PydanticProgramMode
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from transformers import PreTrainedTokenizerBase
 
-from cosd_core import GenerationError
-from cosd_core.errors import quoted
-from llama_index_cosd.calls import Call
-from llama_index_cosd.messages import Answer
-from llama_index_cosd.program import CoSDProgram
-from llama_index_cosd.settings import CoSDSettings
-
-if TYPE_CHECKING:
-    from llama_index.core.chat_engine.types import AgentChatResponse
-    from llama_index.core.tools.types import BaseTool
-
-_dispatcher = get_dispatcher(__name__)
+from cosd_core import TreeVerifier
+from cosd_core.frontend.call import Call
+from cosd_core.frontend.call_settings import ChatCallSettings
+from cosd_core.frontend.framework_model import ChatFrameworkModel
+from cosd_core.frontend.serialization import to_jsonable
 
 
-class CoSDLLM(CoSDSettings, FunctionCallingLLM, CustomLLM):
-    """Two or more language models behind one LlamaIndex LLM.
+class CallSettings(ChatCallSettings):
+    """The settings of one call, with those of LlamaIndex."""
 
-    ::
-
-        llm = CoSDLLM(draft_model="org/model-a", assistant_model="org/model-b", alpha=0.5, max_tokens=256)
-        Settings.llm = llm
-        index.as_query_engine(streaming=True).query("What is the capital of France?")
-        llm.as_structured_llm(Person).complete("Anna is 30 years old.").raw
-
-    A pair whose draft has a chat template is a chat model: every model is shown the messages by its own
-    template, ``complete`` makes a user's message of its prompt, and control tokens in messages are text. Any
-    other pair is a completion model; its chats have plain headings. ``messages_to_prompt`` and
-    ``completion_to_prompt``, where you give them, write the prompt instead. ``system_prompt`` comes first,
-    once, in every prompt but one that is ``formatted``.
-
-    Engines and agents pass no options, so set ``stop``, ``max_tokens`` and the like here; each is an option
-    of a direct call too. Asynchronous calls never block the event loop, share batches, and stop when
-    cancelled; closing a stream stops the work.
-
-    ``raw`` holds usage, finish reason, verifier, statistics and, with ``return_trace``, who wrote every
-    token, as plain JSON; in a stream the last response has it.
-
-    Raises:
-        InvalidOptionError: A parameter is unknown or of a wrong type or value.
-    """
-
-    # Completing
-
-    @llm_completion_callback()
-    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Complete a prompt.
-
-        Args:
-            prompt: The prompt.
-            formatted: Whether it goes to the models as it is.
-            **kwargs: Options of the call: any setting that shapes a text, and ``response_format``.
-
-        Raises:
-            CoSDError: As :meth:`CoSDDecoder.generate`.
-        """
-        return Call.to_complete(self, prompt, formatted, kwargs).run().completion()
-
-    @llm_completion_callback()
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """:meth:`complete` as a stream of at least one response."""
-        call = Call.to_complete(self, prompt, formatted, kwargs)
-        return call.stream(Answer.completion)
-
-    @llm_completion_callback()
-    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """:meth:`complete` for asyncio."""
-        call = await self._run_in_thread(Call.to_complete, self, prompt, formatted, kwargs)
-        return (await call.arun()).completion()
-
-    @llm_completion_callback()
-    async def astream_complete(
-        self, prompt: str, formatted: bool = False, **kwargs: Any
-    ) -> CompletionResponseAsyncGen:
-        """:meth:`stream_complete` for asyncio."""
-        call = await self._run_in_thread(Call.to_complete, self, prompt, formatted, kwargs)
-        return call.astream(Answer.completion)
-
-    def complete_batch(
-        self, prompts: Sequence[str], formatted: bool = False, **kwargs: Any
-    ) -> list[CompletionResponse]:
-        """:meth:`complete` for several prompts, which share batches."""
-        answers: list[CompletionResponse] = asyncio_run(self.acomplete_batch(prompts, formatted, **kwargs))
-        return answers
-
-    async def acomplete_batch(
-        self, prompts: Sequence[str], formatted: bool = False, **kwargs: Any
-    ) -> list[CompletionResponse]:
-        """:meth:`complete_batch` for asyncio."""
-        return list(await asyncio.gather(*(self.acomplete(each, formatted, **kwargs) for each in prompts)))
-
-    # Chatting
-
-    @llm_chat_callback()
-    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Answer a chat.
-
-        Args:
-            messages: The conversation so far.
-            **kwargs: Options of the call: any setting that shapes a text, and OpenAI's ``tools``,
-                ``tool_choice``, ``parallel_tool_calls``, ``strict`` and ``response_format``.
-
-        Raises:
-            CoSDError: As :meth:`CoSDDecoder.generate`.
-        """
-        return Call.to_chat(self, messages, kwargs).run().chat()
-
-    @llm_chat_callback()
-    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """:meth:`chat` as a stream of at least one response."""
-        call = Call.to_chat(self, messages, kwargs)
-        return call.stream(Answer.chat)
-
-    @llm_chat_callback()
-    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """:meth:`chat` for asyncio."""
-        call = await self._run_in_thread(Call.to_chat, self, messages, kwargs)
-        return (await call.arun()).chat()
-
-    @llm_chat_callback()
-    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """:meth:`stream_chat` for asyncio."""
-        call = await self._run_in_thread(Call.to_chat, self, messages, kwargs)
-        return call.astream(Answer.chat)
-
-    # Calling tools
-
-    def _prepare_chat_with_tools(
-        self,
-        tools: Sequence["BaseTool"],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        verbose: bool = False,  # noqa: ARG002 - there is nothing to say
-        allow_parallel_tool_calls: bool = False,
-        tool_required: bool = False,
-        tool_choice: str | dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        if isinstance(user_msg, str):
-            user_msg = ChatMessage(role=MessageRole.USER, content=user_msg)
-        return {
-            "messages": [*(chat_history or ()), *([user_msg] if user_msg else ())],
-            "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
-            "tool_choice": tool_choice or ("any" if tool_required else "auto"),
-            "parallel_tool_calls": allow_parallel_tool_calls,
-            **kwargs,
-        }
-
-    def get_tool_calls_from_response(
-        self,
-        response: ChatResponse,
-        error_on_no_tool_call: bool = True,
-        **kwargs: Any,  # noqa: ARG002 - LlamaIndex's signature
-    ) -> list[ToolSelection]:
-        """The calls of an answer; within a stream those under way too, as far as they are written.
-
-        Raises:
-            GenerationError: There are none, and there should be.
-        """
-        told = response.message.additional_kwargs.get("tool_calls")
-        if told is None:
-            blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
-            told = [
-                {"id": each.tool_call_id, "function": {"name": each.tool_name, "arguments": each.tool_kwargs}}
-                for each in blocks
-            ]
-        if not told and error_on_no_tool_call:
-            raise GenerationError(f"the answer calls no tool: {quoted(response.message.content)}")
-        return [
-            ToolSelection(
-                tool_id=call["id"] or "",
-                tool_name=call["function"]["name"],
-                tool_kwargs=_arguments(call["function"]["arguments"]),
-            )
-            for call in told
-        ]
-
-    def predict_and_call(self, tools: Sequence["BaseTool"], *args: Any, **kwargs: Any) -> "AgentChatResponse":
-        """Let the models choose a tool, and call it.
-
-        A ReAct agent chooses if you give it ``react_chat_formatter`` or ``output_parser``; else the tools are
-        offered to the models, whether or not ``is_function_calling_model``.
-        """
-        if options := _of_react(kwargs):
-            return LLM.predict_and_call(self, list(tools), *args, **options)
-        return FunctionCallingLLM.predict_and_call(self._calling(), tools, *args, **kwargs)
-
-    async def apredict_and_call(
-        self, tools: Sequence["BaseTool"], *args: Any, **kwargs: Any
-    ) -> "AgentChatResponse":
-        """:meth:`predict_and_call` for asyncio."""
-        if options := _of_react(kwargs):
-            return await LLM.apredict_and_call(self, list(tools), *args, **options)
-        return await FunctionCallingLLM.apredict_and_call(self._calling(), tools, *args, **kwargs)
-
-    def _calling(self) -> "CoSDLLM":
-        return self.model_copy(update={"is_function_calling_model": True})
-
-    # Predicting structures
-
-    def structured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> Model:
-        """A value of a pydantic class, valid by construction (:class:`CoSDProgram`).
-
-        Raises:
-            IncompleteAnswerError: ``max_new_tokens`` or a stop string cut the answer.
-            GenerationError: The class refuses the answer, or decoding failed.
-        """
-        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
-            return cast(Model, super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args))
-        _note_start(output_cls, prompt, prompt_args)
-        answer = CoSDProgram(output_cls, self, prompt)(llm_kwargs=llm_kwargs, **prompt_args)
-        _dispatcher.event(LLMStructuredPredictEndEvent(output=answer))
-        return answer
-
-    async def astructured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> Model:
-        """:meth:`structured_predict` for asyncio."""
-        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
-            other = await super().astructured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
-            return cast(Model, other)
-        _note_start(output_cls, prompt, prompt_args)
-        answer = await CoSDProgram(output_cls, self, prompt).acall(llm_kwargs=llm_kwargs, **prompt_args)
-        _dispatcher.event(LLMStructuredPredictEndEvent(output=answer))
-        return answer
-
-    def _structured_stream_call(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> Generator[Any, None, None]:
-        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
-            return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
-        return CoSDProgram(output_cls, self, prompt).stream_call(llm_kwargs=llm_kwargs, **prompt_args)
-
-    async def _structured_astream_call(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> AsyncGenerator[Any, None]:
-        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
-            return await super()._structured_astream_call(output_cls, prompt, llm_kwargs, **prompt_args)
-        return await CoSDProgram(output_cls, self, prompt).astream_call(llm_kwargs=llm_kwargs, **prompt_args)
+    logprobs: bool = Field(
+        default=False,
+        description="Return every token's probability, and that of the token it was preferred to.",
+    )
+    system_prompt: str | None = None
 
 
-def _arguments(arguments: Any) -> dict[str, Any]:
-    if isinstance(arguments, str):
-        try:
-            arguments = parse_partial_json(arguments)
-        except ValueError:
-            arguments = {}
-    return arguments if isinstance(arguments, dict) else {}
+class CoSDModel(ChatFrameworkModel, FunctionCallingLLM, CustomLLM):
+    """The settings of cosd as constructor parameters of a LlamaIndex LLM."""
 
-
-def _of_react(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a ReAct agent, if any is given, in full: LlamaIndex leaves out what its agent needs."""
-    if not any(name in options for name in ("react_chat_formatter", "output_parser")):
-        return {}
-    whole = dict(options)
-    whole["react_chat_formatter"] = whole.get("react_chat_formatter") or ReActChatFormatter.from_defaults()
-    whole["output_parser"] = whole.get("output_parser") or ReActOutputParser()
-    return whole
-
-
-def _note_start(output_cls: type[BaseModel], prompt: BasePromptTemplate, prompt_args: dict[str, Any]) -> None:
-    _dispatcher.event(
-        LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
+    is_chat_model: bool | None = Field(
+        default=None, description="Whether engines send messages. None: if the draft has a chat template."
+    )
+    is_function_calling_model: bool = Field(
+        default=False,
+        description="Whether agents and programs pass tools to the chat template, or as plain text.",
+    )
+    context_window: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens of a prompt and its answer. None: the smallest window of the models.",
+    )
+    logprobs: bool = CallSettings.model_fields["logprobs"]  # type: ignore[assignment]
+    pydantic_program_mode: PydanticProgramMode = Field(
+        default=PydanticProgramMode.DEFAULT,
+        strict=False,
+        description="How structures are predicted: by a grammar (default), by a function call, or by text.",
     )
 
+    @classmethod
+    def class_name(cls) -> str:
+        """The name in serialised settings."""
+        return "CoSDLLM"
 
-RECOGNIZED_LLMS[CoSDLLM.class_name()] = CoSDLLM
+    @property
+    def metadata(self) -> LLMMetadata:
+        """The properties that engines and agents read.
+
+        They come from the models' files; if those are not on this machine yet, or lack a property, the models
+        are loaded. Do that before you serve from an event loop, by a first call or :meth:`get_tokenizer`.
+        """
+        return self._metadata(may_load=True)
+
+    def to_payload(self) -> dict[str, Any]:
+        """The description of this LLM in events; it never loads a model."""
+        settings = self._settings
+        draft, *assistants = settings.model_names
+        return {
+            "class_name": self.class_name(),
+            **self._metadata(may_load=False).model_dump(mode="json"),
+            "draft_model": draft,
+            "assistant_model": assistants,
+            "verifier": settings.method()["verifier"].to_dict(),
+        }
+
+    def get_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The draft's tokenizer: ``Settings.tokenizer = llm.get_tokenizer()`` makes LlamaIndex use it."""
+        return self._decoder().draft.tokenizer
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(
+        self,
+        handler: SerializerFunctionWrapHandler,  # noqa: ARG002 - it would keep objects
+        info: SerializationInfo,
+    ) -> dict[str, Any]:
+        """The settings as plain JSON, from which :meth:`from_dict` builds the same LLM; without secrets."""
+        fields = type(self).model_fields
+        names = [name for name, field in fields.items() if not field.exclude and name != "token"]
+        if info.include is not None:
+            names = [name for name in names if name in info.include]
+        if info.exclude is not None:
+            names = [name for name in names if name not in info.exclude]
+        dump = {name: to_jsonable(getattr(self, name)) for name in names}
+        if info.exclude_none:
+            dump = {name: value for name, value in dump.items() if value is not None}
+        if dump.get("verifier") == TreeVerifier.name:  # by its nodes: the file may change
+            dump |= {"verifier": to_jsonable(self._settings.method()["verifier"]), "tree_path": None}
+        return {**dump, "class_name": self.class_name()}
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Pickle settings and functions, without weights, callbacks and rate limiters.
+
+        Raises:
+            InvalidOptionError: A model was given as an object.
+        """
+        state = super().__getstate__()
+        fields = state["__dict__"].items()
+        omitted = ("callback_manager", "rate_limiter")
+        return {**state, "__dict__": {name: value for name, value in fields if name not in omitted}}
+
+    @property
+    def _settings(self) -> CallSettings:
+        return self._derive(CallSettings)
+
+    def _call(self) -> Call[CallSettings]:
+        return Call(self._settings, self.decoder_cache, type(self).translated_errors)
+
+    @classmethod
+    def _without_aliases(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        if values.get("class_name") == cls.class_name():  # dumps hold it
+            values = {name: value for name, value in values.items() if name != "class_name"}
+        return super()._without_aliases(values)
+
+    def _metadata(self, *, may_load: bool) -> LLMMetadata:
+        settings, models = self._settings, self.decoder_cache.models
+        window, has_template = None, None
+        if models is None:
+            window, has_template = settings.known_context_length(), settings.known_to_chat()
+            if may_load and None in (window, has_template):
+                models = self._decoder().models
+        if models is not None:
+            window = min((model.context_length for model in models if model.context_length), default=None)
+            has_template = bool(models[0].tokenizer.chat_template)
+        is_chat = self.chat_template is not None or bool(has_template)
+        return LLMMetadata(
+            context_window=self.context_window or window or DEFAULT_CONTEXT_WINDOW,
+            num_output=self.max_new_tokens,
+            is_chat_model=is_chat if self.is_chat_model is None else self.is_chat_model,
+            is_function_calling_model=self.is_function_calling_model,
+            model_name=settings.model_name,
+        )

@@ -1,4 +1,4 @@
-"""``llama_index.llms.cosd``, where LlamaIndex's users look for an LLM: the wheel puts this file there."""
+"""``llama_index.llms.cosd`` in LlamaIndex's namespace: the wheel installs this file there."""
 
 from llama_index_cosd import CoSDLLM, CoSDProgram
 

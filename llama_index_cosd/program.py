@@ -1,9 +1,10 @@
-"""Structured answers: every model is masked to the schema before they are fused."""
+"""Structured answers: a grammar masks every model's logits to the schema before the models are fused."""
 
 from collections.abc import AsyncGenerator, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
+from llama_index.core.llms import LLM
 from llama_index.core.program.utils import FlexibleModel, process_streaming_objects
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.types import BasePydanticProgram
@@ -12,9 +13,6 @@ from pydantic import BaseModel, ValidationError
 from cosd_core import GenerationError, IncompleteAnswerError
 from cosd_core.errors import quoted
 
-if TYPE_CHECKING:
-    from llama_index_cosd.base import CoSDLLM
-
 M = TypeVar("M", bound=BaseModel)
 Options = dict[str, Any] | None
 
@@ -22,14 +20,14 @@ Options = dict[str, Any] | None
 class CoSDProgram(BasePydanticProgram[M]):
     """A prompt whose answer is a value of a pydantic class; :class:`CoSDLLM` predicts structures by it.
 
-    The class may hold validators that say more than its schema; an answer that they refuse is an error.
+    The class may have validators besides its schema; an answer that they reject is an error.
 
     Raises:
         IncompleteAnswerError: At a call: ``max_new_tokens`` or a stop string cut the answer.
-        GenerationError: At a call: the class refuses the answer, or decoding failed.
+        GenerationError: At a call: the class rejects the answer, or decoding failed.
     """
 
-    def __init__(self, output_cls: type[M], llm: "CoSDLLM", prompt: BasePromptTemplate) -> None:
+    def __init__(self, output_cls: type[M], llm: LLM, prompt: BasePromptTemplate) -> None:
         self._output_cls = output_cls
         self._llm = llm
         self._prompt = prompt
@@ -44,40 +42,40 @@ class CoSDProgram(BasePydanticProgram[M]):
 
         Args:
             llm_kwargs: Options of the call.
-            **prompt_args: What the prompt's variables stand for.
+            **prompt_args: The values of the prompt's variables.
         """
-        return self._read(self._llm.chat(self._messages(prompt_args), **self._options(llm_kwargs)))
+        return self._parse(self._llm.chat(self._messages(prompt_args), **self._options(llm_kwargs)))
 
     async def acall(self, *_: Any, llm_kwargs: Options = None, **prompt_args: Any) -> M:
-        """The same for asyncio."""
-        return self._read(await self._llm.achat(self._messages(prompt_args), **self._options(llm_kwargs)))
+        """One answer, for asyncio."""
+        return self._parse(await self._llm.achat(self._messages(prompt_args), **self._options(llm_kwargs)))
 
     def stream_call(
         self, *_: Any, llm_kwargs: Options = None, **prompt_args: Any
     ) -> Generator[M | FlexibleModel, None, None]:
-        """The answer as far as it is written, again and again; the last one is whole."""
-        seen: list[Any] = []
+        """The partial answer after every chunk, and at the end the complete one."""
+        previous: list[Any] = []
         for response in self._llm.stream_chat(self._messages(prompt_args), **self._options(llm_kwargs)):
             if response.raw is not None:
-                yield self._read(response)
+                yield self._parse(response)
             elif response.delta:
-                seen = [self._partly(response, seen)]
-                yield seen[0]
+                previous = [self._parse_partial(response, previous)]
+                yield previous[0]
 
     async def astream_call(
         self, *_: Any, llm_kwargs: Options = None, **prompt_args: Any
     ) -> AsyncGenerator[M | FlexibleModel, None]:
-        """The same for asyncio."""
+        """:meth:`stream_call` for asyncio."""
         stream = await self._llm.astream_chat(self._messages(prompt_args), **self._options(llm_kwargs))
 
         async def answers() -> AsyncGenerator[M | FlexibleModel, None]:
-            seen: list[Any] = []
+            previous: list[Any] = []
             async for response in stream:
                 if response.raw is not None:
-                    yield self._read(response)
+                    yield self._parse(response)
                 elif response.delta:
-                    seen = [self._partly(response, seen)]
-                    yield seen[0]
+                    previous = [self._parse_partial(response, previous)]
+                    yield previous[0]
 
         return answers()
 
@@ -86,14 +84,17 @@ class CoSDProgram(BasePydanticProgram[M]):
 
     def _options(self, llm_kwargs: Options) -> dict[str, Any]:
         schema = self._output_cls.model_json_schema()
-        wanted = {"type": "json_schema", "json_schema": {"name": self._output_cls.__name__, "schema": schema}}
-        return {**(llm_kwargs or {}), "response_format": wanted}
+        response_format = {
+            "type": "json_schema",
+            "json_schema": {"name": self._output_cls.__name__, "schema": schema},
+        }
+        return {**(llm_kwargs or {}), "response_format": response_format}
 
-    def _partly(self, response: ChatResponse, seen: list[Any]) -> Any:
+    def _parse_partial(self, response: ChatResponse, previous: list[Any]) -> Any:
         text = CompletionResponse(text=response.message.content or "")
-        return process_streaming_objects(text, self._output_cls, seen or None, flexible_mode=True)
+        return process_streaming_objects(text, self._output_cls, previous or None, flexible_mode=True)
 
-    def _read(self, response: ChatResponse) -> M:
+    def _parse(self, response: ChatResponse) -> M:
         text, raw = response.message.content or "", response.raw or {}
         if raw["finish_reason"] == "length" or raw["stop_sequence"] is not None:
             what = f"max_new_tokens after {raw['usage']['completion_tokens']} tokens"
@@ -102,7 +103,7 @@ class CoSDProgram(BasePydanticProgram[M]):
             raise IncompleteAnswerError(f"the {self._output_cls.__name__} was cut by {what}: {quoted(text)}")
         try:
             return self._output_cls.model_validate_json(text)
-        except ValidationError as error:  # a ValueError, which LlamaIndex takes for an empty answer
+        except ValidationError as error:  # LlamaIndex turns a ValueError into an empty answer
             raise GenerationError(
                 f"{self._output_cls.__name__} refuses the answer {quoted(text)}: {quoted(error, 240)}"
             ) from error

@@ -216,7 +216,7 @@ def _compare(kind: str, draft: LanguageModel, assistant: LanguageModel) -> Outco
             assert_agrees(generation, each, asked=True, tolerance=1e-3)
     except (AssertionError, CoSDError) as error:
         return Outcome("wrong", str(plan), f"{type(error).__name__}: {_said(error)}")
-    return Outcome("works", str(plan), "together" if plan.together else "one by one")
+    return Outcome("works", str(plan), "together" if plan.batched else "one by one")
 
 
 def _said(error: BaseException) -> str:

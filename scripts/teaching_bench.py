@@ -17,7 +17,7 @@ import torch
 
 from cosd_core import LanguageModel, Observations, observe
 from cosd_core.demo import KINDS, load_pair, practice
-from cosd_core.models.session import Session
+from cosd_core.models.base import LogitsSession
 
 LENGTH, PROMPT = 200, 40
 TURNS = 5
@@ -102,11 +102,12 @@ def one_by_one(
 
 def cached() -> Read:
     """One text with a cache: a pass over one more token."""
-    sessions: dict[LanguageModel, Session] = {}
+    sessions: dict[LanguageModel, LogitsSession] = {}
 
     def read(model: LanguageModel, ids: list[int]) -> torch.Tensor:
-        session = sessions.setdefault(model, Session(model, vocabulary=model.vocabulary_size))
-        return session.logits([ids], last=1)[0, -1]
+        if model not in sessions:
+            sessions[model] = model.open_session(vocabulary=model.vocabulary_size)
+        return sessions[model].logits([ids], last=1)[0, -1]
 
     return read
 

@@ -19,7 +19,6 @@ from cosd_core import (
     Observations,
     RuleVerifier,
     TreeVerifier,
-    WideTreeVerifier,
     observe,
 )
 from cosd_core.demo import KINDS, Kind, Question, held_out, is_correct, load_pair, practice
@@ -56,11 +55,12 @@ def main() -> None:
         show(name, "average", "", average, average)
         for said, questions in sources.items():
             seen = observe(pair, lessons(each for kind in KINDS for each in questions[kind]))
-            for kind, calibrated in ((TreeVerifier, False), (TreeVerifier, True), (WideTreeVerifier, False)):
+            for calibrated in (False, True):
                 for agreeing in (True, False):
-                    decoder = learned(pair, seen, kind, calibrated=calibrated, agreeing=agreeing)
-                    method = "wide tree" if kind is WideTreeVerifier else "tree"
-                    method += f"{'' if agreeing else ' of mismatches'}{', calibrated' if calibrated else ''}"
+                    decoder = learned(pair, seen, calibrated=calibrated, agreeing=agreeing)
+                    method = (
+                        f"tree{'' if agreeing else ' of mismatches'}{', calibrated' if calibrated else ''}"
+                    )
                     show(name, method, said, answer(decoder, tested), average)
 
 
@@ -83,14 +83,13 @@ def lessons(questions: Iterable[Question]) -> list[tuple[str, str]]:
 def learned(
     pair: Sequence[LanguageModel],
     seen: Observations,
-    kind: type[TreeVerifier | WideTreeVerifier] = TreeVerifier,
     *,
     calibrated: bool,
     agreeing: bool,
 ) -> CoSDDecoder:
     """The pair with a tree that was learned from what it has seen."""
     calibration = Calibration.fit(seen).temperatures if calibrated else None
-    tree = kind.fit(seen, calibration=calibration, agreeing=agreeing)
+    tree = TreeVerifier.fit(seen, calibration=calibration, agreeing=agreeing)
     return CoSDDecoder(pair[0], pair[1:], verifier=tree, calibration=calibration)
 
 

@@ -1,8 +1,8 @@
 """Tune a pair on some of the bundled questions and see whether what comes of it holds on others.
 
 `python scripts/tuning_bench.py` for the bundled pair, with `--pair FOLDER` for one in FOLDER/facts and
-FOLDER/arithmetic (`scripts/overconfident_pair.py` makes such). Tuned on 350 held-out questions of each kind,
-wide trees among the rest, and judged on the 300 others that `cosd evaluate` asks: the table is of these.
+FOLDER/arithmetic (`scripts/overconfident_pair.py` makes such). Tuned on 350 held-out questions of each kind
+and judged on the 300 others that `cosd evaluate` asks: the table is of these.
 "Against average" is the difference to the average of both distributions over the same questions.
 """
 
@@ -17,9 +17,9 @@ from transformers.utils import logging
 from cosd_core import CoSDDecoder, LanguageModel, Settings
 from cosd_core.demo import load_pair
 from cosd_core.evaluation import AnswerFile, Method, bundled_task, make_report, run, unasked_task
+from cosd_core.evaluation.intervals import difference
 from cosd_core.evaluation.report import percent
 from cosd_core.tuning import Tuning, tune
-from cosd_core.tuning.selection import difference
 
 AVERAGE = "average (0.5 facts)"
 
@@ -37,9 +37,9 @@ def main() -> None:
     models = _load(given.pair) if given.pair else load_pair()
     pair = CoSDDecoder(*models)
     with tempfile.TemporaryDirectory() as folder:
-        tuning = tune(pair, unasked_task(given.questions), wide=True, folder=folder)
+        tuning = tune(pair, unasked_task(given.questions), folder=folder)
         print(*tuning.advice, *tuning.warnings, sep="\n")
-        for each in tuning.honesty:
+        for each in tuning.calibrations:
             print(each)
         judge(pair, tuning, Path(folder) / "held-out.jsonl")
 

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, processors
 from transformers import LogitsProcessor, PreTrainedTokenizerFast
 
 from cosd_core import CoSDDecoder, CoSDError, LanguageModel, Turn
-from cosd_core.chat.events import Event, joined
+from cosd_core.chat.events import Event, merge_deltas
 from tests.models import ascii_model, byte_tokenizer
 
 EOS, BOS = 256, 257
@@ -151,7 +151,7 @@ def answered(turn: Turn, decoder: CoSDDecoder, text: str, *, whole: bool = True)
     """The events of a turn whose answer is this text."""
     options = recited(decoder, text, len(turn.prompt.ids[0]), whole=whole)
     chunks = decoder.stream(turn.prompt, grammar=turn.grammar, **options)
-    return joined(event for chunk in chunks for event in turn.read(chunk))
+    return merge_deltas(event for chunk in chunks for event in turn.read(chunk))
 
 
 def refused(call: Any, error: type[CoSDError], *needed: str) -> None:

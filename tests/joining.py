@@ -22,7 +22,7 @@ def decode_joining(
     while len(finished) < len(requests):
         while waiting and (not places or random.random() < 0.4):
             at, (prompt, options) = waiting.pop()
-            [[row]] = decoder._read(prompt, options)
+            [[row]] = decoder._groups(prompt, options)
             places[row] = at
             if batch is None:
                 batch = decoder._open_batch([row])
@@ -32,5 +32,5 @@ def decode_joining(
         for row, step in zip(batch.rows, batch.round(), strict=True):
             if step.generation:
                 finished[places.pop(row)] = step.generation
-        batch.remove([row for row in batch.rows if row.finished])
+        batch.remove([row for row in batch.rows if row.is_finished])
     return [finished[at] for at in range(len(requests))]

@@ -2,7 +2,7 @@
 
 Every token is decided by a full forward pass of every model over the whole prefix. There is no cache, no
 block, no schedule and no batch here, and nothing of cosd_core but a verifier's settings, read as numbers,
-and ``Sampler.uniform``, which is what a seed means.
+and ``RandomNumbers.uniform``, which is what a seed means.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ import pytest
 import regex
 import torch
 
-from cosd_core import Generation, GenerationOptions, LanguageModel
-from cosd_core.sampling.sampler import Sampler
+from cosd_core import Generation, LanguageModel
+from cosd_core.sampling.sampler import RandomNumbers
 
 Tree = Callable[[float, float], bool]
 
@@ -73,7 +73,7 @@ def write(
     if truncation:
         ids = ids[-(min(each.model.config.max_position_embeddings for each in models) - how.max_new_tokens) :]
     ends = how.ends(models)
-    uniform = Sampler(GenerationOptions(seed=how.seed), frozenset(), 0).uniform
+    uniform = RandomNumbers(how.seed).uniform
     prompts = [tuple(each) for each in shown] or [ids] * len(models)
     temperatures = tuple(calibration) or (1,) * len(models)
     text: tuple[int, ...] = ()

@@ -28,7 +28,9 @@ from cosd_core import (
     UnsupportedModelError,
 )
 from cosd_core.evaluation.methods import read_method
-from cosd_core.frontend.settings import Settings, names_of, naming, read_settings
+from cosd_core.frontend.model_names import model_names, settings_of_names
+from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.models import adapters
 from cosd_core.models import language_model as registry
 from tests.models import byte_tokenizer, random_model
@@ -654,12 +656,12 @@ def test_what_a_pair_is_called_names_it_again(adapters: tuple[str | None, str | 
     given |= {
         f"{role}_adapter": name for role, name in zip(("draft", "assistant"), names, strict=True) if name
     }
-    assert naming(*names_of(given)) == given
+    assert settings_of_names(*model_names(given)) == given
 
 
 def test_a_settings_file_for_adapters_swaps_their_roles_and_is_for_no_others(tmp_path: Path) -> None:
     models = {"draft_model": "a", "assistant_model": "a", "draft_adapter": "x"}
-    pair = names_of(models)
+    pair = model_names(models)
     for given, swapped in (
         (models, False),
         ({"draft_model": "a", "assistant_model": "a", "assistant_adapter": "x"}, True),

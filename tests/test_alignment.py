@@ -87,15 +87,15 @@ def test_nor_are_they_where_texts_are_replayed_read_or_scored() -> None:
     decoder = CoSDDecoder(*pair, verifier=verifier, schedule="fixed")
     written = decoder.generate(PROMPTS, max_new_tokens=12, eos_token_id=[])
     assert all(VOCABULARY not in each.token_ids for each in written)
-    memo = ReplayCache(pair, PROMPTS, {"max_new_tokens": 12, "eos_token_id": []})
-    replayed = memo.write(Setting(verifier), range(len(PROMPTS)))
+    cache = ReplayCache(pair, PROMPTS, {"max_new_tokens": 12, "eos_token_id": []})
+    replayed = cache.generate([(Setting(verifier), prompt) for prompt in range(len(PROMPTS))])
     assert [each.text for each in replayed] == [each.text for each in written]
     for prompt, each in zip(PROMPTS, written, strict=True):
         ids = tuple(pair[0].tokenizer(prompt)["input_ids"])
         [likelihood] = log_likelihoods(decoder, [Continuation((ids, ids), each.token_ids)])
         assert likelihood.greedy
         seen = observe(pair, [(prompt, each.token_ids)], end_token=False)
-        assert VOCABULARY not in seen.picks
+        assert VOCABULARY not in seen.predicted
         np.testing.assert_allclose(seen.confidences()[:, 0], [token.p for token in each.tokens], atol=1e-5)
 
 

@@ -226,8 +226,7 @@ def hand_made(sure: list[float], right: list[bool]) -> Observations:
     partitions = -np.log(p)[:, None, None].repeat(11, 2)
     return Observations(
         names=("one",), example=np.zeros(count, np.int32), truth=np.array(right, np.int32),
-        picks=np.ones((count, 1), np.int32), probabilities=p[:, None, None].astype(np.float32),
-        runners_up=(1 - p)[:, None].astype(np.float32),
+        predicted=np.ones((count, 1), np.int32),
         gaps=np.where(right, 0, np.log((1 - p) / p))[:, None].astype(np.float32),
         partitions=partitions.astype(np.float32), slopes=np.zeros((count, 1, 11), np.float32),
         cut=np.zeros(count, np.bool_),

@@ -359,8 +359,8 @@ def test_the_thoughts_of_either_model_are_known_as_such():
     for templates in (("reasons", "hermes"), ("hermes", "reasons"), ("chatml", "thinking")):
         pair = [chat_model(each, seed=at) for at, each in enumerate(templates)]
         writing = render(Chat([user("Hi")], [NOW]), pair).format
-        assert (writing.name, writing.thinking) == ("hermes", ("<think>", "</think>"))
-    assert not render(Chat([user("Hi")]), [chat_model("hermes"), chat_model("chatml")]).format.reasoning
+        assert (writing.name, writing.reasoning_tags) == ("hermes", ("<think>", "</think>"))
+    assert not render(Chat([user("Hi")]), [chat_model("hermes"), chat_model("chatml")]).format.has_reasoning
 
 
 # Whatever is said

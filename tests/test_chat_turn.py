@@ -6,14 +6,14 @@ import pytest
 
 from cosd_core import Chat, CoSDDecoder, Grammar, InvalidOptionError, LogitsProcessorError, Turn
 from cosd_core.chat.events import (
-    Answer,
     CallDelta,
     CallEnd,
     CallStart,
     InvalidCall,
+    ParsedAnswer,
     ReasoningDelta,
     TextDelta,
-    joined,
+    merge_deltas,
 )
 from tests.chats import NOW, OSLO, WEATHER, answered, chat_model, recited, refused
 
@@ -181,7 +181,7 @@ def test_an_answer_may_be_read_as_a_whole():
         generation = decoder.generate(made.prompt, grammar=made.grammar, **options)
         assert generation.text == said
         streamed = answered(turn(decoder, WEATHER), decoder, said, whole=whole)
-        assert joined(made.read(generation)) == streamed
+        assert merge_deltas(made.read(generation)) == streamed
 
 
 def test_events_come_as_soon_as_they_are_certain():
@@ -254,7 +254,7 @@ def test_where_only_the_assistants_template_knows_tools_its_calls_are_read():
     made = turn(decoder, NOW, WEATHER)
     calls = [("weather", {"city": "Oslo"}), ("now", {})]
     said = made.prompt.format.render_calls(calls)
-    answer = Answer.of(answered(made, decoder, f"Look: {said}"))
+    answer = ParsedAnswer.of(answered(made, decoder, f"Look: {said}"))
     assert [(call.name, call.arguments) for call in answer.calls] == calls
     assert answer.text == "Look:"
     text = decoder.generate(made.prompt, **recited(decoder, said, len(made.prompt.ids[0]))).text
@@ -268,4 +268,4 @@ def test_models_that_know_nothing_still_make_the_call_they_must_make(templates, 
     made = turn(decoder, NOW, WEATHER, tool_choice="now", parallel_tool_calls=False)
     chunks = list(decoder.stream(made.prompt, grammar=made.grammar, max_new_tokens=90, **how))
     assert chunks[-1].finish_reason == "stop"
-    assert joined(event for chunk in chunks for event in made.read(chunk))[-1] == CallEnd(0, "now", {})
+    assert merge_deltas(event for chunk in chunks for event in made.read(chunk))[-1] == CallEnd(0, "now", {})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cosd_core import CoSDDecoder, TreeVerifier, WideTreeVerifier, __version__
+from cosd_core import CoSDDecoder, TreeVerifier, __version__
 from cosd_core.cli import main
 from cosd_core.demo import KINDS, load_pair, practice
 from cosd_core.options import GenerationOptions
@@ -134,11 +134,6 @@ def test_every_option_of_a_generation_is_a_flag(cosd) -> None:
         (["generate", "PAIR", "--calibration", "0", "--calibration", "1", "x"], 2, "calibration=0.0"),
         (["train-tree", "PAIR", "--data", "none.jsonl", "--out", "t.json"], 1, "none.jsonl"),
         (["train-tree", "--data", "none.jsonl", "--out", "t.json"], 2, "--draft is missing"),
-        (
-            ["train-tree", "PAIR", "--assistant", "./c", "--data", "x", *TWO_TREES, "--wide"],
-            2,
-            "--wide learns",
-        ),
         (["train-tree", "PAIR", "--data", "none.jsonl"], 2, "--out"),
         (["train-tree", "PAIR", "--data", "none.jsonl", "--out", "no/t.json"], 2, "no/t.json"),
         (["train-tree", "PAIR", "--data", "pyproject.toml", "--out", "t.json"], 1, "pyproject.toml, line 1"),
@@ -212,15 +207,6 @@ def test_a_tree_is_learned_reported_and_used(cosd, pair, lessons: str, tmp_path:
     ):
         assert words in output.out
     assert f"{about['positions']['replace']:,}" in output.out
-    answer = cosd("generate", *models(pair), "--verifier", "tree", "--tree-path", str(tree), IRON)
-    assert "26+7=33" in answer.out
-
-
-def test_a_wide_tree_is_learned_reported_and_used(cosd, pair, lessons: str, tmp_path: Path) -> None:
-    tree = tmp_path / "tree.json"
-    output = cosd("train-tree", *models(pair), "--data", lessons, "--out", str(tree), "--wide")
-    assert output.code == 0
-    assert WideTreeVerifier.load(tree).explain() in output.out
     answer = cosd("generate", *models(pair), "--verifier", "tree", "--tree-path", str(tree), IRON)
     assert "26+7=33" in answer.out
 

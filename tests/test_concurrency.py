@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from cosd_core import CoSDDecoder, Generation, LanguageModel
-from cosd_core.models.session import Session
+from cosd_core.models.batched_session import BatchedSession
 from tests.models import counted_passes, random_model
 
 PROMPTS = ["The capital", "é😀", "x = 1\n", "Once upon a time", "a", ["b", "c", "d"], [1, 2, 3], "z" * 30]
@@ -56,7 +56,7 @@ def assert_usable(decoder: CoSDDecoder, answers: list[Any]) -> None:
 
 def live_sessions() -> int:
     gc.collect()
-    return sum(type(each) is Session for each in gc.get_objects())
+    return sum(type(each) is BatchedSession for each in gc.get_objects())
 
 
 # Many at once
@@ -349,11 +349,11 @@ print("parent", answers() == expected)
 def test_a_process_that_is_forked_off_during_a_pass_finds_the_models_free():
     said = run_python("""
 import signal
-from cosd_core.models.language_model import _registry_lock
+from cosd_core.models.language_model import loaded_models
 expected = decoder.generate("a", max_new_tokens=9).token_ids
 held, over = threading.Event(), threading.Event()
 def hold():
-    with decoder.draft.lock, decoder.assistants[0].lock, _registry_lock, decoder._engine._beginning:
+    with decoder.draft.lock, decoder.assistants[0].lock, loaded_models.lock, decoder._engine._start_lock:
         held.set()
         over.wait()
 threading.Thread(target=hold).start()

@@ -122,7 +122,7 @@ def test_a_choice_is_named_by_its_letter_or_its_text_and_no_other_is(choices: li
     at = data.draw(st.integers(0, len(choices) - 1))
     letter = "ABCDEFGH"[at]
     for text in (letter, f"({letter})", f" {letter}) {choices[at]}", choices[at], f"The answer is {letter}."):
-        assert scoring.read(text) == letter
+        assert scoring.extract(text) == letter
 
 
 @given(st.text(max_size=15), st.text(max_size=15))

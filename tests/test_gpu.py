@@ -9,7 +9,6 @@ from cosd_core import CoSDDecoder, LanguageModel, Verifier
 from cosd_core.demo import held_out
 from examples.bundled_pairs import load_words_pair
 from tests.models import random_model
-from tests.test_wide_tree import AVERAGING
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,7 +24,7 @@ def on(device: str, seed: int, dtype: torch.dtype = torch.float64) -> LanguageMo
     return model
 
 
-@pytest.mark.parametrize("verifier", ["rule", "average", "speculative", "assistant", AVERAGING])
+@pytest.mark.parametrize("verifier", ["rule", "average", "speculative", "assistant"])
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "top_k": 50, "seed": 5}])
 @pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cpu", "cuda"), ("cuda", "cpu")])
 def test_the_device_does_not_change_the_text(

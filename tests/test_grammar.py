@@ -22,7 +22,7 @@ from cosd_core import (
     LanguageModel,
 )
 from cosd_core.grammar import guided_schema
-from cosd_core.sampling.grammar_matcher import Matcher
+from cosd_core.sampling.grammar_matcher import GrammarMatcher
 from tests.models import ascii_model, random_model, word_tokenizer
 from tests.reference import assert_agrees, write
 from tests.tokenizers import gpt2
@@ -189,7 +189,7 @@ def test_an_end_token_is_only_admitted_where_the_text_is_whole(draft: LanguageMo
 
 
 def test_a_long_text_does_not_pile_up_masks(draft: LanguageModel) -> None:
-    matcher = Matcher(Grammar.regex("[ab]*"), draft.tokenizer, 257, frozenset())
+    matcher = GrammarMatcher(Grammar.regex("[ab]*"), draft.tokenizer, 257, frozenset())
     tokens = draft.encode("ab" * 400)
     masks = [matcher.allowed(tokens[:length]) for length in range(800)]
     assert len(matcher._masks) == 256
@@ -199,8 +199,9 @@ def test_a_long_text_does_not_pile_up_masks(draft: LanguageModel) -> None:
 
 def test_a_mask_is_made_once_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    make = Matcher._mask
-    monkeypatch.setattr(Matcher, "_mask", lambda self: made.append(len(self._tokens)) or make(self))
+    make = GrammarMatcher._compute_mask
+    recording = lambda self: made.append(len(self._tokens)) or make(self)  # noqa: E731
+    monkeypatch.setattr(GrammarMatcher, "_compute_mask", recording)
     decoder = CoSDDecoder(random_model(seed=0), random_model(seed=1), verifier="assistant", draft_length=4)
     generation = decoder.generate("x", grammar=Grammar.regex("[a-z]{30}"))
     assert generation.stats.replaced

@@ -173,7 +173,7 @@ def test_what_cannot_be_scored_is_refused(draft, assistant) -> None:
             return None
 
     with pytest.raises(InvalidOptionError, match="over confidences"):
-        log_likelihoods(CoSDDecoder(draft, assistant, verifier=Mood()), [])
+        log_likelihoods(CoSDDecoder(draft, assistant, verifier=Mood()), [Continuation(((1,), (1,)), (1,))])
     decoder = CoSDDecoder(draft, assistant)
     for text, words in (
         (Continuation(((1,), (1,)), ()), "a token to score"),
@@ -182,6 +182,21 @@ def test_what_cannot_be_scored_is_refused(draft, assistant) -> None:
     ):
         with pytest.raises(InvalidPromptError, match=words):
             log_likelihoods(decoder, [text])
+
+
+def test_a_verifier_of_ones_own_may_define_its_distribution(draft, assistant) -> None:
+    class Second(Verifier):
+        name = "second"
+
+        def judge(self, position: Any) -> None:
+            return None
+
+        def fused_logits(self, position: Any) -> Any:
+            return position.opinions[0].logits
+
+    decoders = [CoSDDecoder(draft, assistant, verifier=each) for each in (Second(), "assistant")]
+    own, expected = (log_likelihoods(each, [continuation(each, "ab", "cde")]) for each in decoders)
+    assert own == expected
 
 
 # The adapter

@@ -343,7 +343,7 @@ def test_a_text_that_crosses_a_longrope_switch_is_read_anew_there(schedule: str)
         "factor": 4.0,
     }
     models = [random_model(seed=seed, rope_parameters=rope, max_position_embeddings=128) for seed in (0, 1)]
-    assert models[0].rope_switch == 32
+    assert models[0].traits.rope_switch_length == 32
     assert not models[0].batchable
     verifier, prompts = RuleVerifier(alpha=0.9, beta=0.3), ["x" * 20, "x" * 31, "y" * 32, "x" * 40]
     written = [write(models[0], models[1:], verifier, prompt, max_new_tokens=20) for prompt in prompts]

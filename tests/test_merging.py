@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -15,7 +15,7 @@ from transformers import LogitsProcessor
 
 from cosd_core import CoSDDecoder, GenerationError, Grammar, LanguageModel, LogitsProcessorError, RuleVerifier
 from cosd_core.generation.scheduling import Schedule, ScheduleState
-from cosd_core.models.session import Session
+from cosd_core.models.batched_session import BatchedSession
 from cosd_core.outputs import Step
 from cosd_core.verifiers.types import Position, Replacement
 from tests.joining import decode_joining
@@ -216,7 +216,7 @@ def test_an_event_loop_that_was_closed_stops_its_calls_and_no_others(decoder: Co
     loop.close()
     alone = decoder.generate("b", **LONG).token_ids
     assert asyncio.run(decoder.agenerate("b", **LONG)).token_ids == alone
-    assert not decoder._engine._calls
+    assert not decoder._engine._driver._calls
 
 
 # Leaving
@@ -294,7 +294,7 @@ async def test_a_failed_call_leaves_no_caches_and_needs_no_garbage_collection(
     decoder: CoSDDecoder, others: int
 ) -> None:
     def live_sessions() -> int:
-        return sum(type(each) is Session for each in gc.get_objects())
+        return sum(type(each) is BatchedSession for each in gc.get_objects())
 
     gc.collect()
     gc.disable()
@@ -306,7 +306,8 @@ async def test_a_failed_call_leaves_no_caches_and_needs_no_garbage_collection(
         await asyncio.gather(*tasks)
         await asyncio.get_running_loop().run_in_executor(decoder._engine._worker, lambda: None)
         assert live_sessions() <= before
-        assert (decoder._engine._calls, decoder._engine._shared) == ({}, [])
+        assert decoder._engine._driver._calls == {}
+        assert decoder._engine._driver.is_idle
     finally:
         gc.enable()
 
@@ -357,22 +358,25 @@ async def test_a_batch_that_is_too_large_for_the_memory_goes_on_in_parts(
         assert stats.drafted == stats.draft_passes == stats.kept + stats.replaced + stats.discarded
 
 
-async def test_who_survives_a_failure_shares_batches_again(decoder: CoSDDecoder) -> None:
-    async def passes(*others: dict[str, Any]) -> int:
-        calls = [(f"p{at:02}", LONG) for at in range(16 - len(others))] + [("p99", each) for each in others]
-        with counted_passes(*decoder.models) as log:
+async def test_after_a_failure_calls_finish_alone_and_later_ones_share_again(decoder: CoSDDecoder) -> None:
+    async def rows_of_passes(*others: dict[str, Any]) -> list[int]:
+        calls = [(f"p{at:02}", LONG) for at in range(8 - len(others))] + [("p99", each) for each in others]
+        with most_rows(*decoder.models) as rows:
             tasks = (decoder.agenerate(prompt, **options) for prompt, options in calls)
             results = await asyncio.gather(*tasks, return_exceptions=True)
         assert sum(isinstance(each, LogitsProcessorError) for each in results) == len(others)
-        return len(log)
+        return rows
 
-    good = await passes()
-    assert await passes(LONG | {"logits_processor": [Fails(12)]}) <= 2.5 * good
-    assert not decoder._engine._trials
+    failing = await rows_of_passes(LONG | {"logits_processor": [Fails(12)]})
+    assert max(failing) == 8
+    assert set(failing[len(failing) // 2 :]) == {1}
+    assert max(await rows_of_passes()) == 8
+    assert not decoder._engine._driver._isolated
 
 
-async def test_a_failure_that_was_nobodys_makes_batches_small_for_a_while_only(decoder: CoSDDecoder) -> None:
+async def test_a_failure_that_was_nobodys_fails_nobody(decoder: CoSDDecoder) -> None:
     decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
+    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS[:4]]
     failed = False
 
     def act(_number: int, output: Any) -> None:
@@ -381,16 +385,23 @@ async def test_a_failure_that_was_nobodys_makes_batches_small_for_a_while_only(d
             failed = True
             raise RuntimeError("once")
 
-    async def largest() -> int:
-        with most_rows(*decoder.models) as rows:
-            await asyncio.gather(*(decoder.agenerate(prompt, **LONG) for prompt in PROMPTS[:4]))
-        return max(rows[len(rows) // 2 :])
-
     with on_pass(decoder.draft, act):
-        assert await largest() == 2
-        for _ in range(8):
-            await decoder.agenerate("a", **LONG)
-        assert await largest() == 4
+        results = await asyncio.gather(*(decoder.agenerate(prompt, **LONG) for prompt in PROMPTS[:4]))
+    assert failed
+    assert [each.token_ids for each in results] == alone
+
+
+def test_plain_calls_of_several_prompts_follow_the_same_rules(draft, assistant) -> None:
+    """A list is one call: it shares batches of ``batch_size``, and fails as a whole."""
+    decoder = CoSDDecoder(draft, assistant, batch_size=3)
+    with most_rows(*decoder.models) as rows:
+        results = decoder.generate(PROMPTS[:7], **LONG)
+    assert max(rows) == 3
+    assert [each.token_ids for each in results] == [
+        decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS[:7]
+    ]
+    with pytest.raises(LogitsProcessorError):
+        decoder.generate(PROMPTS[:2], logits_processor=[Fails(12)], **LONG)
 
 
 # Lengths
@@ -423,25 +434,25 @@ def test_newcomers_of_one_round_are_of_like_length() -> None:
     decoder = CoSDDecoder(*(random_model(seed=seed, max_position_embeddings=4096) for seed in (0, 1)))
 
     def rows(length: int, count: int) -> list[Any]:
-        [group] = decoder._read(["x" * length] * count, {"max_new_tokens": 12, "eos_token_id": []})
+        [group] = decoder._groups(["x" * length] * count, {"max_new_tokens": 12, "eos_token_id": []})
         return list(group)
 
     batch = decoder._open_batch(rows(1000, 3))
-    assert not batch.suits(rows(5, 8))
+    assert not batch.can_join(rows(5, 8))
     batch.round()
-    assert batch.suits(rows(5, 1))
-    assert batch.suits(rows(1000, 1))
+    assert batch.can_join(rows(5, 1))
+    assert batch.can_join(rows(1000, 1))
     batch.add(rows(5, 2))
-    assert not batch.suits(rows(1000, 1)), "five rows of 1000 would do, but not three to be read"
+    assert not batch.can_join(rows(1000, 1)), "five rows of 1000 would do, but not three to be read"
     batch.round()
-    assert batch.suits(rows(1000, 1))
+    assert batch.can_join(rows(1000, 1))
 
 
 # Schedules of users
 
 
 class Faulty(Schedule):
-    """Fails at some call of ``judged``, ``resized`` or ``start``."""
+    """Fails at some call of ``start`` or ``begin_round``, or where the ``step``-th record arrives."""
 
     name = "faulty"
     lazy = False
@@ -456,29 +467,29 @@ class Faulty(Schedule):
             raise ArithmeticError(f"a bug in {what}")
 
     def start(self, _rows: int, _can_replace: Any) -> ScheduleState:
-        self.count("pace")
-        return _FaultyPace(self)
+        self.count("start")
+        return _FaultyState(self)
 
 
-class _FaultyPace(ScheduleState):
+class _FaultyState(ScheduleState):
     def __init__(self, schedule: Faulty) -> None:
         self.schedule = schedule
 
     def should_draft(self, _doubts: Any) -> bool:
         return True
 
-    def judged(self, _step: Step) -> None:
-        self.schedule.count("judged")
-
-    def resized(self, _rows: int) -> None:
-        self.schedule.count("resized")
+    def begin_round(self, _rows: int, joined: int, steps: Sequence[Step]) -> None:
+        for _ in steps:
+            self.schedule.count("step")
+        if joined:
+            self.schedule.count("joined")
 
 
 @pytest.mark.parametrize(
     ("fails_at", "failures"),
     [
-        ({"judged": 5}, 0), ({"judged": 6}, 0), ({"resized": 1}, 0), ({"pace": 1}, 1),
-        ({"judged": 7, "pace": 2}, 1), ({"judged": 7, "pace": 3}, 1), ({"resized": 2, "pace": 5}, 1),
+        ({"step": 5}, 0), ({"step": 6}, 0), ({"joined": 2}, 0), ({"start": 1}, 1),
+        ({"step": 7, "start": 2}, 1), ({"step": 7, "start": 3}, 1), ({"joined": 2, "start": 3}, 1),
     ],
 )  # fmt: skip
 async def test_a_schedule_that_raises_loses_no_text_and_leaves_nobody_waiting(
@@ -496,11 +507,13 @@ async def test_a_schedule_that_raises_loses_no_text_and_leaves_nobody_waiting(
     assert sum(isinstance(each, ArithmeticError) for each in results) == failures
     engine = decoder._engine
     await asyncio.get_running_loop().run_in_executor(engine._worker, lambda: None)
-    assert (engine._calls, engine._shared, engine._trials) == ({}, [], {})
+    assert engine._driver._calls == {}
+    assert engine._driver.is_idle
+    assert not engine._driver._isolated
 
 
 def test_a_schedule_that_raises_loses_no_step_of_a_plain_stream() -> None:
-    decoder = CoSDDecoder(DRAFT, ASSISTANT, schedule=Faulty(judged=5), draft_length=4)
+    decoder = CoSDDecoder(DRAFT, ASSISTANT, schedule=Faulty(step=5), draft_length=4)
     told = []
     with pytest.raises(ArithmeticError):  # noqa: PT012
         for step in decoder.steps(PROMPTS[:2], max_new_tokens=40, eos_token_id=[]):

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from cosd_core import CoSDDecoder, GenerationError, LanguageModel, RuleVerifier, UnsupportedModelError
-from cosd_core.models.session import Session
+from cosd_core.models.sequential_session import SequentialSession
 from cosd_core.models.state_cache import StateCache
 from cosd_core.training.teacher_forcing import observe
 from tests.models import EOS, VOCABULARY, byte_tokenizer, counted_passes, random_model
@@ -177,19 +177,19 @@ def test_every_type_of_numbers_leads_to_the_same_plan(name: str, dtype: torch.dt
 def test_a_window_is_no_reason_to_read_rows_one_by_one(window: int) -> None:
     config = MistralConfig(**{**SHAPE, "sliding_window": window})
     plan = LanguageModel(MistralForCausalLM(config), byte_tokenizer()).plan
-    assert (plan.strategy, plan.together, plan.gaps) == ("attention", True, False)
+    assert (plan.strategy, plan.batched, plan.gaps) == ("attention", True, False)
 
 
 @pytest.mark.parametrize("length", [2, 5, 9, 23, 24])
 def test_a_small_context_window_is_room_enough(length: int) -> None:
-    assert random_model(seed=0, max_position_embeddings=length).plan.together
+    assert random_model(seed=0, max_position_embeddings=length).plan.batched
 
 
 def test_weights_that_say_nothing_are_no_reason_to_refuse() -> None:
     model = of(LlamaForCausalLM)
     for parameter in model.model.parameters():
         parameter.data.zero_()
-    assert model.plan.together
+    assert model.plan.batched
 
 
 def test_a_probe_does_not_cross_the_switch_of_a_longrope_model() -> None:
@@ -230,14 +230,15 @@ def fed_ids(model: LanguageModel) -> Iterator[list[int]]:
 
 
 def test_snapshots_are_few_however_long_the_text_and_dense_near_its_end(mamba: LanguageModel) -> None:
-    session = Session(mamba, vocabulary=VOCABULARY)
+    session = mamba.open_session(vocabulary=VOCABULARY)
     ids = list(range(40))
     for token in range(100):
         session.logits([ids], last=1)
         ids = [*ids, token]
-    memory: Any = session._alone[0].memory
-    assert isinstance(memory, StateCache)
-    lengths = [snapshot.length for snapshot in memory._snapshots]
+    assert isinstance(session, SequentialSession)
+    cache = session._rows[0].cache
+    assert isinstance(cache, StateCache)
+    lengths = [snapshot.length for snapshot in cache._snapshots]
     assert len(lengths) <= 8
     assert lengths[0] == 40, "the end of the prompt stays"
     assert lengths[-2:] == [138, 139]
@@ -254,7 +255,7 @@ def test_snapshots_are_few_however_long_the_text_and_dense_near_its_end(mamba: L
 )
 def test_going_back_reads_no_prompt_again(name: str, expected: list[int]) -> None:
     model, _ = pair(name)
-    session = Session(model, vocabulary=VOCABULARY)
+    session = model.open_session(vocabulary=VOCABULARY)
     prompt = list(range(40))
     with fed_ids(model) as fed:
         session.logits([[*prompt, 1, 2, 3, 4]], last=5)
@@ -270,14 +271,14 @@ def test_true_texts_are_read_alike_in_one_pass_and_in_several(name: str) -> None
         {"prompt": "Hello, ", "completion": "world, and all who live in it" * length} for length in (1, 3)
     ]
     whole, pieces = (observe(models, data, tokens_per_pass=count) for count in (2048, 10))
-    assert (whole.picks == pieces.picks).all()
+    assert (whole.predicted == pieces.predicted).all()
     torch.testing.assert_close(
-        *(torch.from_numpy(each.probabilities) for each in (whole, pieces)), rtol=1e-3, atol=1e-5
+        *(torch.from_numpy(each.confidences()) for each in (whole, pieces)), rtol=1e-3, atol=1e-5
     )
 
 
 def test_a_long_text_is_fed_one_by_one_as_well(mamba: LanguageModel) -> None:
-    session, ids = Session(mamba, vocabulary=VOCABULARY), list(range(100))
+    session, ids = mamba.open_session(vocabulary=VOCABULARY), list(range(100))
     with fed_ids(mamba) as fed, torch.inference_mode():
         whole = session.logits([ids], last=100)
         later = session.logits([[*ids, 1, 2, 3]], last=3)
@@ -290,7 +291,7 @@ def test_a_long_text_is_fed_one_by_one_as_well(mamba: LanguageModel) -> None:
 def test_padding_tokens_inside_a_text_are_right_where_the_model_counts_positions_by_itself() -> None:
     model, _ = pair("roberta")
     padding = model.model.config.pad_token_id
-    session, ids = Session(model, vocabulary=VOCABULARY), [5, 6, padding, 7]
+    session, ids = model.open_session(vocabulary=VOCABULARY), [5, 6, padding, 7]
     for more in ([8, 9], [10], [padding], [11, 12]):
         ids = [*ids, *more]
         with torch.inference_mode():

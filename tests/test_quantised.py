@@ -19,7 +19,8 @@ from cosd_core import (
     ModelLoadError,
     UnsupportedModelError,
 )
-from cosd_core.frontend.settings import Settings, read_settings
+from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.models import language_model as registry
 from tests.models import EOS, byte_tokenizer, random_model
 
@@ -185,13 +186,13 @@ def lora(names: list[str]) -> Callable[..., str]:
 
 def copy_of(name: str, quantisation: Any) -> LanguageModel:
     """The quantised model once more, with weights of its own."""
-    known = dict(registry._registry)
-    registry._registry.clear()
+    known = dict(registry.loaded_models.models)
+    registry.loaded_models.models.clear()
     try:
         return LanguageModel.from_pretrained(name, quantization_config=quantisation)
     finally:
-        registry._registry.clear()
-        registry._registry.update(known)
+        registry.loaded_models.models.clear()
+        registry.loaded_models.models.update(known)
 
 
 def alone(name: str, adapter: str, quantisation: Any) -> LanguageModel:

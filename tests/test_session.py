@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from cosd_core import LanguageModel
 from cosd_core.models.cache import RowCache
-from cosd_core.models.session import Session
 from tests.models import VOCABULARY, counted_passes
 from tests.test_architectures import pair
 
@@ -32,7 +31,7 @@ def test_any_sequence_of_changes_to_rows_that_share_no_passes(name: str, data: s
 
 def assert_agrees_throughout(name: str, data: st.DataObject) -> None:
     model, _ = pair(name)
-    session = Session(model, vocabulary=VOCABULARY)
+    session = model.open_session(vocabulary=VOCABULARY)
     rows: list[list[int]] = data.draw(st.lists(prompt, min_size=1, max_size=3))
     for _ in range(data.draw(st.integers(1, 6))):
         if data.draw(st.booleans(), label="is asked"):  # a lazy assistant is not, for many rounds
@@ -57,7 +56,7 @@ def assert_agrees(logits: torch.Tensor, model: LanguageModel, rows: list[list[in
 
 def test_a_new_row_feeds_its_prompt_alone_and_the_others_only_what_they_miss() -> None:
     model, _ = pair("llama")
-    session = Session(model, vocabulary=VOCABULARY)
+    session = model.open_session(vocabulary=VOCABULARY)
     fed: list[tuple[int, ...]] = []
     handle = model.model.register_forward_pre_hook(
         lambda _module, _arguments, named: fed.append(tuple(named["input_ids"].shape)), with_kwargs=True
@@ -73,7 +72,7 @@ def test_a_new_row_feeds_its_prompt_alone_and_the_others_only_what_they_miss() -
 
 def test_rows_that_come_before_the_first_pass_are_no_special_case() -> None:
     model, _ = pair("llama")
-    session = Session(model, vocabulary=VOCABULARY)
+    session = model.open_session(vocabulary=VOCABULARY)
     session.select([0])
     with counted_passes(model) as passes:
         logits = session.logits([[1, 2], [3]], last=2)
@@ -86,7 +85,7 @@ def test_uneven_ends_leave_gaps_where_attention_goes_by_positions_and_few_copies
     name: str, copies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _ = pair(name)
-    session = Session(model, vocabulary=VOCABULARY)
+    session = model.open_session(vocabulary=VOCABULARY)
     moved: list[int] = []
     close = RowCache._close_gaps
     monkeypatch.setattr(RowCache, "_close_gaps", lambda cache: (moved.append(cache.width), close(cache)))

@@ -41,7 +41,7 @@ from cosd_core.demo import KINDS, held_out, load_pair
 from cosd_core.evaluation import make_methods, make_report, possible_methods, read_method, run, unasked_task
 from cosd_core.evaluation.answers import AnswerFile
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
-from cosd_core.frontend.serialization import plain
+from cosd_core.frontend.serialization import to_jsonable
 from cosd_core.frontend.settings import Settings
 from cosd_core.verifiers import AssistantVerifier, DraftVerifier, make_verifier
 from examples.bundled_pairs import load_chat_pair
@@ -302,17 +302,17 @@ def test_a_panel_comes_back_from_json() -> None:
     told = json.loads(json.dumps(PANEL.to_dict()))
     assert make_verifier(told) == PANEL == make_verifier(list(PANEL.members))
     assert hash(make_verifier(told)) == hash(PANEL)
-    assert plain(PANEL) == told
+    assert to_jsonable(PANEL) == told
     assert make_verifier([each.to_dict() for each in PANEL.members]) == PANEL
     assert pickle.loads(pickle.dumps(PANEL)) == PANEL
 
 
 def test_members_of_ones_own_are_told_apart_by_caches() -> None:
     one, two = (PanelVerifier((EAGER, Mine())) for _ in range(2))
-    assert plain(one) != plain(two)
-    assert plain(one) == plain(one)
+    assert to_jsonable(one) != to_jsonable(two)
+    assert to_jsonable(one) == to_jsonable(one)
     with pytest.raises(InvalidOptionError, match="mine"):
-        make_verifier(plain(one))
+        make_verifier(to_jsonable(one))
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +352,7 @@ def expected_text(prompt: str, verifier: Verifier, **options: Any) -> str:
 def test_frameworks_take_lists_and_travel(kind: Any, given: str, saved: dict[str, Any]) -> None:
     llm = kind(**saved, verifier=GIVEN[given], max_tokens=12)
     panel = make_verifier(GIVEN[given])
-    assert llm._verifier() == panel
+    assert llm._settings.method()["verifier"] == panel
     assert llm.model_name.count("+") == 3
     assert llm._identity()["verifier"] == panel.to_dict()
     again = pickle.loads(pickle.dumps(llm))
@@ -384,7 +384,7 @@ def test_a_verifier_per_assistant_for_one_call(saved: dict[str, Any]) -> None:
 
 def test_llama_index_writes_the_cores_text_and_comes_back(saved: dict[str, Any]) -> None:
     llm = LlamaIndexLLM(**saved, verifier=["rule", TREE, {"name": "draft"}], max_tokens=16)
-    expected = expected_text(PROMPTS[0], llm._verifier(), max_new_tokens=16)
+    expected = expected_text(PROMPTS[0], llm._settings.method()["verifier"], max_new_tokens=16)
     told = json.loads(json.dumps(llm.to_dict()))
     for each in (llm, load_llm(told), LlamaIndexLLM.from_json(llm.to_json())):
         assert each.complete(PROMPTS[0]).text == expected
@@ -406,7 +406,9 @@ def test_a_tree_file_per_assistant(kind: Any, saved: dict[str, Any], trees: list
     if kind is LlamaIndexLLM:
         told = llm.to_dict()
         Path(trees[1]).write_text("{}", encoding="utf-8")
-        assert load_llm(told)._verifier() == panel, "what is told holds the nodes, so the file may change"
+        assert load_llm(told)._settings.method()["verifier"] == panel, (
+            "what is told holds the nodes, so the file may change"
+        )
 
 
 @pytest.mark.parametrize(
@@ -470,7 +472,7 @@ def test_a_tree_per_assistant_is_learned_from_its_own_positions() -> None:
     for at, each in enumerate(seen.pairs()):
         pair_alone = observe([DRAFT, ASSISTANTS[at]], data)
         assert each.names == pair_alone.names
-        for name in ("picks", "probabilities", "gaps"):
+        for name in ("predicted", "partitions", "gaps"):
             assert np.allclose(getattr(each, name), getattr(pair_alone, name), atol=1e-5)
         assert TreeVerifier.fit(each, depths=[2], leaves=[1]).about["pair"] == [
             DRAFT.name,

@@ -81,14 +81,8 @@ def assert_observed(
     assert observations.names == tuple(model.name for model in models)
     for i in range(len(models)):
         picks = [int(each.argmax()) for each in logits[i]]
-        assert observations.picks[:, i].tolist() == picks
-        second = [np.sort(each)[-2] for each in shares[i]]
-        close(observations.runners_up[:, i], second)
-        close(
-            observations.margins[:, i],
-            [each.max() - two for each, two in zip(shares[i], second, strict=True)],
-        )
-        close(observations.entropies[:, i], [-(each * np.log(each)).sum() for each in shares[i]], 1e-4)
+        assert observations.predicted[:, i].tolist() == picks
+        close(observations.confidences()[:, i], [each.max() for each in shares[i]])
         close(
             observations.gaps[:, i],
             [each[token] - each.max() for each, token in zip(logits[i], truth, strict=True)],
@@ -97,11 +91,6 @@ def assert_observed(
         assert observations.right[:, i].tolist() == [
             pick == token for pick, token in zip(picks, truth, strict=True)
         ]
-        for j in range(len(models)):
-            close(
-                observations.probabilities[:, i, j],
-                [each[pick] for each, pick in zip(shares[i], observations.picks[:, j], strict=True)],
-            )
         for temperature in (0.25, 0.3, 0.5, 0.77, 1.0, 1.37, 2.0, 5.0, 8.0):
             temperatures = [1.0] * len(models)
             temperatures[i] = temperature
@@ -112,7 +101,9 @@ def assert_observed(
                 [np.log(each[token]) for each, token in zip(cooled, truth, strict=True)],
                 3e-3,
             )
-    assert np.array_equal(observations.agreement, observations.picks[:, 1:] == observations.picks[:, [0]])
+    assert np.array_equal(
+        observations.agreement, observations.predicted[:, 1:] == observations.predicted[:, [0]]
+    )
 
 
 def close(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
@@ -160,13 +151,11 @@ class TestWhatIsNoted:
         seen = observe([draft, other], [("the", "dog sat"), ("the", "cat dog")])
         names = ["<eos>", "the", "cat", "dog", "sat"]
         assert [names[each] for each in seen.truth] == ["dog", "sat", "<eos>", "cat", "dog", "<eos>"]
-        assert [[names[each] for each in row] for row in seen.picks] == [
+        assert [[names[each] for each in row] for row in seen.predicted] == [
             ["cat", "dog"], ["<eos>", "sat"], ["<eos>", "<eos>"],
             ["cat", "dog"], ["sat", "dog"], ["<eos>", "sat"],
         ]  # fmt: skip
         close(seen.confidences(), [[0.5, 0.8], [1.0, 1.0], [1.0, 1.0], [0.5, 0.8], [0.75, 0.6], [1.0, 1.0]])
-        close(seen.probabilities[0], [[0.5, 0.25], [0.2, 0.8]])  # each model's own, and of the other's pick
-        close(seen.runners_up[0], [0.25, 0.2])
         close(seen.log_likelihoods()[[0, 3]], np.log([[0.25, 0.8], [0.5, 0.2]]))
         decisions = seen.decisions()
         # the cat sat: only y is right; nobody is wrong; both end; x is right; only y is; x is right
@@ -192,7 +181,6 @@ class TestWhatIsNoted:
         for calibration in (None, (0.3, 6.0)):
             assert np.isfinite(seen.log_likelihoods(calibration)).all()
             close(seen.confidences(calibration), np.ones((3, 2)))
-        close(seen.entropies, np.zeros((3, 2)))
 
 
 class TestRolesAndParts:
@@ -236,9 +224,9 @@ class TestRolesAndParts:
 
 def assert_same(found: Observations, expected: Observations) -> None:
     assert found.names == expected.names
-    for name in ("example", "truth", "picks", "cut"):
+    for name in ("example", "truth", "predicted", "cut"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
-    for name in ("probabilities", "runners_up", "gaps", "partitions", "slopes"):
+    for name in ("gaps", "partitions", "slopes"):
         close(getattr(found, name), getattr(expected, name))
 
 
@@ -281,7 +269,7 @@ class TestWhatIsRead:
             truth = [*byte_tokenizer().encode("hello"), EOS]
             for at, model in enumerate(models):
                 logits = distributions(model, shown[at], truth)
-                assert seen.picks[:, at].tolist() == [int(each.argmax()) for each in logits]
+                assert seen.predicted[:, at].tolist() == [int(each.argmax()) for each in logits]
                 close(seen.confidences()[:, at], [softmax(each).max() for each in logits])
 
     @pytest.mark.parametrize(

@@ -12,7 +12,15 @@ from llguidance import LLMatcher
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from cosd_core.chat.events import Answer, CallDelta, CallEnd, CallStart, InvalidCall, TextDelta, joined
+from cosd_core.chat.events import (
+    CallDelta,
+    CallEnd,
+    CallStart,
+    InvalidCall,
+    ParsedAnswer,
+    TextDelta,
+    merge_deltas,
+)
 from cosd_core.chat.formats import tool_format
 from cosd_core.errors import InvalidOptionError
 
@@ -71,7 +79,7 @@ def fmt(family, tags="added"):
 def parse_answer(text, writing, tools=None, *, prompt=""):
     """An answer that has been written to its end."""
     parser = writing.parser(tools, prompt=prompt)
-    return Answer.of([*parser.feed(text), *parser.finish()])
+    return ParsedAnswer.of([*parser.feed(text), *parser.finish()])
 
 
 @cache
@@ -112,7 +120,7 @@ GO = ("go", {"to": {"lat": 1.5}})
 def test_families_are_recognised(family, name):
     assert fmt(family).name == name
     assert fmt(family).takes_tools == (family != "none")
-    assert fmt(family).reasoning == (family == "thinking")
+    assert fmt(family).has_reasoning == (family == "thinking")
 
 
 def test_the_template_for_tools_goes_first():
@@ -316,10 +324,10 @@ def test_the_pieces_of_a_text_do_not_matter(family, pieces, cuts, opened):
     writing = templated() if family == "template" else fmt(family)
     whole = writing.parser(TOOLS, prompt=prompt)
     parts = writing.parser(TOOLS, prompt=prompt)
-    expected = joined([*whole.feed(text), *whole.finish()])
+    expected = merge_deltas([*whole.feed(text), *whole.finish()])
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     events = [event for a, b in pairwise(places) for event in parts.feed(text[a:b])]
-    assert joined([*events, *parts.finish()]) == expected
+    assert merge_deltas([*events, *parts.finish()]) == expected
     for end in (event for event in expected if isinstance(event, CallEnd)):
         deltas = "".join(e.arguments for e in expected if isinstance(e, CallDelta) and e.index == end.index)
         assert json.loads(deltas) == end.arguments
@@ -426,7 +434,7 @@ def test_thoughts_may_come_first_where_the_template_knows_them(tags):
     assert accepts(thinks, call, tags)
     assert accepts(thinks, f"<think>\nhm\n</think>\n\n{call}", tags)
     assert not accepts(thinks, f"hm</think>{call}", tags)
-    opened = writing.grammar(TOOLS, choice="any", parallel=False, opened=True)
+    opened = writing.grammar(TOOLS, choice="any", parallel=False, starts_in_reasoning=True)
     assert accepts(opened, f"hm</think>\n\n{call}", tags)
     assert not accepts(opened, call, tags)
     never = fmt("hermes", tags).grammar(TOOLS, choice="any", parallel=False)

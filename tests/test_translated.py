@@ -25,10 +25,10 @@ from cosd_core import (
     RuleVerifier,
     TreeVerifier,
 )
-from cosd_core.cross_tokenizer.retokenizer import TokenizerView
+from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
+from cosd_core.cross_tokenizer.tokenizer_view import TokenizerView
 from cosd_core.cross_tokenizer.vocabulary import vocabulary_of
 from cosd_core.demo import held_out, load_pair
-from cosd_core.generation.row_factory import CrossTokenizerRows
 from cosd_core.models.vocabulary_alignment import Alignment
 from cosd_core.verifiers import Leaf, Split
 from tests.joining import decode_joining
@@ -200,11 +200,11 @@ def test_under_other_verifiers_too(name: Any, fires: Any) -> None:
 # One tokenizer taken for two
 
 
-class Forced(CrossTokenizerRows):
+class Forced(CrossTokenizerRowFactory):
     """Rows for models that share a vocabulary and are told that they do not: no word of it is half a word."""
 
-    def _dialects(self, named: Sequence[int] | None) -> list[TokenizerView]:
-        return [replace(dialect, finishes_words=False) for dialect in super()._dialects(named)]
+    def _tokenizer_views(self, named: Sequence[int] | None) -> list[TokenizerView]:
+        return [replace(view, finishes_words=False) for view in super()._tokenizer_views(named)]
 
 
 def forced(decoder: CoSDDecoder) -> CoSDDecoder:
@@ -212,14 +212,7 @@ def forced(decoder: CoSDDecoder) -> CoSDDecoder:
     others = len(decoder.assistants)
     made = CoSDDecoder(decoder.draft, decoder.assistants, verifier=decoder.verifier)
     made._alignment = Alignment(decoder._alignment.vocabularies, ("forced",) * others)
-    made._rows = Forced(
-        made.models,
-        made._alignment,
-        made.verifier,
-        draft_length=decoder.draft_length,
-        lazy=decoder.schedule.lazy,
-        calibration=decoder.calibration,
-    )
+    made._rows = Forced(made.models, made._alignment, decoder._rows._config)
     return made
 
 
@@ -421,18 +414,19 @@ def test_a_block_that_was_thrown_away_is_written_again(together: list[LanguageMo
         decoder = CoSDDecoder(draft, assistants, verifier=KEEN, draft_length=length)
         expected = [each.token_ids for each in decoder.generate(PROMPTS, **HOW[how])]
         random = Random(length)
-        batch = decoder._open_batch([row for rows in decoder._read(PROMPTS, HOW[how]) for row in rows])
+        batch = decoder._open_batch([row for rows in decoder._groups(PROMPTS, HOW[how]) for row in rows])
         finished = {}
         thrown = 0
         while batch.rows:
             if thrown < 15 and random.random() < 0.3:  # at length 1 a long word takes many rounds in peace
                 with torch.inference_mode():
-                    batch._propose()
+                    batch._draft_blocks()
                 for row in batch.rows:
-                    thrown += bool(row.block)
-                    row.abandon()
+                    before = len(row.input_ids)
+                    row.discard_block()
+                    thrown += len(row.input_ids) < before
             finished |= {step.index: step.generation for step in batch.round() if step.generation}
-            batch.remove([row for row in batch.rows if row.finished])
+            batch.remove([row for row in batch.rows if row.is_finished])
         assert thrown >= 5
         assert [finished[at].token_ids for at in range(len(PROMPTS))] == expected
         for generation in finished.values():

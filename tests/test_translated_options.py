@@ -26,7 +26,7 @@ from cosd_core import (
     VocabularyMismatchError,
     explain,
 )
-from cosd_core.chat.events import Answer
+from cosd_core.chat.events import ParsedAnswer
 from cosd_core.cross_tokenizer.row import CrossTokenizerRow
 from cosd_core.cross_tokenizer.vocabulary import vocabulary_of
 from tests.chats import TEMPLATES, chat_model
@@ -378,7 +378,7 @@ def test_a_call_that_must_be_made_is_made_though_only_one_tokenizer_has_its_tags
             turn.prompt, grammar=turn.grammar, max_new_tokens=120, temperature=1.0, seed=seed
         )
         assert generation.finish_reason == "stop"
-        [call] = Answer.of(turn.read(generation)).calls
+        [call] = ParsedAnswer.of(turn.read(generation)).calls
         assert call.name == "switch"
         assert call.arguments["to"] in ("on", "off")
 
@@ -401,7 +401,7 @@ def test_free_text_has_no_call_but_a_right_one_though_only_one_tokenizer_has_its
             seed=seed,
             logits_processor=[CallsOften(models[0])],
         )
-        answer = Answer.of(turn.read(generation))
+        answer = ParsedAnswer.of(turn.read(generation))
         assert all(call.name == "switch" and call.arguments["to"] in ("on", "off") for call in answer.calls)
         assert not answer.invalid_calls or generation.finish_reason == "length"
         calls += len(answer.calls)
@@ -430,13 +430,14 @@ async def test_a_failing_call_fails_alone(heat: float, monkeypatch: pytest.Monke
     asked = [f"prompt {number}" for number in range(6)]
     alone = [decoder.generate(prompt, **options) for prompt in asked]
     thrown: list[int] = []
-    abandon = CrossTokenizerRow.abandon
+    discard = CrossTokenizerRow.discard_block
 
     def counted(row: CrossTokenizerRow) -> None:
-        thrown.append(len(row.block))
-        abandon(row)
+        before = len(row.input_ids)
+        discard(row)
+        thrown.append(before - len(row.input_ids))
 
-    monkeypatch.setattr(CrossTokenizerRow, "abandon", counted)
+    monkeypatch.setattr(CrossTokenizerRow, "discard_block", counted)
     calls = [(prompt, dict(options)) for prompt in asked]
     bad = (1, 4)
     for at in bad:
@@ -495,5 +496,5 @@ def test_a_tokenizer_that_changes_text_and_says_not_where_is_refused() -> None:
     changing = random_over(Lowered(), seed=0)
     keeping = ascii_over(gpt2(400), seed=0)
     for models in ((changing, keeping), (keeping, changing)):
-        with pytest.raises(VocabularyMismatchError, match="changes text and says not where"):
+        with pytest.raises(VocabularyMismatchError, match="changes text and gives no offsets"):
             CoSDDecoder(*models)

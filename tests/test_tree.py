@@ -290,9 +290,8 @@ def seen(decide: Any, *, examples: int, seed: int = 0, noise: float = 0.0) -> Ob
     partitions = np.repeat(-np.log(sure)[:, :, None], 11, 2)
     return Observations(
         names=("one", "two"), example=np.repeat(np.arange(examples), 20).astype(np.int32),
-        truth=np.where(replace, 1, 0).astype(np.int32), picks=picks.astype(np.int32),
-        probabilities=np.repeat(sure[:, :, None], 2, 2).astype(np.float32),
-        runners_up=(1 - sure).astype(np.float32), gaps=np.zeros((count, 2), np.float32),
+        truth=np.where(replace, 1, 0).astype(np.int32), predicted=picks.astype(np.int32),
+        gaps=np.zeros((count, 2), np.float32),
         partitions=partitions.astype(np.float32), slopes=np.zeros((count, 2, 11), np.float32),
         cut=np.zeros(count, np.bool_),
     )  # fmt: skip

@@ -44,11 +44,11 @@ from cosd_core.tuning import (
     tuner,
 )
 from cosd_core.tuning.folds import divide
+from cosd_core.tuning.prefix_trie import Ending
 from cosd_core.tuning.recommendation import recommend, warn
 from examples.bundled_pairs import load_words_pair
 from tests.models import ascii_model, counted_passes
 from tests.test_cli import IRON, cosd, pair  # noqa: F401 - fixtures
-from tests.test_wide_tree import AVERAGING, wide_trees
 
 PAIRS = [(ascii_model(seed=seed), ascii_model(seed=seed + 1)) for seed in (0, 2, 4)]
 PROMPTS = ["Hello", "a b c", "1, 2,", "x"]
@@ -61,7 +61,7 @@ trees = st.builds(
     ),
     thresholds, thresholds, st.tuples(*[st.booleans()] * 3),
 )  # fmt: skip
-verifiers = st.one_of(rules, trees, wide_trees(), st.just(DraftVerifier()), st.just(AssistantVerifier()))
+verifiers = st.one_of(rules, trees, st.just(DraftVerifier()), st.just(AssistantVerifier()))
 options = st.fixed_dictionaries(
     {"max_new_tokens": st.integers(1, 24)},
     optional={
@@ -73,6 +73,10 @@ options = st.fixed_dictionaries(
 HEATS = ((1.0, 0.5, 3.0), (1.0, 2.0, 0.7))
 
 
+def write(cache: ReplayCache, setting: Setting, prompts: int = len(PROMPTS)) -> list[Ending]:
+    return cache.generate([(setting, prompt) for prompt in range(prompts)])
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(PAIRS),
@@ -81,16 +85,14 @@ HEATS = ((1.0, 0.5, 3.0), (1.0, 2.0, 0.7))
     st.integers(1, 8),
 )
 def test_a_replayed_setting_writes_what_it_would_have_decoded(two, wanted, chosen, draft_length) -> None:
-    memo = ReplayCache(
-        two, PROMPTS, wanted, temperatures=HEATS, wide=True, draft_length=draft_length, batch_size=3
-    )
+    cache = ReplayCache(two, PROMPTS, wanted, temperatures=HEATS, draft_length=draft_length, batch_size=3)
     for setting in chosen:
-        first = memo.write(setting, range(len(PROMPTS)))
-        computed = memo.computed
-        assert memo.write(setting, range(len(PROMPTS))) == first
-        assert memo.computed == computed
+        first = write(cache, setting)
+        computed = cache.computed
+        assert write(cache, setting) == first
+        assert cache.computed == computed
         models = two[::-1] if setting.swapped else two
-        temperatures = [each[setting.column] for each in HEATS]
+        temperatures = [each[setting.temperature_index] for each in HEATS]
         decoder = CoSDDecoder(
             models[0], models[1:], verifier=setting.verifier,
             calibration=temperatures[::-1] if setting.swapped else temperatures,
@@ -111,76 +113,52 @@ def test_a_replayed_setting_writes_what_it_would_have_decoded(two, wanted, chose
 def test_chats_grammars_and_penalties_are_replayed_as_they_are_decoded(wanted) -> None:
     first, second = PAIRS[0]
     prompts = ["Hello", Chat([{"role": "user", "content": "Hi there"}])]
-    memo = ReplayCache((first, second), prompts, wanted)
+    cache = ReplayCache((first, second), prompts, wanted)
     for verifier in (RuleVerifier(0.9, 0.1), AssistantVerifier(), RuleVerifier(0.3, 0.9)):
         for models in ((first, second), (second, first)):
-            written = memo.write(Setting(verifier, swapped=models[0] is second), range(2))
+            written = write(cache, Setting(verifier, swapped=models[0] is second), 2)
             expected = CoSDDecoder(models[0], models[1], verifier=verifier).generate(prompts, **wanted)
             assert [each.text for each in written] == [each.text for each in expected]
 
 
 def test_what_is_known_is_not_computed_again_whoever_drafts() -> None:
     two = PAIRS[0]
-    memo = ReplayCache(two, PROMPTS, {"max_new_tokens": 12})
-    written = memo.write(Setting(DraftVerifier()), range(4))
+    cache = ReplayCache(two, PROMPTS, {"max_new_tokens": 12})
+    written = write(cache, Setting(DraftVerifier()))
     with counted_passes(*two) as passes:
-        assert memo.write(Setting(AssistantVerifier(), swapped=True), range(4)) == written
-        assert memo.write(Setting(RuleVerifier(0.0)), range(4)) == written
+        assert write(cache, Setting(AssistantVerifier(), swapped=True)) == written
+        assert write(cache, Setting(RuleVerifier(0.0))) == written
     assert not passes
-    assert memo.replayed > memo.computed
+    assert cache.replayed > cache.computed
 
 
-def test_notes_let_an_interrupted_run_go_on(tmp_path: Path) -> None:
-    notes = tmp_path / "notes.jsonl"
+def test_a_log_lets_an_interrupted_run_go_on(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
 
-    def memo() -> ReplayCache:
-        return ReplayCache(
-            PAIRS[0], PROMPTS, {"max_new_tokens": 12}, temperatures=HEATS, wide=True, notes=notes
-        )
+    def opened() -> ReplayCache:
+        return ReplayCache(PAIRS[0], PROMPTS, {"max_new_tokens": 12}, temperatures=HEATS, log=log)
 
     chosen = [
         Setting(verifier, swapped, heat)
-        for verifier in (RuleVerifier(0.9), AVERAGING)
+        for verifier in (RuleVerifier(0.9), AssistantVerifier())
         for swapped in (False, True)
         for heat in (0, 1)
     ]
-    first = memo()
-    written = [first.write(setting, range(4)) for setting in chosen]
-    notes.write_bytes(notes.read_bytes() + b'{"key": "cut o')
-    second = memo()
-    assert [second.write(setting, range(4)) for setting in chosen] == written
+    first = opened()
+    written = [write(first, setting) for setting in chosen]
+    log.write_bytes(log.read_bytes() + b'{"key": "cut o')
+    second = opened()
+    assert [write(second, setting) for setting in chosen] == written
     assert second.computed == 0
-    narrow = ReplayCache(PAIRS[0], PROMPTS, {"max_new_tokens": 12}, temperatures=HEATS, notes=notes)
-    assert narrow.write(chosen[0], range(4)) == written[0]
-    assert narrow.computed == 0, "what wide trees see is more than others need"
-    good = json.loads(notes.read_text().splitlines()[0])
-    for further in ("abcdefg", [None] * 7, [0.5] * 6, 3):
-        good["thoughts"][0][3] = further
-        notes.write_text(json.dumps(good) + "\n")
-        with pytest.raises(EvaluationFileError, match=r"notes\.jsonl, line 1"):
-            memo()
-    notes.write_bytes(b'{"key": 1}\n')
-    with pytest.raises(EvaluationFileError, match=r"notes\.jsonl, line 1"):
-        memo()
-
-
-@pytest.mark.parametrize("kept", [3, 4])
-def test_notes_without_what_wide_trees_see_are_made_anew_for_them(tmp_path: Path, kept: int) -> None:
-    notes = tmp_path / "notes.jsonl"
-    options = {"max_new_tokens": 12}
-    ReplayCache(PAIRS[0], PROMPTS, options, notes=notes).write(Setting(RuleVerifier(0.9)), range(4))
-    entries = [json.loads(line) for line in notes.read_text().splitlines()]
-    for entry in entries:
-        entry["thoughts"] = [each[:kept] for each in entry["thoughts"]]
-    notes.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    known = ReplayCache(PAIRS[0], PROMPTS, options, notes=notes)
-    known.write(Setting(RuleVerifier(0.9)), range(4))
-    assert known.computed == 0
-    wide = ReplayCache(PAIRS[0], PROMPTS, options, wide=True, notes=notes)
-    written = wide.write(Setting(AVERAGING), range(4))
-    assert wide.computed > 0
-    decoded = CoSDDecoder(*PAIRS[0], verifier=AVERAGING).generate(PROMPTS, **options)
-    assert [each.text for each in written] == [each.text for each in decoded]
+    good = json.loads(log.read_text().splitlines()[0])
+    for confidences in ("ab", [[0.5]], [[None], [0.5]], 3):
+        good["predictions"][0][2] = confidences
+        log.write_text(json.dumps(good) + "\n")
+        with pytest.raises(EvaluationFileError, match=r"log\.jsonl, line 1"):
+            opened()
+    log.write_bytes(b'{"key": 1}\n')
+    with pytest.raises(EvaluationFileError, match=r"log\.jsonl, line 1"):
+        opened()
 
 
 def test_only_greedy_texts_are_replayed() -> None:
@@ -280,7 +258,7 @@ def test_fusing_is_recommended_where_it_gains() -> None:
     advice = recommend(table, choose_nested(table))
     assert advice.fuse
     assert table.candidates[advice.recommended].name in (DEFAULT, OTHER)
-    assert advice.said[0].startswith("Fuse: rule")
+    assert advice.sentences[0].startswith("Fuse: rule")
 
 
 def test_the_default_is_recommended_unless_another_is_better_beyond_noise() -> None:
@@ -290,7 +268,7 @@ def test_the_default_is_recommended_unless_another_is_better_beyond_noise() -> N
     right[3, np.flatnonzero(~right[3])[:1]] = True  # one question more
     assert choose(table.candidates, right) == 2
     advice = recommend(replace(table, right=right), choose_nested(table))
-    assert advice.said[-1].startswith(f"{OTHER} had +0.5")
+    assert advice.sentences[-1].startswith(f"{OTHER} had +0.5")
     right[3] = True
     assert choose(table.candidates, right) == 3
 
@@ -303,7 +281,7 @@ def test_the_better_model_alone_is_recommended_where_fusing_does_not_gain(better
     advice = recommend(table, choose_nested(table))
     assert not advice.fuse
     assert advice.recommended == better
-    assert f"Use {'AB'[better]} alone" in advice.said[0]
+    assert f"Use {'AB'[better]} alone" in advice.sentences[0]
 
 
 def test_a_gain_that_may_be_noise_is_called_so() -> None:
@@ -322,7 +300,7 @@ def test_harm_is_called_harm() -> None:
     misled[:, 2] = True
     advice = recommend(replace(table, inner=misled), choose_nested(replace(table, inner=misled)))
     assert not advice.fuse
-    assert "worse" in advice.said[0]
+    assert "worse" in advice.sentences[0]
 
 
 def test_where_nothing_is_to_gain_fusing_is_hardly_ever_recommended() -> None:
@@ -343,7 +321,7 @@ def test_a_pair_that_is_too_sure_is_warned_of_and_told_what_helps() -> None:
     assert warn(table, [fires], [honest]) == ()
     said = warn(table, [fires, never], [honest, sure])
     assert [each.split()[0] for each in said] == ["B", "The", "Calibration"]
-    assert "too sure of itself" in said[0]
+    assert "overconfident" in said[0]
     assert "1 of the 100" in said[1]
     assert "helps" in said[2]
     cold = made_up(0.4, 0.4, 0.4, 0.4, names=[DEFAULT, HOT])
@@ -384,20 +362,6 @@ def test_every_candidate_is_judged_in_both_roles(tuned: tuple[Tuning, Path]) -> 
     assert tuning.gain.low > 0.3
     assert set(tuning.chosen) <= {line.name for line in tuning.lines}
     assert tuning.computed < tuning.replayed / 20
-
-
-def test_wide_trees_are_tried_where_they_are_wished_for(bundled, tmp_path: Path) -> None:
-    some = {"alphas": [0.5], "betas": [0.5], "weights": [0.5], "folds": 3}
-    tuning = tune(bundled, unasked_task(8), folder=tmp_path, wide=True, **some)
-    wide = [line for line in tuning.lines if line.verifier == "wide-tree"]
-    assert len(wide) == 8  # both roles, calibrated and not, with agreeing positions and without
-    assert all(line.accuracy.value > 0.5 for line in wide)
-    line = tuning.line("wide tree of mismatches, arithmetic drafts")
-    assert line.settings["verifier"]["name"] == "wide-tree"
-    decoder = CoSDDecoder(*bundled.models[::-1], verifier=line.settings["verifier"])
-    texts = decoder.generate([item.prompt for item in unasked_task(8).items], **unasked_task(8).options)
-    right = sum(item.is_right(each.text) for item, each in zip(unasked_task(8).items, texts, strict=True))
-    assert abs(right - line.right) <= 2  # which is by trees that have not seen the question
 
 
 def test_cross_validated_figures_are_those_of_real_decoding(bundled, tuned: tuple[Tuning, Path]) -> None:
@@ -497,10 +461,7 @@ TREE_SETTINGS = {
 RULE_SETTINGS = {"verifier": "rule", "alpha": 0.9, "beta": 0.25, "max_new_tokens": 20, "stop": ["="]}
 
 
-WIDE_SETTINGS = {"verifier": AVERAGING.to_dict()}
-
-
-@pytest.fixture(params=[TREE_SETTINGS, WIDE_SETTINGS, RULE_SETTINGS], ids=["tree", "wide tree", "rule"])
+@pytest.fixture(params=[TREE_SETTINGS, RULE_SETTINGS], ids=["tree", "rule"])
 def file(request: pytest.FixtureRequest, pair, tmp_path: Path) -> tuple[Path, str]:  # noqa: F811
     """A settings file, roles swapped, and what it makes the pair answer."""
     path = tmp_path / "tuned.json"
@@ -510,8 +471,6 @@ def file(request: pytest.FixtureRequest, pair, tmp_path: Path) -> tuple[Path, st
     if request.param is RULE_SETTINGS:
         decoder = CoSDDecoder(arithmetic, facts, verifier=RuleVerifier(0.9, 0.25))
         return path, decoder.generate(IRON, max_new_tokens=20, stop=["="]).text
-    if request.param is WIDE_SETTINGS:
-        return path, CoSDDecoder(arithmetic, facts, verifier=AVERAGING).generate(IRON).text
     tree = TreeVerifier(NODES)
     decoder = CoSDDecoder(arithmetic, facts, verifier=tree, calibration=[1.5, 0.8])
     return path, decoder.generate(IRON).text

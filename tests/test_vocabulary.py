@@ -129,8 +129,8 @@ def test_what_a_tokenizer_drops_counts_to_the_next_token_and_at_the_end_to_the_l
 def test_only_special_and_unknown_tokens_are_silent(name: str) -> None:
     tokenizer = ZOO[name]()
     known = vocabulary(tokenizer)
-    assert known.silent == set(tokenizer.all_special_ids)
-    assert {known.bytes_of(token) for token in (*known.silent, -1, len(tokenizer), 10**9)} == {b""}
+    assert known.without_text == set(tokenizer.all_special_ids)
+    assert {known.bytes_of(token) for token in (*known.without_text, -1, len(tokenizer), 10**9)} == {b""}
     assert known.size == len(tokenizer)
     assert known.name(tokenizer.eos_token_id) == tokenizer.eos_token
     assert known.name(known.encode("the")[0][0]) == ""
@@ -249,14 +249,14 @@ def test_a_tokenizer_in_python_works_where_it_keeps_every_byte(monkeypatch: pyte
     assert b"".join(map(known.bytes_of, ids)) == text.encode()
     assert ends == tuple(range(1, len(text) + 1))
     assert pieces(tokenizer, "a<end>") == [b"a", b"<", b"e", b"n", b"d", b">"]
-    assert known.silent == {tokenizer.eos_token_id, tokenizer.unk_token_id}
+    assert known.without_text == {tokenizer.eos_token_id, tokenizer.unk_token_id}
     assert tokenizer.model_max_length == 4
-    with pytest.raises(VocabularyMismatchError, match=r"'Plain' changes text and says not where.*'ä'"):
+    with pytest.raises(VocabularyMismatchError, match=r"'Plain' changes text and gives no offsets.*'ä'"):
         known.encode("ä")
 
 
 def test_a_tokenizer_in_python_that_changes_ordinary_text_is_refused_at_once() -> None:
-    with pytest.raises(VocabularyMismatchError, match="'Plain' changes text and says not where"):
+    with pytest.raises(VocabularyMismatchError, match="'Plain' changes text and gives no offsets"):
         Vocabulary(Plain(upper=True), 130)
 
 
@@ -272,9 +272,7 @@ def test_tokenizers_that_cannot_be_read_are_refused_in_words() -> None:
     custom = wrapped(Tokenizer(models.BPE()))
     custom.backend_tokenizer.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(object())
     for tokenizer, said in ((Silent(), "no list of added tokens"), (custom, "cannot be serialized")):
-        with pytest.raises(
-            VocabularyMismatchError, match=f"does not say what its tokens stand for: .*{said}"
-        ):
+        with pytest.raises(VocabularyMismatchError, match=f"does not give the text of its tokens: .*{said}"):
             Vocabulary(tokenizer, 100)
 
 

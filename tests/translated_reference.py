@@ -13,10 +13,10 @@ from math import prod
 
 import pytest
 
-from cosd_core import Generation, GenerationOptions, LanguageModel
+from cosd_core import Generation, LanguageModel
 from cosd_core.cross_tokenizer.vocabulary import vocabulary_of
-from cosd_core.cross_tokenizer.word_boundaries import END, goes_on, is_unfinished, word_ends
-from cosd_core.sampling.sampler import Sampler
+from cosd_core.cross_tokenizer.word_boundaries import END, continues_word, is_unfinished, word_ends
+from cosd_core.sampling.sampler import RandomNumbers
 from tests.reference import _draw, _How, _logits, _masked, _odds, _penalised, _softmax
 
 Fires = Callable[[float, float], bool]
@@ -117,9 +117,9 @@ class _Speaker:
         self._purpose = f"assistant {at - 1}" if at else "draft"
         self._prompt = tuple(model.encode(prompt))
         self._how = how
-        self._uniform = Sampler(GenerationOptions(seed=how.seed), frozenset(), 0).uniform
+        self._uniform = RandomNumbers(how.seed).uniform
         # What is nothing that can be told to another model, no assistant names.
-        self._mute = set(self.vocabulary.silent) - ends if at else set()
+        self._mute = set(self.vocabulary.without_text) - ends if at else set()
 
     def spell(self, token: int) -> bytes:
         """For comparisons: every end is one and the same."""
@@ -261,12 +261,12 @@ class _Writing:
         while len(said) < 16 and not y.endswith(END):
             unfinished = is_unfinished(before + y)
             shown = (before + y).decode("utf-8", "ignore")
-            if not unfinished and not (speaker.finishes_words and goes_on(shown, "x")):
+            if not unfinished and not (speaker.finishes_words and continues_word(shown, "x")):
                 break
             more, _ = self._say(claim.assistant, claim.place, said, drafted)
             piece = speaker.spell(more)
             follows = piece.decode("utf-8", "ignore") or "x"  # a part of a character may be one of a letter
-            if piece == END or not (unfinished or goes_on(shown, follows)):
+            if piece == END or not (unfinished or continues_word(shown, follows)):
                 break
             said, y = [*said, more], y + piece
         return y

@@ -1,4 +1,4 @@
-"""Chats: how models are shown them, and how their answers are read."""
+"""Chats: rendering them for models and parsing the answers."""
 
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.turn import Turn

@@ -1,283 +1,209 @@
-"""Calls in the writing of each model family, read character by character.
-
-A reader is a generator that is sent the next character. So it never depends on how a text was split into
-pieces, and reads like a parser that has all of the text. When the text ends, ``EndOfText`` is thrown into it.
-"""
+"""Parsers of calls in the syntax of each model family."""
 
 import json
-import string
-from collections.abc import Callable, Generator, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
-from cosd_core.chat.call_recorder import BrokenCall, CallLog, loads
+from cosd_core.chat.call_recorder import CallRecorder, MalformedCall, parse_json
+from cosd_core.chat.character_parser import (
+    CharacterParser,
+    EndOfText,
+    copy_container,
+    copy_string,
+    copy_value,
+    expect_tag,
+    read_until,
+    skip_space,
+)
 from cosd_core.chat.tools import Tool
 
-T = TypeVar("T")
-Reading = Generator[None, str, T]
-
-_SPACE = " \t\r\n"
-_SCALAR = frozenset(string.ascii_letters + string.digits + "+-.")
-_JSON = _SCALAR | frozenset(_SPACE + ",:{}[]")
 _ARGUMENTS = frozenset({"arguments", "parameters"})
-"""Models mix the two up."""
+"""Models use either key."""
 
 
-class EndOfText(Exception):  # noqa: N818 (no error: every text ends)
-    """There are no more characters."""
-
-
-def tagged_call(calls: CallLog, closer: str, tools: Sequence[Tool]) -> Reading[None]:
-    """One call between ``<tool_call>``, which has been read, and its closing tag: JSON, or XML."""
+def parse_tagged_call(calls: CallRecorder, closer: str, tools: Sequence[Tool]) -> CharacterParser[None]:
+    """One call, as JSON or XML, between ``<tool_call>``, which has been consumed, and its closing tag."""
     calls.begin()
     try:
-        opening = yield from after_space()
+        opening = yield from skip_space()
         if opening == "{":
-            yield from _json_call(calls)
+            yield from _parse_json_call(calls)
         elif opening == "<":
-            yield from _xml_call(calls, tools)
+            yield from _parse_xml_call(calls, tools)
         else:
-            raise BrokenCall("it does not begin with a brace or a <function> tag")  # noqa: TRY301
-        calls.check()
-        yield from _closing(closer)
+            raise MalformedCall("it does not begin with a brace or a <function> tag")  # noqa: TRY301
+        calls.validate()
+        yield from expect_tag(closer)
         calls.end()
     except EndOfText:
-        if calls.checked:  # models stop after the last brace, too
-            calls.end()
-        else:
-            calls.broken("cut off by the end of the text")
+        calls.end_of_text()
         raise
-    except BrokenCall as error:
-        yield from _give_up(calls, error, closer)
+    except MalformedCall as error:
+        yield from _skip_malformed(calls, error, closer)
 
 
-def mistral_calls(calls: CallLog, opener: str) -> Reading[None]:
-    """A list of calls, or a name and its arguments, after ``[TOOL_CALLS]``, which has been read."""
+def parse_mistral_calls(calls: CallRecorder, opener: str) -> CharacterParser[None]:
+    """A list of calls, or a name and its arguments, after ``[TOOL_CALLS]``, which has been consumed."""
     while True:
         try:
-            opening = yield from after_space()
+            opening = yield from skip_space()
             if opening == "[":
-                yield from _json_list(calls)
+                yield from _parse_json_list(calls)
             else:
                 calls.begin(1)
-                yield from _named_call(calls, opening)
-                calls.check()
+                yield from _parse_named_call(calls, opening)
+                calls.validate()
                 calls.end()
         except EndOfText:
-            if calls.is_open:
-                calls.broken("cut off by the end of the text")
+            calls.end_of_text()
             raise
-        except BrokenCall as error:
-            yield from _give_up(calls, error, opener)  # the next opener begins the next call
+        except MalformedCall as error:
+            yield from _skip_malformed(calls, error, opener)  # the next opener begins the next call
         else:
             return
 
 
-def llama_calls(calls: CallLog) -> Reading[None]:
-    """All that follows ``<|python_tag|>``."""
+def parse_llama_calls(calls: CallRecorder) -> CharacterParser[None]:
+    """Calls from ``<|python_tag|>``, which has been consumed, to the end of the text."""
     try:
-        opening = yield from after_space()
-        yield from json_calls(calls, opening)
+        opening = yield from skip_space()
+        yield from parse_json_calls(calls, opening)
     except EndOfText:
-        if calls.is_open:
-            calls.broken("cut off by the end of the text")
+        calls.end_of_text()
         raise
-    except BrokenCall as error:
+    except MalformedCall as error:
         if not calls.is_open:
             calls.begin(1)
-        yield from _give_up(calls, error, "")
+        yield from _skip_malformed(calls, error, "")
 
 
-def json_calls(calls: CallLog, opening: str, *, argued: bool = False) -> Reading[None]:
+def parse_json_calls(
+    calls: CallRecorder, opening: str, *, needs_arguments: bool = False
+) -> CharacterParser[None]:
     """JSON objects, separated by semicolons or white space, up to the end of the text.
 
     Raises:
-        BrokenCall: Something else stands there, or, if asked for, an object lacks arguments.
+        MalformedCall: There is something else, or an object lacks the arguments that it needs.
     """
     while True:
         if opening != "{":
-            raise BrokenCall("it does not begin with a brace")
+            raise MalformedCall("it does not begin with a brace")
         calls.begin(1)
-        yield from _json_call(calls)
-        if argued and not calls.argued:
-            raise BrokenCall("it has no arguments")
-        calls.check()
+        yield from _parse_json_call(calls)
+        if needs_arguments and not calls.has_arguments:
+            raise MalformedCall("it has no arguments")
+        calls.validate()
         calls.end()
-        opening = yield from after_space(";")
+        opening = yield from skip_space(";")
 
 
-def after_space(also: str = "") -> Reading[str]:
-    """The next character that is not white space."""
-    while (character := (yield)) in _SPACE + also:
-        pass
-    return character
-
-
-def _give_up(calls: CallLog, error: BrokenCall, end: str) -> Reading[None]:
-    """Skip to where the next thing can begin: after these words, or if there are none, at the end."""
+def _skip_malformed(calls: CallRecorder, error: MalformedCall, end: str) -> CharacterParser[None]:
+    """Skip the rest of a malformed call: up to the tag ``end``, or without one to the end of the text."""
     try:
-        while not end or not calls.just_heard(end):
+        while not end or not calls.ends_with(end):
             yield
     except EndOfText:
-        calls.broken(error)
+        calls.fail(error)
         raise
-    calls.broken(error, without=end)
+    calls.fail(error, without=end)
 
 
-def _json_list(calls: CallLog) -> Reading[None]:
-    character = yield from after_space()
+def _parse_json_list(calls: CallRecorder) -> CharacterParser[None]:
+    character = yield from skip_space()
     while character != "]":
         calls.begin(1)
         if character != "{":
-            raise BrokenCall("it does not begin with a brace")
-        yield from _json_call(calls)
-        calls.check()
+            raise MalformedCall("it does not begin with a brace")
+        yield from _parse_json_call(calls)
+        calls.validate()
         calls.end()
-        character = yield from after_space(",")
+        character = yield from skip_space(",")
 
 
-def _named_call(calls: CallLog, character: str) -> Reading[None]:
-    """``name[ARGS]{...}``, also with ``[CALL_ID]...`` in between, or with nothing."""
+def _parse_named_call(calls: CallRecorder, character: str) -> CharacterParser[None]:
+    """``name[ARGS]{...}``, ``name[CALL_ID]...[ARGS]{...}`` or ``name{...}``."""
     name = ""
     while character not in "[{":
         name += character
         character = yield
     while character == "[":
-        tag = yield from _until("]")
+        tag = yield from read_until("]")
         if tag == "CALL_ID":
-            yield from _until("[")
+            yield from read_until("[")
         elif tag == "ARGS":
-            character = yield from after_space()
+            character = yield from skip_space()
         else:
-            raise BrokenCall(f"unexpected [{tag}] after the name")
+            raise MalformedCall(f"unexpected [{tag}] after the name")
     if character != "{":
-        raise BrokenCall("the arguments are not an object")
-    calls.named(name)
-    yield from _container(character, calls.write)
+        raise MalformedCall("the arguments are not an object")
+    calls.set_name(name)
+    yield from copy_container(character, calls.add_arguments)
 
 
-def _json_call(calls: CallLog) -> Reading[None]:
-    """An object with a name and arguments, whose opening brace has been read."""
+def _parse_json_call(calls: CallRecorder) -> CharacterParser[None]:
+    """An object with a name and arguments, whose opening brace has been consumed."""
     seen: set[str] = set()
-    character = yield from after_space()
+    character = yield from skip_space()
     while character != "}":
         if character != '"':
-            raise BrokenCall("broken JSON: a key should stand in double quotes")
-        key_text: list[str] = []
-        yield from _string(key_text.append)
-        key = loads("".join(key_text))
-        role = "arguments" if key in _ARGUMENTS else key
-        if role in seen:
-            raise BrokenCall(f"it has more than one {role!r}")
-        seen.add(role)
-        if (yield from after_space()) != ":":
-            raise BrokenCall("broken JSON: a colon should follow a key")
-        character = yield from after_space()
-        if role == "arguments" and character == "{":
-            yield from _container(character, calls.write)
-            character = ""
-        else:
-            pieces: list[str] = []
-            character = yield from _value(character, pieces.append)
-            _take(calls, role, loads("".join(pieces)))
-        character = character or (yield from after_space())
+            raise MalformedCall("broken JSON: a key should stand in double quotes")
+        character = yield from _parse_field(calls, seen)
+        character = character or (yield from skip_space())
         if character == ",":
-            character = yield from after_space()
+            character = yield from skip_space()
             if character == "}":
-                raise BrokenCall("broken JSON: a key should follow a comma")
+                raise MalformedCall("broken JSON: a key should follow a comma")
         elif character != "}":
-            raise BrokenCall("broken JSON: a comma or a brace should follow a value")
+            raise MalformedCall("broken JSON: a comma or a brace should follow a value")
 
 
-def _take(calls: CallLog, role: str, value: object) -> None:
-    if role == "name":
-        calls.named(value)
-    elif role == "arguments":
-        if not isinstance(value, str) or not isinstance(loads(value), dict):
-            raise BrokenCall("the arguments are not an object")
-        calls.write(value.strip())  # an object, written once more as a string
+def _parse_field(calls: CallRecorder, seen: set[str]) -> CharacterParser[str]:
+    """A key, whose opening quote has been consumed, and its value; returns as :func:`copy_value` does."""
+    pieces: list[str] = []
+    yield from copy_string(pieces.append)
+    key = parse_json("".join(pieces))
+    field = "arguments" if key in _ARGUMENTS else key
+    if field in seen:
+        raise MalformedCall(f"it has more than one {field!r}")
+    seen.add(field)
+    if (yield from skip_space()) != ":":
+        raise MalformedCall("broken JSON: a colon should follow a key")
+    character = yield from skip_space()
+    if field == "arguments" and character == "{":
+        yield from copy_container(character, calls.add_arguments)
+        return ""
+    pieces = []
+    character = yield from copy_value(character, pieces.append)
+    value = parse_json("".join(pieces))
+    if field == "name":
+        calls.set_name(value)
+    elif field == "arguments":
+        if not isinstance(value, str) or not isinstance(parse_json(value), dict):
+            raise MalformedCall("the arguments are not an object")
+        calls.add_arguments(value.strip())  # an object, encoded as a string
+    return character
 
 
-def _value(first: str, write: Callable[[str], None]) -> Reading[str]:
-    """Any value; gives back the character after it, if that had to be read to see the end."""
-    if first in "{[":
-        yield from _container(first, write)
-    elif first == '"':
-        yield from _string(write)
-    else:
-        while first in _SCALAR:
-            write(first)
-            first = yield
-        return "" if first in _SPACE else first
-    return ""
-
-
-def _container(first: str, write: Callable[[str], None]) -> Reading[None]:
-    """An object or a list, up to the bracket that closes it. Loading it shows if it is sound."""
-    write(first)
-    depth = 1
-    while depth:
-        character = yield
-        if character == '"':
-            yield from _string(write)
-            continue
-        if character not in _JSON:
-            raise BrokenCall(f"broken JSON: unexpected {character!r}")
-        depth += (character in "{[") - (character in "}]")
-        write(character)
-
-
-def _string(write: Callable[[str], None]) -> Reading[None]:
-    """A string whose opening quote has been read."""
-    write('"')
-    character = ""
-    while character != '"':
-        character = yield
-        if character < " ":  # not allowed in JSON; the string was most likely not closed
-            raise BrokenCall(f"broken JSON: {character!r} within a string")
-        write(character)
-        if character == "\\":
-            write((yield))
-
-
-def _xml_call(calls: CallLog, tools: Sequence[Tool]) -> Reading[None]:
-    """``<function=name><parameter=key>value</parameter></function>``, whose first ``<`` has been read."""
-    head = yield from _until(">")
+def _parse_xml_call(calls: CallRecorder, tools: Sequence[Tool]) -> CharacterParser[None]:
+    """``<function=name><parameter=key>value</parameter></function>``, whose first ``<`` has been consumed."""
+    head = yield from read_until(">")
     if not head.startswith("function="):
-        raise BrokenCall(f"unexpected <{head}>")
+        raise MalformedCall(f"unexpected <{head}>")
     name = head.removeprefix("function=").strip()
-    calls.named(name)
+    calls.set_name(name)
     tool = next((tool for tool in tools if tool.name == name), Tool(name, "", {}))
     keys: set[str] = set()
     while True:
-        if (yield from after_space()) != "<":
-            raise BrokenCall("text between the parameters")
-        head = yield from _until(">")
+        if (yield from skip_space()) != "<":
+            raise MalformedCall("text between the parameters")
+        head = yield from read_until(">")
         if head == "/function":
             break
         key = head.removeprefix("parameter=").strip()
         if not head.startswith("parameter=") or key in keys:
-            raise BrokenCall(f"unexpected <{head}>")
-        text = yield from _until("</parameter>")
-        value = tool.typed(key, text.removeprefix("\n").removesuffix("\n"))
-        written = f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
-        calls.write((", " if keys else "{") + written)
+            raise MalformedCall(f"unexpected <{head}>")
+        text = yield from read_until("</parameter>")
+        value = tool.parse_argument(key, text.removeprefix("\n").removesuffix("\n"))
+        pair = f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
+        calls.add_arguments((", " if keys else "{") + pair)
         keys.add(key)
-    calls.write("}" if keys else "{}")
-
-
-def _until(end: str) -> Reading[str]:
-    """The text before these words, which are read too."""
-    text: list[str] = []
-    while True:
-        text.append((yield))
-        if text[-1] == end[-1] and "".join(text[-len(end) :]) == end:
-            return "".join(text[: -len(end)])
-
-
-def _closing(tag: str) -> Reading[None]:
-    character = yield from after_space()
-    for at, expected in enumerate(tag):
-        if at:
-            character = yield
-        if character != expected:
-            raise BrokenCall(f"{character!r} where {tag} should close it")
+    calls.add_arguments("}" if keys else "{}")

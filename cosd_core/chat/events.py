@@ -1,4 +1,4 @@
-"""What happens while an answer is read: text, thoughts, and tool calls, piece by piece."""
+"""The events of parsing an answer: pieces of text, of reasoning, and of tool calls."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """More of what the model thinks before it answers."""
+    """More of the reasoning before the answer."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A call has begun; ``index`` counts the calls of an answer, broken ones included."""
+    """A call has begun. ``index`` counts all calls of an answer, invalid ones included."""
 
     index: int
     name: str
@@ -37,7 +37,7 @@ class CallDelta:
 
 @dataclass(frozen=True, slots=True)
 class CallEnd:
-    """A call is whole."""
+    """A call is complete."""
 
     index: int
     name: str
@@ -46,7 +46,7 @@ class CallEnd:
 
 @dataclass(frozen=True, slots=True)
 class InvalidCall:
-    """A call turned out broken, perhaps after it had begun: its text, and what is wrong with it."""
+    """The text of a malformed call and the error in it. Its ``CallStart`` may have been sent before."""
 
     index: int
     text: str
@@ -57,8 +57,8 @@ Event = TextDelta | ReasoningDelta | CallStart | CallDelta | CallEnd | InvalidCa
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that was read to its end."""
+class ParsedAnswer:
+    """A complete answer."""
 
     text: str
     reasoning: str
@@ -67,7 +67,7 @@ class Answer:
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Self:
-        """What all events of an answer amount to."""
+        """The answer that all its events make up."""
         events = list(events)
         return cls(
             text="".join(event.text for event in events if isinstance(event, TextDelta)),
@@ -77,33 +77,33 @@ class Answer:
         )
 
 
-def joined(events: Iterable[Event]) -> list[Event]:
-    """The same events with neighbouring pieces of one text made one; reading yields single characters."""
+def merge_deltas(events: Iterable[Event]) -> list[Event]:
+    """Merge neighbouring deltas of one kind and call, since parsers emit single characters."""
     groups: list[tuple[Event, list[str]]] = []
     for event in events:
         last = groups[-1][0] if groups else None
         match event:
             case TextDelta(piece) | ReasoningDelta(piece):
-                goes_on = type(last) is type(event)
+                continues = type(last) is type(event)
             case CallDelta(index, piece):
-                goes_on = isinstance(last, CallDelta) and last.index == index
+                continues = isinstance(last, CallDelta) and last.index == index
             case _:
-                piece, goes_on = "", False
-        if goes_on:
+                piece, continues = "", False
+        if continues:
             groups[-1][1].append(piece)
         else:
             groups.append((event, [piece]))
-    return [_with(event, "".join(pieces)) for event, pieces in groups]
+    return [_with_text(event, "".join(pieces)) for event, pieces in groups]
 
 
-def taken(events: list[Event]) -> list[Event]:
-    """The events of a list, joined; they are not in it any more."""
-    told = joined(events)
+def drain(events: list[Event]) -> list[Event]:
+    """Empty a list of events and return them, their deltas merged."""
+    merged = merge_deltas(events)
     events.clear()
-    return told
+    return merged
 
 
-def _with(event: Event, text: str) -> Event:
+def _with_text(event: Event, text: str) -> Event:
     match event:
         case TextDelta() | ReasoningDelta():
             return type(event)(text)

@@ -1,43 +1,43 @@
-"""A conversation as a prompt: messages and tools in the form that transformers' chat templates take."""
+"""A conversation as a prompt: messages and tools in the format of transformers' chat templates."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
-from cosd_core.chat.tools import as_tools
+from cosd_core.chat.tools import parse_tools
 from cosd_core.errors import InvalidOptionError, InvalidPromptError, quoted
 
 Role = Literal["system", "user", "assistant", "tool"]
 Message = Mapping[str, Any]
 
 _KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content")
-_NOT_OF_THE_TEMPLATE = (
+_RESERVED_KWARGS = (
     "conversation", "messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message",
     "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors",
     "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs",
 )  # fmt: skip
-"""Arguments of ``apply_chat_template`` that are set here, or that would change what is made of the text."""
+"""Arguments of ``apply_chat_template`` that cosd sets, or that change its result."""
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation that waits for the assistant's next turn.
+    """A conversation before the assistant's next turn.
 
     ::
 
         decoder.generate(Chat([{"role": "user", "content": "What is the capital of France?"}]))
 
-    Every model is shown it by its own chat template; control tokens in messages are text there. A model
-    without a template is shown plain headings (``cosd_core/chat/rendering.py``).
+    It is rendered for every model by its own chat template, or with plain headings if it has none
+    (``cosd_core/chat/rendering.py``). Control tokens in messages are encoded as text.
 
     Attributes:
         messages: Dictionaries with ``role`` (system, user, assistant, tool) and ``content``: text, or a list
-            of text parts. An assistant's may have ``tool_calls`` and ``reasoning_content``, a tool's
-            ``tool_call_id``, any a ``name``.
-        tools: The tools on offer, as OpenAI describes functions.
-        chat_template: A Jinja template instead of every model's own.
-        chat_template_kwargs: What else the template asks for, such as ``{"enable_thinking": False}``.
+            of text parts. Optional keys are ``name``, in the assistant's messages ``tool_calls`` and
+            ``reasoning_content``, and in a tool's message ``tool_call_id``.
+        tools: The available tools, in OpenAI's format of functions.
+        chat_template: A Jinja template that overrides every model's own.
+        chat_template_kwargs: Further variables of the template, such as ``{"enable_thinking": False}``.
     """
 
     messages: Sequence[Message]
@@ -46,11 +46,11 @@ class Chat:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the messages and keep copies of them.
+        """Validate and copy the messages.
 
         Raises:
-            InvalidPromptError: A message is not what it should be.
-            InvalidOptionError: A tool or a template option is not.
+            InvalidPromptError: A message is invalid.
+            InvalidOptionError: A tool or a template option is invalid.
         """
         if not isinstance(self.messages, (list, tuple)) or not self.messages:
             raise InvalidPromptError(
@@ -58,8 +58,8 @@ class Chat:
             )
         if not isinstance(self.tools, (list, tuple)):
             raise InvalidOptionError(f"tools={quoted(self.tools)} should be a list of tools")
-        as_tools(self.tools)
-        if (error := _why_no_json(self.tools)) is not None:
+        parse_tools(self.tools)
+        if (error := _json_error(self.tools)) is not None:
             raise InvalidOptionError(f"tools={quoted(self.tools)} should be JSON: {quoted(error)}")
         if self.chat_template is not None and not isinstance(self.chat_template, str):
             raise InvalidOptionError(f"chat_template={quoted(self.chat_template)} should be a Jinja template")
@@ -68,54 +68,54 @@ class Chat:
                 f"chat_template_kwargs={quoted(self.chat_template_kwargs)} should be a dictionary"
             )
         for key in self.chat_template_kwargs:
-            if not isinstance(key, str) or key in _NOT_OF_THE_TEMPLATE:
+            if not isinstance(key, str) or key in _RESERVED_KWARGS:
                 raise InvalidOptionError(
                     f"chat_template_kwargs: {quoted(key)} should be the name of a variable of the template"
                 )
-        read = tuple(_read(at, message) for at, message in enumerate(self.messages))
-        object.__setattr__(self, "messages", _with_names(read))
+        messages = tuple(_parse_message(index, message) for index, message in enumerate(self.messages))
+        object.__setattr__(self, "messages", _add_tool_names(messages))
         object.__setattr__(self, "tools", tuple(self.tools))
         object.__setattr__(self, "chat_template_kwargs", dict(self.chat_template_kwargs))
 
-    def told(self, schema: Mapping[str, Any]) -> Self:
-        """The same chat with a system message that asks for JSON of a schema; a plain object says nothing.
+    def with_schema_instruction(self, schema: Mapping[str, Any]) -> Self:
+        """The same chat with :func:`schema_instruction` in its system message.
 
         Raises:
-            InvalidOptionError: It is no JSON schema.
+            InvalidOptionError: The schema is invalid.
         """
-        if not (asks := schema_instruction(schema)):
+        if not (instruction := schema_instruction(schema)):
             return self
         first, *others = self.messages
         if first["role"] == "system":
-            messages = [{**first, "content": f"{first['content']}\n\n{asks}"}, *others]
+            messages = [{**first, "content": f"{first['content']}\n\n{instruction}"}, *others]
         else:
-            messages = [{"role": "system", "content": asks}, *self.messages]
+            messages = [{"role": "system", "content": instruction}, *self.messages]
         return replace(self, messages=messages)
 
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:
-    """The words that ask for JSON of a schema; none for a plain object.
+    """An instruction to answer with JSON for a schema; empty for a schema without content.
 
     Raises:
-        InvalidOptionError: It is no JSON schema.
+        InvalidOptionError: The schema is no dictionary, or cannot be written as JSON.
     """
-    if not isinstance(schema, Mapping) or _why_no_json(schema) is not None:
+    if not isinstance(schema, Mapping) or _json_error(schema) is not None:
         raise InvalidOptionError(f"answer_schema={quoted(schema)} should be a JSON schema, as a dictionary")
     if not schema.keys() - {"type"}:
         return ""
     return f"Answer with JSON for this schema:\n{json.dumps(schema, ensure_ascii=False)}"
 
 
-def as_text(content: Any, where: str) -> str:
-    """The text of a message: itself, or its text parts joined.
+def _content_text(content: Any, where: str) -> str:
+    """The content of a message as text; text parts are concatenated.
 
     Raises:
-        InvalidPromptError: It is neither, or holds an image or the like.
+        InvalidPromptError: The content is of another type, or has a part that is no text, such as an image.
     """
     if content is None:
         return ""
     if isinstance(content, str):
-        return _checked(content, f"{where}: content")
+        return _check_text(content, f"{where}: content")
     if not isinstance(content, (list, tuple)):
         raise InvalidPromptError(f"{where}: content={quoted(content)} should be text or a list of text parts")
     parts = []
@@ -127,10 +127,10 @@ def as_text(content: Any, where: str) -> str:
                 f"{where} holds a part of type {quoted(kind)}; these models read text only"
             )
         parts.append(text)
-    return _checked("".join(parts), f"{where}: content")
+    return _check_text("".join(parts), f"{where}: content")
 
 
-def _checked(text: Any, what: str) -> str:
+def _check_text(text: Any, what: str) -> str:
     if not isinstance(text, str):
         raise InvalidPromptError(f"{what}={quoted(text)} should be text")
     try:
@@ -142,8 +142,8 @@ def _checked(text: Any, what: str) -> str:
     return text
 
 
-def _why_no_json(value: Any) -> Exception | None:
-    """What keeps a value from being written as JSON."""
+def _json_error(value: Any) -> Exception | None:
+    """The error when a value is written as JSON, if any."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -151,8 +151,8 @@ def _why_no_json(value: Any) -> Exception | None:
     return None
 
 
-def _read(at: int, message: Any) -> dict[str, Any]:
-    where = f"message {at}"
+def _parse_message(index: int, message: Any) -> dict[str, Any]:
+    where = f"message {index}"
     if not isinstance(message, Mapping):
         raise InvalidPromptError(f"{where}: {quoted(message)} should be a dictionary with role and content")
     if unknown := [key for key in message if key not in _KEYS]:
@@ -160,21 +160,21 @@ def _read(at: int, message: Any) -> dict[str, Any]:
     role = message.get("role")
     if role not in get_args(Role):
         raise InvalidPromptError(f"{where}: role={quoted(role)} should be one of {', '.join(get_args(Role))}")
-    read: dict[str, Any] = {"role": role, "content": as_text(message.get("content"), where)}
+    parsed: dict[str, Any] = {"role": role, "content": _content_text(message.get("content"), where)}
     for key in ("name", "tool_call_id", "reasoning_content"):
         if (value := message.get(key)) is not None:
-            read[key] = _checked(value, f"{where}: {key}")
+            parsed[key] = _check_text(value, f"{where}: {key}")
     if calls := message.get("tool_calls"):
         if role != "assistant" or not isinstance(calls, (list, tuple)):
             raise InvalidPromptError(
                 f"{where}: tool_calls={quoted(calls)} should be a list, of the assistant's"
             )
-        read["tool_calls"] = [_call(where, call) for call in calls]
-    return read
+        parsed["tool_calls"] = [_parse_call(where, call) for call in calls]
+    return parsed
 
 
-def _call(where: str, call: Any) -> dict[str, Any]:
-    """A call whose arguments are a dictionary, as templates want it."""
+def _parse_call(where: str, call: Any) -> dict[str, Any]:
+    """A call whose arguments are a dictionary, as templates expect it."""
     function = call.get("function", call) if isinstance(call, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     arguments = function.get("arguments", {}) if isinstance(function, Mapping) else None
@@ -184,15 +184,15 @@ def _call(where: str, call: Any) -> dict[str, Any]:
         except (ValueError, RecursionError):
             arguments = None
     arguments = dict(arguments) if isinstance(arguments, Mapping) else None
-    if not isinstance(name, str) or arguments is None or _why_no_json([name, arguments]) is not None:
+    if not isinstance(name, str) or arguments is None or _json_error([name, arguments]) is not None:
         form = '{"function": {"name": ..., "arguments": {...}}}'
         raise InvalidPromptError(f"{where}: tool call {quoted(call)} should be {form}")
-    read = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    return {**read, "id": str(call["id"])} if call.get("id") else read
+    parsed = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return {**parsed, "id": str(call["id"])} if call.get("id") else parsed
 
 
-def _with_names(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-    """Tools' messages with the name of the tool, which some templates ask for."""
+def _add_tool_names(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    """Add the tool's name, which some templates need, to the messages of tools."""
     names = {
         call["id"]: call["function"]["name"]
         for message in messages

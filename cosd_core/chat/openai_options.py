@@ -1,23 +1,23 @@
-"""What a call asks of an answer, in OpenAI's words, which every framework passes on."""
+"""Options on the form of an answer, in OpenAI's format, which every framework passes on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from cosd_core.errors import InvalidOptionError, quoted
 
-OF_THE_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")
-"""Options of one call that are about the answer's form."""
+ANSWER_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")
+"""The options of one call that are on the form of its answer."""
 
 
 def named_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
-    """A tool choice in any of its forms as :class:`Turn` names it.
+    """A tool choice in any of OpenAI's forms, as the string that :class:`Turn` takes.
 
     Raises:
-        InvalidOptionError: It is none of them, or there is no such tool.
+        InvalidOptionError: The choice is invalid, or there is no such tool.
     """
     if isinstance(choice, dict):
-        named = choice.get("function", choice)
-        choice = named.get("name") or named.get("type") if isinstance(named, dict) else choice
+        function = choice.get("function", choice)
+        choice = function.get("name") or function.get("type") if isinstance(function, dict) else choice
     if choice is None or choice is False or choice == "auto":
         return "auto"
     names = [tool["function"]["name"] for tool in tools]
@@ -33,10 +33,10 @@ def named_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
 
 
 def answer_schema(response_format: Any) -> Mapping[str, Any] | None:
-    """The JSON schema that a ``response_format`` asks an answer to have, if any.
+    """The JSON schema in a ``response_format``; None if it has none.
 
     Raises:
-        InvalidOptionError: It is of no such form.
+        InvalidOptionError: The ``response_format`` is invalid.
     """
     match response_format:
         case None | {"type": "text"}:
@@ -52,6 +52,6 @@ def answer_schema(response_format: Any) -> Mapping[str, Any] | None:
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of one call: those that are settings, and those that are about the answer's form."""
-    asked = {name: value for name, value in options.items() if name in OF_THE_ANSWER}
-    return {name: value for name, value in options.items() if name not in asked}, asked
+    """Split the options of one call into the settings and the ``ANSWER_OPTIONS``."""
+    answer_options = {name: value for name, value in options.items() if name in ANSWER_OPTIONS}
+    return {name: value for name, value in options.items() if name not in answer_options}, answer_options

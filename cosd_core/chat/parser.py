@@ -1,151 +1,156 @@
-"""From the text of an answer to its parts: text, reasoning and tool calls, while it is being written."""
+"""Parses an answer, while it is generated, into text, reasoning and tool calls."""
 
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from cosd_core.chat.call_parsers import EndOfText, Reading, json_calls
-from cosd_core.chat.call_recorder import BrokenCall, CallLog
-from cosd_core.chat.events import Event, ReasoningDelta, TextDelta, taken
+from cosd_core.chat.call_parsers import parse_json_calls
+from cosd_core.chat.call_recorder import CallRecorder, MalformedCall
+from cosd_core.chat.character_parser import CharacterParser, EndOfText
+from cosd_core.chat.events import Event, ReasoningDelta, TextDelta, drain
 from cosd_core.chat.text_stream import TextStream
 
-Calls = tuple[str, Callable[[CallLog], Reading[None]]]
-"""The tag that begins calls, and what reads them from there on."""
+CallSyntax = tuple[str, Callable[[CallRecorder], CharacterParser[None]]]
+"""The tag that begins calls, and the parser of the text after it."""
 
 
 class Parser(Protocol):
-    """Takes an answer in pieces and says what happens in it."""
+    """Receives an answer in pieces and returns its events."""
 
     def feed(self, text: str) -> list[Event]:
-        """What has become certain with this piece."""
+        """The events that are certain after this piece."""
 
     def finish(self) -> list[Event]:
-        """What becomes certain as the text ends here."""
+        """The last events: the text ends here."""
 
 
 class AnswerParser:
-    """Reads an answer character by character, so its result does not depend on the pieces.
+    """Parses an answer character by character, so its result does not depend on the pieces.
 
     Args:
-        thinking: The tags around reasoning, if the model reasons.
-        thinks: Whether the answer begins inside of them.
-        calls: How calls begin and are read; without tools there are none.
-        bare: Whether an answer that is JSON as a whole is calls, too.
-        strays: Tags that mean nothing by themselves and are dropped.
+        reasoning_tags: The opening and closing tag of reasoning, if the model writes reasoning.
+        starts_in_reasoning: Whether the prompt ends with the opening tag.
+        call_syntax: The syntax of calls; None parses no calls.
+        allow_bare_calls: Whether an answer that is JSON as a whole is parsed as calls, too.
+        ignored_tags: Tags that are dropped wherever they do not begin a call.
     """
 
     def __init__(
         self,
         *,
-        thinking: tuple[str, str] | None = None,
-        thinks: bool = False,
-        calls: Calls | None = None,
-        bare: bool = False,
-        strays: Collection[str] = (),
+        reasoning_tags: tuple[str, str] | None = None,
+        starts_in_reasoning: bool = False,
+        call_syntax: CallSyntax | None = None,
+        allow_bare_calls: bool = False,
+        ignored_tags: Collection[str] = (),
     ) -> None:
         self._events: list[Event] = []
-        self._log = CallLog(self._events)
+        self._calls = CallRecorder(self._events)
         self._text = TextStream(lambda text: self._events.append(TextDelta(text)))
         self._reasoning = TextStream(lambda text: self._events.append(ReasoningDelta(text)))
-        self._reasoning.cut()
-        self._thinking, self._thinks, self._calls, self._bare = thinking, thinks, calls, bare
-        self._tags = frozenset({*(thinking or ()), *(calls[:1] if calls else ()), *strays})
-        self._reading = self._read()
-        next(self._reading)
+        self._reasoning.mark_tag()
+        self._reasoning_tags, self._starts_in_reasoning = reasoning_tags, starts_in_reasoning
+        self._call_syntax, self._allow_bare_calls = call_syntax, allow_bare_calls
+        call_tags = call_syntax[:1] if call_syntax else ()
+        self._tags = frozenset({*(reasoning_tags or ()), *call_tags, *ignored_tags})
+        self._parser = self._parse_message()
+        next(self._parser)
 
     def feed(self, text: str) -> list[Event]:
-        """What has become certain with this piece."""
+        """The events that are certain after this piece."""
         for character in text:
-            self._log.heard.append(character)
-            self._reading.send(character)
-        return taken(self._events)
+            self._calls.consumed.append(character)
+            self._parser.send(character)
+        return drain(self._events)
 
     def finish(self) -> list[Event]:
-        """What becomes certain as the text ends here."""
+        """The last events: the text ends here."""
         try:
-            self._reading.throw(EndOfText())
+            self._parser.throw(EndOfText())
         except StopIteration:
-            self._text.end()
-        return taken(self._events)
+            self._text.finish()
+        return drain(self._events)
 
-    def _read(self) -> Reading[None]:
+    def _parse_message(self) -> CharacterParser[None]:
         try:
-            if self._thinks:
-                yield from self._think()
-            yield from self._answer()
+            if self._starts_in_reasoning:
+                yield from self._parse_reasoning()
+            yield from self._parse_answer()
         except EndOfText:
             return
 
-    def _think(self) -> Reading[None]:
-        assert self._thinking is not None
-        self._text.cut()
-        yield from self._until_tag({self._thinking[1]}, self._reasoning.write)
-        self._reasoning.cut()
+    def _parse_reasoning(self) -> CharacterParser[None]:
+        assert self._reasoning_tags is not None
+        self._text.mark_tag()
+        yield from self._copy_until_tag({self._reasoning_tags[1]}, self._reasoning.write)
+        self._reasoning.mark_tag()
 
-    def _answer(self) -> Reading[None]:
+    def _parse_answer(self) -> CharacterParser[None]:
         while True:
             first = ""
-            if self._bare and not self._text.begun and not self._log.count:
-                first = yield from self._bare_calls()
-            tag = yield from self._until_tag(self._tags, self._text.write, first)
-            self._text.cut()
-            if self._calls and tag == self._calls[0]:
-                yield from self._calls[1](self._log)
-                self._text.cut()
-            elif self._thinking and tag == self._thinking[0]:
-                yield from self._think()
+            if self._allow_bare_calls and not self._text.has_text and not self._calls.count:
+                first = yield from self._parse_bare_calls()
+            tag = yield from self._copy_until_tag(self._tags, self._text.write, first)
+            self._text.mark_tag()
+            if self._call_syntax and tag == self._call_syntax[0]:
+                yield from self._call_syntax[1](self._calls)
+                self._text.mark_tag()
+            elif self._reasoning_tags and tag == self._reasoning_tags[0]:
+                yield from self._parse_reasoning()
 
-    def _until_tag(self, tags: Collection[str], write: Callable[[str], None], held: str = "") -> Reading[str]:
-        """Write all up to the next tag; what could be its beginning is held back."""
+    def _copy_until_tag(
+        self, tags: Collection[str], write: Callable[[str], None], pending: str = ""
+    ) -> CharacterParser[str]:
+        """Write the text up to the next tag; characters that may begin a tag stay pending."""
         try:
-            while held not in tags:
-                if held and not any(tag.startswith(held) for tag in tags):
-                    write(held[0])
-                    held = held[1:]
+            while pending not in tags:
+                if pending and not any(tag.startswith(pending) for tag in tags):
+                    write(pending[0])
+                    pending = pending[1:]
                 else:
-                    held += yield
+                    pending += yield
         except EndOfText:
-            write(held)
+            write(pending)
             raise
-        return held
+        return pending
 
-    def _bare_calls(self) -> Reading[str]:
-        """Calls without any tag. Whether they are any is known when the text ends.
+    def _parse_bare_calls(self) -> CharacterParser[str]:
+        """Calls without any tag. Only the end of the text shows whether the answer is calls.
 
-        If they are none, their text is written as such, and the last character given back.
+        If it is not, its characters are written as text, except for the last one, which is returned.
         """
         while (first := (yield)).isspace():
             self._text.write(first)
         if first != "{":
             return first
-        start = len(self._log.heard) - 1
-        self._log.events = []
+        start = len(self._calls.consumed) - 1
+        self._calls.events = []
         try:
-            yield from json_calls(self._log, first, argued=True)
+            yield from parse_json_calls(self._calls, first, needs_arguments=True)
         except EndOfText:
-            if self._log.begun:
-                self._log.broken("cut off by the end of the text")
-            self._decide(start, None, is_text=self._log.is_open)
+            if self._calls.has_name_and_arguments:
+                self._calls.fail("cut off by the end of the text")
+            self._resolve_bare_calls(start, None, is_text=self._calls.is_open)
             raise
-        except BrokenCall as error:
-            if not self._log.begun:
-                self._decide(start, -1, is_text=True)
-                return self._log.heard[-1]
+        except MalformedCall as error:
+            if not self._calls.has_name_and_arguments:
+                self._resolve_bare_calls(start, -1, is_text=True)
+                return self._calls.consumed[-1]
             try:
                 while True:
                     yield
             except EndOfText:
-                self._log.broken(error)
-                self._decide(start, None, is_text=False)
+                self._calls.fail(error)
+                self._resolve_bare_calls(start, None, is_text=False)
                 raise
-        raise AssertionError("json_calls reads to the end of the text")
+        raise AssertionError("parse_json_calls consumes the text to its end")
 
-    def _decide(self, start: int, end: int | None, *, is_text: bool) -> None:
-        """What was heard between ``start`` and ``end`` was text, or it was calls."""
-        noted, self._log.events = self._log.events, self._events
+    def _resolve_bare_calls(self, start: int, end: int | None, *, is_text: bool) -> None:
+        """Emit ``consumed[start:end]`` as text, or the events of the calls in it."""
+        events, self._calls.events = self._calls.events, self._events
         if is_text:
-            self._log.count = 0
-            self._log.is_open = False
-            self._text.write("".join(self._log.heard[start:end]))
+            self._calls.count = 0
+            self._calls.is_open = False
+            self._text.write("".join(self._calls.consumed[start:end]))
         else:
-            self._text.cut()
-            self._events.extend(noted)
+            self._text.mark_tag()
+            self._events.extend(events)

@@ -1,44 +1,44 @@
-"""Text between tags, told apart from the white space that belongs to them."""
+"""Text between tags, without the white space next to the tags."""
 
 from collections.abc import Callable
 
 
 class TextStream:
-    """Text between tags: the white space next to a tag is the tag's, not the text's.
+    """Emits text without the white space next to a tag.
 
-    A text that goes on after a tag keeps the white space on one side of it, so that words do not run
-    together. Without any tag the text stays as it is.
+    Where a tag divides a text, the white space before it is kept, or else that after it, so that words do not
+    run together. A text without tags is emitted unchanged.
 
     Attributes:
-        begun: Whether anything but white space was written.
+        has_text: Whether anything but white space was written.
     """
 
     def __init__(self, emit: Callable[[str], None]) -> None:
         self._emit = emit
         self._space: list[str] = []
-        self._was_cut = self._is_full = False
-        self.begun = False
+        self._follows_tag = self._has_space_before_tag = False
+        self.has_text = False
 
     def write(self, text: str) -> None:
-        """Take more text."""
+        """Append text."""
         for character in text:
             if character.isspace():
-                if not self._is_full:
+                if not self._has_space_before_tag:
                     self._space.append(character)
                 continue
-            if self.begun or not self._was_cut:
+            if self.has_text or not self._follows_tag:
                 self._emit("".join(self._space))
             self._emit(character)
             self._space.clear()
-            self._was_cut = self._is_full = False
-            self.begun = True
+            self._follows_tag = self._has_space_before_tag = False
+            self.has_text = True
 
-    def cut(self) -> None:
-        """A tag stands here."""
-        self._was_cut = True
-        self._is_full = bool(self._space)
+    def mark_tag(self) -> None:
+        """There is a tag at this position."""
+        self._follows_tag = True
+        self._has_space_before_tag = bool(self._space)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """The text ends here."""
-        if not self._was_cut and self._space:
+        if not self._follows_tag and self._space:
             self._emit("".join(self._space))

@@ -1,4 +1,4 @@
-"""The tools a model may call, as frameworks describe them, and values typed by their schemas."""
+"""Descriptions of the tools that a model may call, and arguments parsed by their schemas."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from cosd_core.errors import InvalidOptionError, quoted
 
-_COMBINED = ("$ref", "allOf", "anyOf", "oneOf")
-_PYTHON = {"True": "true", "False": "false", "None": "null"}
-_SHARED = ("$defs", "definitions")
-_KINDS: tuple[tuple[type, str], ...] = (
+_COMBINING_KEYS = ("$ref", "allOf", "anyOf", "oneOf")
+_PYTHON_LITERALS = {"True": "true", "False": "false", "None": "null"}
+_DEFINITION_KEYS = ("$defs", "definitions")
+_JSON_TYPES: tuple[tuple[type, str], ...] = (
     (bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"),
     (dict, "object"),
 )  # fmt: skip
@@ -19,7 +19,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool: its name, what it is for, and the JSON schema of its arguments."""
+    """A tool: its name, its purpose, and the JSON schema of its arguments."""
 
     name: str
     description: str
@@ -27,10 +27,10 @@ class Tool:
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Self:
-        """Read ``{"type": "function", "function": {...}}``, or what is inside of it.
+        """The tool of ``{"type": "function", "function": {...}}``, or of the inner dictionary.
 
         Raises:
-            InvalidOptionError: The tool has no name, or its parameters are no schema.
+            InvalidOptionError: The tool has no name, or its parameters are no dictionary.
         """
         function = described.get("function", described) if isinstance(described, Mapping) else None
         name = function.get("name") if isinstance(function, Mapping) else None
@@ -43,14 +43,14 @@ class Tool:
             raise InvalidOptionError(
                 f"parameters={quoted(parameters)} of tool {name!r} should be a JSON schema"
             )
-        if "properties" not in parameters and not any(key in parameters for key in _COMBINED):
+        if "properties" not in parameters and not any(key in parameters for key in _COMBINING_KEYS):
             parameters = {"type": "object", "properties": {}, **parameters}
         return cls(name, str(function.get("description") or ""), parameters)
 
     @property
-    def shared(self) -> dict[str, Any]:
-        """The definitions that schemas of single arguments may refer to."""
-        return {key: self.parameters[key] for key in _SHARED if key in self.parameters}
+    def definitions(self) -> dict[str, Any]:
+        """The definitions to which the arguments' schemas may refer, under their keywords."""
+        return {key: self.parameters[key] for key in _DEFINITION_KEYS if key in self.parameters}
 
     @property
     def properties(self) -> Mapping[str, Any]:
@@ -60,47 +60,52 @@ class Tool:
 
     @property
     def required(self) -> Sequence[str]:
-        """The arguments that a call must have."""
+        """The names of the required arguments."""
         required = self.parameters.get("required")
         return required if isinstance(required, (list, tuple)) else ()
 
-    def typed(self, argument: str, text: str) -> Any:
-        """The value that a text without quotes stands for: as the schema says, or else the text itself."""
-        kinds = self.kinds(self.properties.get(argument))
+    def parse_argument(self, argument: str, text: str) -> Any:
+        """The value of an unquoted text: parsed if the schema admits its JSON type, else the text itself."""
+        admitted = self.json_types(self.properties.get(argument))
         try:
-            value = json.loads(_PYTHON.get(text.strip(), text))
+            value = json.loads(_PYTHON_LITERALS.get(text.strip(), text))
         except (ValueError, RecursionError):
             return text
-        kind = next((name for type_, name in _KINDS if isinstance(value, type_)), "null")
-        fits = kind in kinds or (kind == "integer" and "number" in kinds)
-        return value if fits and kind != "string" else text
+        json_type = _json_type(value)
+        fits = json_type in admitted or (json_type == "integer" and "number" in admitted)
+        return value if fits and json_type != "string" else text
 
-    def kinds(self, schema: Any, depth: int = 0) -> frozenset[str]:
-        """The JSON types a schema speaks of; none if it does not say."""
+    def json_types(self, schema: Any, depth: int = 0) -> frozenset[str]:
+        """The JSON types that a schema names; empty if it names none."""
         if not isinstance(schema, Mapping) or depth > 8:  # schemas may refer to themselves
             return frozenset()
         declared = schema.get("type")
-        kinds = {declared} if isinstance(declared, str) else set(declared or ())
-        for value in [*schema.get("enum", ()), *([schema["const"]] if "const" in schema else [])]:
-            kinds.add(next((name for type_, name in _KINDS if isinstance(value, type_)), "null"))
-        for each in [part for key in _COMBINED[1:] for part in schema.get(key, ())]:
-            kinds |= self.kinds(each, depth + 1)
+        types = {declared} if isinstance(declared, str) else set(declared or ())
+        types.update(map(_json_type, schema.get("enum", ())))
+        if "const" in schema:
+            types.add(_json_type(schema["const"]))
+        for part in [part for key in _COMBINING_KEYS[1:] for part in schema.get(key, ())]:
+            types |= self.json_types(part, depth + 1)
         if isinstance(reference := schema.get("$ref"), str):
             section, _, name = reference.removeprefix("#/").partition("/")
-            kinds |= self.kinds(self.shared.get(section, {}).get(name), depth + 1)
-        return frozenset(kinds)
+            types |= self.json_types(self.definitions.get(section, {}).get(name), depth + 1)
+        return frozenset(types)
 
 
-def as_tools(tools: Sequence[Mapping[str, Any]] | None) -> tuple[Tool, ...]:
-    """Tools as values.
+def _json_type(value: Any) -> str:
+    return next((name for python_type, name in _JSON_TYPES if isinstance(value, python_type)), "null")
+
+
+def parse_tools(tools: Sequence[Mapping[str, Any]] | None) -> tuple[Tool, ...]:
+    """Tools from their descriptions.
 
     Raises:
-        InvalidOptionError: One is not described as it should be, or two have one name.
+        InvalidOptionError: A description is invalid, two tools share a name, or a name is reserved.
     """
-    read = tuple(map(Tool.of, tools or ()))
-    names = [tool.name for tool in read]
-    if taken := [name for name in names if name in ("auto", "none", "any")]:
-        raise InvalidOptionError(f"a tool cannot be called {taken[0]!r}: that is a tool_choice")
+    parsed = tuple(map(Tool.of, tools or ()))
+    names = [tool.name for tool in parsed]
+    if reserved := [name for name in names if name in ("auto", "none", "any")]:
+        raise InvalidOptionError(f"a tool cannot be called {reserved[0]!r}: that is a tool_choice")
     if twice := [name for name in names if names.count(name) > 1]:
         raise InvalidOptionError(f"tools has {twice[0]!r} twice: give every tool a name of its own")
-    return read
+    return parsed

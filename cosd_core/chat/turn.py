@@ -1,4 +1,4 @@
-"""The assistant's next turn in a chat: what the models are shown, what they may write, and how it is read."""
+"""The assistant's next turn in a chat: its prompt, its grammar, and the parser of its answer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from cosd_core.chat.events import Event
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt, render
-from cosd_core.chat.tools import as_tools
+from cosd_core.chat.tools import parse_tools
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.outputs import Chunk, Generation
 
 
@@ -24,14 +24,14 @@ class Turn:
                 ...
 
     Attributes:
-        prompt: What the models are shown.
-        grammar: What they may write, or None where they may write anything.
+        prompt: The chat, rendered for every model.
+        grammar: The grammar of the answer; None admits any text.
     """
 
     def __init__(
         self,
         chat: Chat,
-        models: Sequence[LanguageModel],
+        models: Sequence[BaseLanguageModel],
         *,
         tool_choice: str = "auto",
         parallel_tool_calls: bool | None = None,
@@ -42,47 +42,49 @@ class Turn:
         """Prepare the turn.
 
         Args:
-            chat: The conversation so far, with the tools on offer.
+            chat: The conversation so far, with the available tools.
             models: The draft, then the assistants.
-            tool_choice: ``"auto"`` leaves it to the models whether they call a tool, ``"none"`` keeps them
-                from it, ``"any"`` makes them call one, the name of a tool that one.
-            parallel_tool_calls: Whether one turn may hold several calls. None: where the models are free to
-                call or not.
-            strict: Whether arguments are held to the tools' schemas where the models are free to call or
-                not. None: where a grammar can do that. A call that must be made always is.
-            answer_schema: The JSON schema of an answer that is no call.
-            grammar: What the whole answer may be, if you know better than the above.
+            tool_choice: ``"auto"`` allows calls, ``"none"`` forbids them, ``"any"`` forces a call, the name
+                of a tool forces a call of that tool.
+            parallel_tool_calls: Whether one turn may have several calls. None: only if no call is forced.
+            strict: Whether the arguments of calls that are not forced must match the tools' schemas. None: if
+                a grammar can enforce that. Forced calls always must.
+            answer_schema: The JSON schema of an answer without calls.
+            grammar: The grammar of the whole answer, instead of one made from the above.
 
         Raises:
-            InvalidOptionError: No tool has that name, a schema cannot be enforced, or a grammar is given
-                together with what needs another.
-            InvalidPromptError: A model's template does not take the messages.
+            InvalidOptionError: No tool has that name, a schema cannot be enforced, or ``grammar`` contradicts
+                another option.
+            InvalidPromptError: A model's template does not accept the messages.
         """
-        names = ["auto", "none", "any", *(tool.name for tool in as_tools(chat.tools))]
+        names = ["auto", "none", "any", *(tool.name for tool in parse_tools(chat.tools))]
         if tool_choice not in names:
             raise InvalidOptionError(f"tool_choice={quoted(tool_choice)} should be one of {', '.join(names)}")
         for name, value in (("parallel_tool_calls", parallel_tool_calls), ("strict", strict)):
             if not isinstance(value, bool | None):
                 raise InvalidOptionError(f"{name}={quoted(value)} should be True or False")
         callable_tools = () if tool_choice == "none" else chat.tools
-        self.prompt: ChatPrompt = render(chat if answer_schema is None else chat.told(answer_schema), models)
+        shown = chat if answer_schema is None else chat.with_schema_instruction(answer_schema)
+        self.prompt: ChatPrompt = render(shown, models)
         self._parser = self.prompt.format.parser(callable_tools, prompt=self.prompt.text)
-        is_free = tool_choice in ("auto", "none")
-        if grammar is not None and (answer_schema is not None or not is_free):
+        is_forced = tool_choice not in ("auto", "none")
+        if grammar is not None and (answer_schema is not None or is_forced):
             raise InvalidOptionError(
                 f"grammar={quoted(grammar)} contradicts tool_choice={quoted(tool_choice)} and an answer's "
                 "schema: give one"
             )
-        parallel = is_free if parallel_tool_calls is None else parallel_tool_calls
-        self.grammar = grammar or self._grammar(callable_tools, tool_choice, parallel, strict, answer_schema)
+        parallel = not is_forced if parallel_tool_calls is None else parallel_tool_calls
+        self.grammar = grammar or self._make_grammar(
+            callable_tools, tool_choice, parallel, strict, answer_schema
+        )
 
     def read(self, piece: Chunk | Generation) -> list[Event]:
-        """What has become certain with a chunk of the answer, the last of which ends it, or with all."""
+        """The events that are certain after the next chunk, or all events of a finished generation."""
         events = self._parser.feed(piece.text)
         is_last = isinstance(piece, Generation) or piece.generation is not None
         return [*events, *self._parser.finish()] if is_last else events
 
-    def _grammar(
+    def _make_grammar(
         self,
         tools: Sequence[Mapping[str, Any]],
         choice: str,
@@ -95,16 +97,16 @@ class Turn:
             return None
         if not tools and choice not in ("auto", "none"):
             raise InvalidOptionError(f"tool_choice={quoted(choice)}, but there are no tools")
-        writing = self.prompt.format
+        answer_format = self.prompt.format
         try:
-            return writing.grammar(
+            return answer_format.grammar(
                 tools,
                 choice=choice if tools else "none",
                 parallel=parallel,
                 answer_schema=answer_schema,
-                opened=writing.opens_reasoning(self.prompt.text),
+                starts_in_reasoning=answer_format.opens_reasoning(self.prompt.text),
             )
         except InvalidOptionError:
             if choice != "auto" or strict or answer_schema is not None:
                 raise
-            return None  # the models are free here; what they call is checked by whoever runs the tool
+            return None  # the call is not forced, and the caller validates arguments when it runs the tool

@@ -1,46 +1,73 @@
-"""The command line: one file per command. Only its files print or exit."""
+"""The command line: one file per command. Only the files of this package print or exit.
+
+Help and version appear without importing torch: a command's file is imported when the command runs.
+"""
 
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
-from cosd_core import __version__
-from cosd_core.cli.bench import run_bench
-from cosd_core.cli.demo import run_demo
-from cosd_core.cli.evaluate import run_evaluate
-from cosd_core.cli.generate import run_generate
-from cosd_core.cli.lm_eval import PASSED_ON, run_lm_eval
-from cosd_core.cli.shared import err, out
-from cosd_core.cli.train_tree import run_train_tree
-from cosd_core.cli.tune import run_tune
+from cosd_core._version import __version__
+from cosd_core.cli.console import err, out
+from cosd_core.cli.lm_eval import FORWARD_ARGUMENTS
 from cosd_core.errors import CoSDError, InvalidOptionError
 
 __all__ = ["app", "main"]
 
+_SUMMARIES = {
+    "demo": "Two small bundled models answer together what neither can alone.",
+    "generate": "Write one text with a draft model and its assistants.",
+    "bench": "Time every method on a pair: tokens per second, and time per token relative to transformers' "
+    "generate.",
+    "evaluate": "Compare all methods on tasks: accuracy with intervals, gain over the better model, cost.",
+    "tune": "Find out whether fusing a pair helps on your task, with which verifier, and how sure that is.",
+    "lm-eval": "lm-evaluation-harness, with a pair as its model *cosd*; all that follows is the harness's "
+    "own.",
+    "train-tree": "Learn a decision tree that says where the assistant's token replaces the draft's.",
+}
+"""The commands, each with the first line of its docstring. A test compares them."""
+
+_STYLE: dict[str, Any] = {
+    "add_completion": False,
+    "rich_markup_mode": "markdown",
+    "pretty_exceptions_enable": False,
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Imports the file of the command that runs; the list of commands needs no import."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names, loaded, and the other arguments."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, name and _load_command(name), rest
+
+
+def _load_command(name: str) -> Any:
+    file = name.replace("-", "_")
+    function = getattr(import_module(f"cosd_core.cli.{file}"), f"run_{file}")
+    command = typer.Typer(**_STYLE)
+    command.command(name, context_settings=FORWARD_ARGUMENTS if name == "lm-eval" else None)(function)
+    return typer.main.get_command(command)
+
+
 app = typer.Typer(
+    cls=_LazyGroup,
     help="Let two or more language models write one text together (Collaborative Speculative Decoding).",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
+    **_STYLE,
 )
 
-for _name, _command in {
-    "demo": run_demo,
-    "generate": run_generate,
-    "bench": run_bench,
-    "evaluate": run_evaluate,
-    "tune": run_tune,
-}.items():
-    app.command(_name)(_command)
-app.command("lm-eval", context_settings=PASSED_ON)(run_lm_eval)
-app.command("train-tree")(run_train_tree)
+for _name, _summary in _SUMMARIES.items():
+    app.command(_name, help=_summary)(lambda: None)
 
 
 def main() -> None:
-    """Run the command line; cosd's own errors become one line and an exit code."""
+    """Run the command line. A :class:`CoSDError` becomes one line on standard error and an exit code."""
     try:
         app(prog_name="cosd")
     except CoSDError as error:
@@ -48,8 +75,8 @@ def main() -> None:
         sys.exit(2 if isinstance(error, InvalidOptionError) else 1)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(is_requested: bool) -> None:
+    if is_requested:
         out.print(f"cosd {__version__}")
         raise typer.Exit
 

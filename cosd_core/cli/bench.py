@@ -1,4 +1,4 @@
-"""``cosd bench``: what every method costs on a pair."""
+"""``cosd bench``: the time that every method takes on a pair."""
 
 import json
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ import torch
 import typer
 from rich.table import Table
 
+from cosd_core.cli.console import err, out
 from cosd_core.cli.flags import with_settings
-from cosd_core.cli.shared import bundled_questions, checked, err, out, with_models
+from cosd_core.cli.shared import bundled_questions, make_settings, with_models
 from cosd_core.errors import InvalidPromptError, quoted
 from cosd_core.evaluation.benchmark import Measurement, bench
 from cosd_core.options import GenerationOptions
@@ -22,7 +23,7 @@ def run_bench(
     prompts: Annotated[Path | None, typer.Option(help="A file with one prompt per line.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Counted rounds over all prompts.")] = 5,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest text.")] = 64,
-    batch_size: Annotated[int, typer.Option(min=2, help="For the row that decodes in batches.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=2, help="For the measurement in batches.")] = 8,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; the bundled pair takes 1.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     *,
@@ -39,7 +40,7 @@ def run_bench(
     lines = _lines(prompts) if prompts else [each.prompt for each in bundled_questions(20)]
     with err.status("measuring") as status:
         rows = bench(
-            checked(settings).decoder(),
+            make_settings(settings).decoder(),
             lines,
             repeats=repeats,
             max_new_tokens=max_new_tokens,
@@ -67,7 +68,12 @@ def _lines(path: Path) -> list[str]:
 def _bench_table(rows: Sequence[Measurement], prompts: int) -> Table:
     table = Table(title=f"{prompts} prompts, {len(rows[0].seconds)} repeats")
     table.add_column("method")
-    headings = ("tokens/s", "time per token, relative", "draft passes per token", "asked per token")
+    headings = (
+        "tokens/s",
+        "time per token, relative",
+        "draft passes per token",
+        "assistant passes per token",
+    )
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:

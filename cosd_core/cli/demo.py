@@ -1,4 +1,4 @@
-"""``cosd demo``: what the bundled pair answers together, beside what each answers alone."""
+"""``cosd demo``: the answers of the bundled pair, beside those of each model alone."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cosd_core import demo, explain
-from cosd_core.cli.shared import bundled_pair, bundled_questions, out, write_page
+from cosd_core.cli.console import out
+from cosd_core.cli.shared import bundled_questions, load_bundled_pair, write_page
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.outputs import Generation
 
@@ -33,17 +34,17 @@ def run_demo(
 
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
-    decoder = CoSDDecoder(*bundled_pair())
-    asked: list[tuple[str, str | None]] = [(_as_question(each), None) for each in questions or ()]
-    asked = asked or [(each.prompt, each.answer) for each in _selection()]
-    first = _compare(decoder, asked)
+    decoder = CoSDDecoder(*load_bundled_pair())
+    prompts: list[tuple[str, str | None]] = [(_as_question(each), None) for each in questions or ()]
+    prompts = prompts or [(each.prompt, each.answer) for each in _selection()]
+    first = _compare(decoder, prompts)
     out.print("\nThe first answer in figures:", style="bold")
     out.print(explain.summary(first))
     if html:
         write_page(html, first)
         out.print(f"\nwrote {html}")
     if not questions and sys.stdin.isatty() and out.is_terminal:
-        _ask_on(decoder)
+        _prompt_user(decoder)
 
 
 def _selection() -> list[demo.Question]:
@@ -54,19 +55,19 @@ def _selection() -> list[demo.Question]:
 
 
 def _as_question(text: str) -> str:
-    """Bring a question into the only form that the bundled models know."""
+    """Bring a question into the form on which the bundled models were trained."""
     text = text.strip()
     return text if text.startswith("Q:") else f"Q: {text.rstrip('?')}? A:"
 
 
-def _compare(decoder: CoSDDecoder, asked: Sequence[tuple[str, str | None]]) -> Generation:
-    """Print what the draft, the assistant and both together answer; return the first fused answer."""
+def _compare(decoder: CoSDDecoder, prompts: Sequence[tuple[str, str | None]]) -> Generation:
+    """Print the answers of the draft, the assistant and both together; return the first answer of both."""
     table = Table(title="Two models, one text", caption=_NOTE)
     for heading in ("question", "facts model alone", "arithmetic model alone", "together"):
         table.add_column(heading, overflow="fold")
     alone = [CoSDDecoder(decoder.draft, decoder.assistants, verifier=name) for name in ("draft", "assistant")]
     fused: list[Generation] = []
-    for prompt, answer in asked:
+    for prompt, answer in prompts:
         singles = [each.generate(prompt, max_new_tokens=64) for each in alone]
         fused.append(decoder.generate(prompt, max_new_tokens=64))
         texts = [_mark(each, answer) + Text(explain.harmless(each.text)) for each in singles]
@@ -83,7 +84,7 @@ def _mark(generation: Generation, answer: str | None) -> Text:
     return Text("✓" if right else "✗", style="green" if right else "red")
 
 
-def _ask_on(decoder: CoSDDecoder) -> None:
+def _prompt_user(decoder: CoSDDecoder) -> None:
     out.print("\nAsk your own, such as [bold]letters in the capital of France plus 4?[/] An empty line ends.")
     while question := out.input("[bold]Q:[/] ").strip():
         _compare(decoder, [(_as_question(question), None)])

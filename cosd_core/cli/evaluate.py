@@ -1,4 +1,4 @@
-"""``cosd evaluate``: every method over questions whose answers are known."""
+"""``cosd evaluate``: compares all methods on questions with known answers."""
 
 import json
 from collections.abc import Mapping
@@ -10,9 +10,10 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from cosd_core import __version__
+from cosd_core._version import __version__
+from cosd_core.cli.console import err, out
 from cosd_core.cli.flags import with_settings
-from cosd_core.cli.shared import checked, err, generation_options, names_models, out, to_ask
+from cosd_core.cli.shared import generation_options, make_settings, names_models, with_models_and_tasks
 from cosd_core.evaluation import (
     BUNDLED,
     METHODS,
@@ -28,7 +29,9 @@ from cosd_core.evaluation import (
 )
 from cosd_core.evaluation import run as evaluate
 from cosd_core.evaluation.report import percent
-from cosd_core.frontend.settings import MODELS, OF_ONE_METHOD, read_settings
+from cosd_core.frontend.model_names import MODEL_SETTINGS
+from cosd_core.frontend.settings import VERIFIER_OF_SETTING
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.options import LoadingOptions
 
 
@@ -50,7 +53,7 @@ def run_evaluate(
         ),
     ] = None,
     both_roles: Annotated[
-        bool, typer.Option("--both-roles", help="Try each method with the models' roles swapped, too.")
+        bool, typer.Option("--both-roles", help="Also try each method with the models' roles swapped.")
     ] = False,
     questions: Annotated[int, typer.Option(min=1, help="Bundled questions of each kind.")] = 300,
     limit: Annotated[
@@ -58,9 +61,9 @@ def run_evaluate(
     ] = None,
     to: Annotated[
         Path,
-        typer.Option("--out", help="The folder for answers and reports. An interrupted run goes on there."),
+        typer.Option("--out", help="The folder for answers and reports. An interrupted run continues there."),
     ] = Path("evaluation"),
-    plots: Annotated[bool, typer.Option("--plots", help="Draw accuracy and speed, too.")] = False,
+    plots: Annotated[bool, typer.Option("--plots", help="Also draw accuracy and speed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     *,
     settings: dict[str, Any],
@@ -69,19 +72,19 @@ def run_evaluate(
 
         cosd evaluate --draft org/model-a --assistant org/model-b --task sums.jsonl --out sums
 
-    Without --draft and --assistant it asks the bundled pair its own questions.
+    Without --draft and --assistant it compares them on the bundled pair and its questions.
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
     if settings_file and not names_models(settings):
         settings = {**_models_of(read_settings(settings_file[0])), **settings}
-    settings, asked = to_ask(settings, task or (), plots=plots)
-    general = {name: value for name, value in settings.items() if name not in OF_ONE_METHOD}
-    pair = checked(general).decoder()
+    settings, task_names = with_models_and_tasks(settings, task or (), plots=plots)
+    general = {name: value for name, value in settings.items() if name not in VERIFIER_OF_SETTING}
+    pair = make_settings(general).decoder()
     possible = possible_methods(settings, shared_vocabulary=pair.shares_vocabulary)
     methods = make_methods(method or possible, settings, both_roles=both_roles)
     names = [model.name for model in pair.models]
     methods += [read_method(path, general, pair=names) for path in settings_file or ()]
-    tasks = [bundled_task(questions) if each == BUNDLED else read_task(each) for each in asked]
+    tasks = [bundled_task(questions) if each == BUNDLED else read_task(each) for each in task_names]
     tasks = [each.limited(limit) if limit else each for each in tasks]
     with Progress(console=err, transient=True) as bar:
         total = sum(len(each.items) for each in tasks)
@@ -106,7 +109,7 @@ def run_evaluate(
 def _report_table(report: Report) -> Table:
     table = Table(title="Accuracy in percent, with intervals of 95 percent")
     table.add_column("method")
-    for title in (*report.titles, "over the better model", "tokens/s", "kept", "asked per token"):
+    for title in (*report.titles, "over the better model", "tokens/s", "kept", "assistant passes per token"):
         table.add_column(escape(title), justify="right")
     for method in report.methods:
         lines = [report.line(method, *column) for column in report.columns]
@@ -119,6 +122,6 @@ def _report_table(report: Report) -> Table:
 
 
 def _models_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The models that settings name, and how these are loaded."""
-    names = (*MODELS, *LoadingOptions.model_fields)
+    """The settings that name and load the models."""
+    names = (*MODEL_SETTINGS, *LoadingOptions.model_fields)
     return {name: settings[name] for name in names if name in settings}

@@ -1,8 +1,8 @@
-"""Turns the fields of :class:`Settings` into flags of a command, so that each is described once."""
+"""Makes a command-line flag of every field of :class:`Settings`."""
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, get_args, get_origin
 
@@ -10,87 +10,80 @@ import typer
 from pydantic.fields import FieldInfo
 
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings import Settings, SettingsFields
 
-_NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
-_UNWRITABLE = {"grammar", "logits_processor"}
-"""Fields whose values cannot be written as words."""
+_FLAG_NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
+_WITHOUT_FLAG = {"grammar", "logits_processor"}
+"""Fields whose values are objects."""
 
-_JSON = ("quantization_config",)
-"""Fields that are written as JSON."""
-
-_SEVERAL: dict[str, Any] = {
-    "assistant_model": list[str],
-    "assistant_adapter": list[str],
-    "verifier": list[str],
-    "tree_path": list[str],
-    "stop": list[str],
-    "eos_token_id": list[int],
-    "calibration": list[float],
-}
-"""Fields that take several words, each after a flag of its own."""
-
-_ONE_OR_SEVERAL = ("verifier", "tree_path")
-"""Of these, one word is for all assistants, and several are one for each."""
+_ONE_OR_PER_ASSISTANT = ("verifier", "tree_path")
+"""Fields where one value is for all assistants, and a list holds one value per assistant."""
 
 
 def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command a flag per setting; it receives those that were given as the dictionary ``settings``."""
+    """Give a command a flag per field of :class:`Settings`; it receives the given ones as ``settings``.
+
+    Args:
+        *left_out: Fields that get no flag.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        # The settings' own fields, above all the models, come before those that they inherit.
-        fields = sorted(Settings.model_fields, key=lambda name: name not in Settings.__annotations__)
-        names = [name for name in fields if name not in _UNWRITABLE.union(left_out)]
+        # The fields of Settings itself, above all the models, come before the inherited ones.
+        fields = sorted(Settings.model_fields, key=lambda name: name not in SettingsFields.__annotations__)
+        names = [name for name in fields if name not in _WITHOUT_FLAG.union(left_out)]
 
         @wraps(command)
         def run(**arguments: Any) -> None:
-            given = {name: arguments.pop(name) for name in names}
-            for name in _ONE_OR_SEVERAL:
-                if len(given.get(name) or ()) == 1:
-                    [given[name]] = given[name]
-            for name in _JSON:
-                if given.get(name):
-                    given[name] = _read_json(name, given[name])
-            command(
-                settings={name: each for name, each in given.items() if each not in (None, [])}, **arguments
-            )
+            values = {name: arguments.pop(name) for name in names}
+            given = {name: _parse(name, value) for name, value in values.items() if value not in (None, [])}
+            command(settings=given, **arguments)
 
-        own = inspect.signature(command)
-        parameters = [each for each in own.parameters.values() if each.name != "settings"]
-        parameters += [_flag(name, Settings.model_fields[name]) for name in names]
-        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        signature = inspect.signature(command)
+        parameters = [each for each in signature.parameters.values() if each.name != "settings"]
+        parameters += [_parameter(name, Settings.model_fields[name]) for name in names]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         return run
 
     return decorate
 
 
-def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
-    word = f"--{_NAMES.get(name, name).replace('_', '-')}"
-    silent = field.is_required() or field.default in (None, "", ()) or field.default is False
-    default = "" if silent else f" Default: {field.default}."
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    flag = f"--{_FLAG_NAMES.get(name, name).replace('_', '-')}"
+    hide_default = field.is_required() or field.default in (None, "", ()) or field.default is False
+    default = "" if hide_default else f" Default: {field.default}."
     option = typer.Option(
         None,
-        f"{word}/--no-{word[2:]}" if field.annotation is bool else word,
+        f"{flag}/--no-{flag[2:]}" if field.annotation is bool else flag,
         help=f"{field.description}{default}",
         show_default=False,
     )
-    kind = str if name in _JSON else _SEVERAL.get(name) or _plain_type(field.annotation)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+    kind = _flag_type(field.annotation) | None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
 
 
-def _read_json(name: str, text: str) -> Any:
+def _parse(name: str, value: Any) -> Any:
+    """The value of a field from that of its flag."""
+    if name in _ONE_OR_PER_ASSISTANT and len(value) == 1:
+        return value[0]
+    if Settings.model_fields[name].annotation is not Any or not value:
+        return value
     try:
-        return json.loads(text)
+        return json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise InvalidOptionError(f"{name}={quoted(text)} should be JSON: {quoted(error)}") from None
+        raise InvalidOptionError(f"{name}={quoted(value)} should be JSON: {quoted(error)}") from None
 
 
-def _plain_type(annotation: Any) -> type:
-    """The type that a word on the command line is turned into."""
-    kinds = (
-        get_args(annotation) if get_origin(annotation) is not None or get_args(annotation) else (annotation,)
-    )
-    return next(
-        kind for kind in (bool, int, float, str) if kind in kinds and not (kind is bool and str in kinds)
-    )
+def _flag_type(annotation: Any) -> Any:
+    """The type of a flag: a list if the field admits one, and JSON text for ``Any``."""
+    parts = set(_parts(annotation))
+    # Text comes first: a field that admits text and a bool takes any word.
+    kind = next(kind for kind in (str, bool, int, float) if kind in parts or (kind is str and Any in parts))
+    return list[kind] if parts & {list, tuple} else kind  # type: ignore[valid-type]
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """All types that an annotation is made of."""
+    yield get_origin(annotation) or annotation
+    for part in get_args(annotation):
+        yield from _parts(part)

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from cosd_core import explain
+from cosd_core.cli.console import out
 from cosd_core.cli.flags import with_settings
-from cosd_core.cli.shared import checked, out, write_page
+from cosd_core.cli.shared import make_settings, write_page
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidPromptError
-from cosd_core.frontend.settings import Settings, overlaid, read_settings
+from cosd_core.frontend.settings import Settings
+from cosd_core.frontend.settings_file import merge_settings, read_settings
 from cosd_core.outputs import Generation
 
 
@@ -21,7 +23,7 @@ from cosd_core.outputs import Generation
 def run_generate(
     prompt: Annotated[str | None, typer.Argument(help="The prompt. Without it: standard input.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every token.")] = False,
-    show: Annotated[
+    show_sources: Annotated[
         bool, typer.Option("--explain", help="Colour tokens by who wrote them, add a summary.")
     ] = False,
     html: Annotated[Path | None, typer.Option(help="Write the explanation as an HTML page.")] = None,
@@ -38,20 +40,21 @@ def run_generate(
     The text is streamed to standard output, errors go to standard error.
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
-    chosen = checked(overlaid(read_settings(settings_file), settings) if settings_file else settings)
+    merged = make_settings(
+        merge_settings(read_settings(settings_file), settings) if settings_file else settings
+    )
     text = prompt if prompt is not None else _read_stdin()
-    decoder = chosen.decoder()
-    generation = _write(decoder, chosen, text, stream=not (as_json or show))
+    generation = _generate(merged.decoder(), merged, text, stream=not (as_json or show_sources))
     if as_json:
         out.print_json(json.dumps(generation.to_dict()))
-    elif show:
+    elif show_sources:
         out.print(explain.to_text(generation, prompt=True), soft_wrap=True)
         out.print(explain.summary(generation))
     if html:
         write_page(html, generation)
 
 
-def _write(decoder: CoSDDecoder, settings: Settings, prompt: str, *, stream: bool) -> Generation:
+def _generate(decoder: CoSDDecoder, settings: Settings, prompt: str, *, stream: bool) -> Generation:
     generation = None
     with closing(decoder.stream(prompt, **settings.generation_options())) as chunks:
         for chunk in chunks:

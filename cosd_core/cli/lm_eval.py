@@ -5,22 +5,22 @@ from typing import Any
 
 import typer
 
-PASSED_ON: dict[str, Any] = {
+FORWARD_ARGUMENTS: dict[str, Any] = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
     "help_option_names": [],
 }
-"""What lets all that follows the command reach the harness."""
+"""Settings of the command that forward all its arguments, ``--help`` included, to the harness."""
 
 
 def run_lm_eval(context: typer.Context) -> None:
-    """lm-evaluation-harness, with a pair as its model *cosd*; all that follows is the harness's own.
+    """lm-evaluation-harness, with a pair as its model *cosd*; all further arguments are the harness's own.
 
         cosd lm-eval run --model cosd --model_args draft=org/model-a,assistant=org/model-b --tasks gsm8k
 
-    Without anything it shows the harness's help.
+    Without arguments it shows the harness's help.
     """
-    from cosd_core.evaluation import lm_eval  # here: it needs the extra "evaluate"
+    from cosd_core.evaluation import lm_eval  # not at the top: it needs the extra "evaluate"
 
     sys.argv = ["lm-eval", *context.args]
     lm_eval.cli_evaluate()

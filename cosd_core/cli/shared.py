@@ -1,34 +1,31 @@
-"""What commands share: where they print, what is needed before they begin, and pages."""
+"""What commands share: settings from flags, the bundled pair as the default, and HTML pages."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from cosd_core import demo, explain
 from cosd_core.errors import CoSDError, InvalidOptionError, quoted
 from cosd_core.evaluation import BUNDLED
-from cosd_core.evaluation.plots import check_plotting
 from cosd_core.frontend.settings import Settings
 from cosd_core.options import GenerationOptions
 from cosd_core.outputs import Generation
-
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+from cosd_core.utils import require_matplotlib
 
 
 def names_models(settings: Mapping[str, Any]) -> bool:
-    """Whether settings name a model; where they name none, the bundled pair is meant."""
+    """Whether settings name a model. Without any, commands use the bundled pair."""
     return not {"draft_model", "assistant_model"}.isdisjoint(settings)
 
 
-def checked(given: Mapping[str, Any]) -> Settings:
-    """The settings of what was given.
+def make_settings(given: Mapping[str, Any]) -> Settings:
+    """Validate the settings of a command.
 
     Raises:
-        InvalidOptionError: A model is missing, or a setting wrong.
+        InvalidOptionError: A model is missing, or a setting is wrong.
     """
     for name, flag in (("draft_model", "--draft"), ("assistant_model", "--assistant")):
         if name not in given:
@@ -37,26 +34,26 @@ def checked(given: Mapping[str, Any]) -> Settings:
 
 
 def with_models(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that name models: those of the bundled pair where none is named."""
+    """The settings, with the bundled pair if they name no model."""
     if names_models(settings):
         return dict(settings)
-    draft, assistant = bundled_pair()
+    draft, assistant = load_bundled_pair()
     return {**settings, "draft_model": draft, "assistant_model": assistant}
 
 
-def to_ask(
+def with_models_and_tasks(
     settings: Mapping[str, Any], tasks: Sequence[str], *, plots: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Settings that name models, and tasks for these: the bundled pair is asked its own questions.
+    """The settings and the tasks, with the bundled pair and its questions if the settings name no model.
 
     Args:
-        settings: What was given.
-        tasks: The same.
-        plots: Whether there are to be pictures.
+        settings: The given settings.
+        tasks: The given tasks.
+        plots: Whether plots will be drawn.
 
     Raises:
-        InvalidOptionError: Models are named, but no task.
-        MissingExtraError: Pictures cannot be drawn.
+        InvalidOptionError: There are models but no task.
+        MissingExtraError: Plots need a package that is not installed.
     """
     tasks = tasks or ([] if names_models(settings) else [BUNDLED])
     if not tasks:
@@ -64,16 +61,16 @@ def to_ask(
             f'--task is missing: name a JSONL file, or "{BUNDLED}" for the bundled questions'
         )
     if plots:
-        check_plotting()
+        require_matplotlib()
     return with_models(settings), list(tasks)
 
 
 def generation_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that are options of a generation."""
+    """The settings that are fields of :class:`GenerationOptions`."""
     return {name: settings[name] for name in GenerationOptions.model_fields if name in settings}
 
 
-def bundled_pair() -> tuple[Any, Any]:
+def load_bundled_pair() -> tuple[Any, Any]:
     """The bundled models, the draft first."""
     torch.set_num_threads(1)  # models this small are slower on several
     transformers_logging.disable_progress_bar()
@@ -81,19 +78,15 @@ def bundled_pair() -> tuple[Any, Any]:
 
 
 def bundled_questions(count: int) -> list[demo.Question]:
-    """So many held-out questions of each kind."""
+    """Held-out questions for the bundled pair, ``count`` of each kind."""
     return [question for kind in demo.KINDS for question in demo.held_out(kind, count)]
 
 
 def write_page(path: Path, generation: Generation) -> None:
-    """Explain a generation as an HTML page.
-
-    Args:
-        path: Where to.
-        generation: What to show.
+    """Write the HTML page of a generation to a file.
 
     Raises:
-        CoSDError: The page cannot be written.
+        CoSDError: The file cannot be written.
     """
     try:
         path.write_text(explain.to_html(generation), encoding="utf-8")

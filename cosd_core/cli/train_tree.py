@@ -1,4 +1,4 @@
-"""``cosd train-tree``: a tree learned from true texts."""
+"""``cosd train-tree``: fits a decision tree on true texts."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,18 +8,19 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from cosd_core.cli.console import err, out
 from cosd_core.cli.flags import with_settings
-from cosd_core.cli.shared import checked, err, out
+from cosd_core.cli.shared import make_settings
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.frontend.settings import METHOD
+from cosd_core.frontend.settings import METHOD_SETTINGS
 from cosd_core.options import GenerationOptions
 from cosd_core.training.calibration import Calibration
 from cosd_core.training.teacher_forcing import observe
-from cosd_core.verifiers import LearnedTree, TreeVerifier, WideTreeVerifier
+from cosd_core.verifiers import TreeVerifier
 from cosd_core.verifiers.observations import Observations
 
 
-@with_settings(*GenerationOptions.model_fields, *METHOD)
+@with_settings(*GenerationOptions.model_fields, *METHOD_SETTINGS)
 def run_train_tree(
     data: Annotated[
         Path,
@@ -34,46 +35,42 @@ def run_train_tree(
         ),
     ],
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Fit every model's temperature first, and learn at these.")
+        bool,
+        typer.Option(
+            "--calibrate", help="Fit every model's temperature first, and the tree on calibrated confidences."
+        ),
     ] = False,
     agreeing: Annotated[
         bool,
-        typer.Option(help="Learn also where all models write the same, as the paper does."),
+        typer.Option(help="Include positions where all models predict the same token, as the paper does."),
     ] = True,
-    wide: Annotated[
-        bool,
-        typer.Option("--wide", help="A tree that sees more of both distributions than p and q."),
-    ] = False,
     end_token: Annotated[bool, typer.Option(help="Texts end after their completion.")] = True,
     tokens_per_pass: Annotated[
         int, typer.Option(min=1, help="Positions read at once; bounds memory.")
     ] = 2048,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A folder for what is done, so that an interrupted run goes on.")
+        Path | None,
+        typer.Option(help="A folder for finished batches, from which an interrupted run continues."),
     ] = None,
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Learn a decision tree that says where the assistant's token replaces the draft's.
+    """Fit a decision tree that decides where the assistant's token replaces the draft's.
 
         cosd train-tree --draft org/model-a --assistant org/model-b --data examples.jsonl --out tree.json
 
     All models read every prompt and its true completion. Use the tree with --verifier tree --tree-path.
-    Of several assistants one tree is learned, unless there is an --out for each.
+    Several assistants share one tree, unless there is an --out for each.
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
-    for path in to:  # found out before the work, not after it
+    for path in to:  # checked before the work, not after it
         if not path.absolute().parent.is_dir():
             raise InvalidOptionError(f"--out {quoted(str(path))} lies in a folder that does not exist")
-    chosen = checked(settings)
+    chosen = make_settings(settings)
     assistants = len(settings["assistant_model"])
     if len(to) not in (1, assistants):
         raise InvalidOptionError(
             f"{len(to)} times --out for {assistants} assistants: give one for each, or one for all"
-        )
-    if wide and len(to) > 1:
-        raise InvalidOptionError(
-            "--wide learns one tree: those of several assistants each see two confidences alone"
         )
     models = chosen.decoder().models
     with Progress(console=err, transient=True) as bar:
@@ -86,23 +83,22 @@ def run_train_tree(
             checkpoint=checkpoint,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    kind: type[LearnedTree] = WideTreeVerifier if wide else TreeVerifier
     temperatures: list[float] = []
     for path, each in zip(to, [observations] if len(to) == 1 else observations.pairs(), strict=True):
         calibration = Calibration.fit(each) if calibrate else None
         fitted = calibration.temperatures if calibration else None
         with err.status("growing the tree"):
-            tree = kind.fit(each, calibration=fitted, agreeing=agreeing)
+            tree = TreeVerifier.fit(each, calibration=fitted, agreeing=agreeing)
         tree.save(path)
         _report_tree(tree, each, calibration)
-        temperatures += (fitted or ())[bool(temperatures) :]  # the draft has one temperature only
+        temperatures += (fitted or ())[bool(temperatures) :]  # the draft's temperature is in every fit
     flags = "".join(f" --tree-path {path}" for path in to)
     flags += "".join(f" --calibration {temperature:g}" for temperature in temperatures)
     written = ", ".join(map(str, to))
     out.print(f"\nwrote {written}; use it with --verifier tree{flags}", markup=False, soft_wrap=True)
 
 
-def _report_tree(tree: LearnedTree, observations: Observations, calibration: Calibration | None) -> None:
+def _report_tree(tree: TreeVerifier, observations: Observations, calibration: Calibration | None) -> None:
     about, truncated = tree.about, observations.truncated
     counts, chosen = about["positions"], about["chosen"]
     right = observations.right.mean(0)
@@ -115,7 +111,7 @@ def _report_tree(tree: LearnedTree, observations: Observations, calibration: Cal
         ("keep", "keep: the draft is right"),
         ("replace", "replace: only the assistant is right"),
         ("neither", "neither is right, dropped"),
-        ("agreeing", "learned though all agree"),
+        ("agreeing", "included though all agree"),
     ):
         table.add_row(meaning, f"{counts[name]:,}")
     if chosen:

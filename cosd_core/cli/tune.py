@@ -11,19 +11,21 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from cosd_core.cli.console import err, out
 from cosd_core.cli.flags import with_settings
-from cosd_core.cli.shared import checked, err, generation_options, names_models, out, to_ask
+from cosd_core.cli.shared import generation_options, make_settings, names_models, with_models_and_tasks
 from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED, read_task, unasked_task
 from cosd_core.evaluation.report import percent
-from cosd_core.frontend.settings import names_of, read_settings
+from cosd_core.frontend.model_names import model_names
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.tuning import ALPHAS, BETAS, WEIGHTS, Tuning, tune
 
 _OF_TUNING = (
     *("verifier", "alpha", "beta", "tree_path", "weight", "calibration", "schedule"),
     *("temperature", "top_p", "top_k", "min_p", "seed"),
 )
-"""Settings that tuning finds itself, or that only sampling has."""
+"""Settings that tuning chooses itself, or that apply to sampling only."""
 
 
 def _listed(values: Iterable[float]) -> str:
@@ -37,28 +39,28 @@ def run_tune(
     ] = None,
     settings_file: Annotated[
         Path | None,
-        typer.Option(help="JSON with settings. Flags go before it, verifiers in it do not count."),
+        typer.Option(help="JSON with settings. Flags take precedence; its verifier is ignored."),
     ] = None,
     alpha: Annotated[
-        list[float] | None, typer.Option(help=f"Tried in rules, several. Default: {_listed(ALPHAS)}.")
+        list[float] | None,
+        typer.Option(help=f"Tried in rules. Several are possible. Default: {_listed(ALPHAS)}."),
     ] = None,
     beta: Annotated[
-        list[float] | None, typer.Option(help=f"Tried in rules, several. Default: {_listed(BETAS)}.")
+        list[float] | None,
+        typer.Option(help=f"Tried in rules. Several are possible. Default: {_listed(BETAS)}."),
     ] = None,
     weight: Annotated[
-        list[float] | None, typer.Option(help=f"Tried in averages, several. Default: {_listed(WEIGHTS)}.")
+        list[float] | None,
+        typer.Option(help=f"Tried in averages. Several are possible. Default: {_listed(WEIGHTS)}."),
     ] = None,
-    wide: Annotated[
-        bool, typer.Option("--wide", help="Also try trees that see more of both distributions than p and q.")
-    ] = False,
     folds: Annotated[int, typer.Option(min=3, help="Parts that the questions are divided into.")] = 5,
     seed: Annotated[int, typer.Option(help="How they are divided.")] = 0,
     questions: Annotated[int, typer.Option(min=1, help="Bundled questions of each kind.")] = 100,
     to: Annotated[
         Path,
-        typer.Option("--out", help="The folder for settings and report. An interrupted run goes on there."),
+        typer.Option("--out", help="The folder for settings and report. An interrupted run continues there."),
     ] = Path("tuning"),
-    plots: Annotated[bool, typer.Option("--plots", help="Draw the heat maps, too.")] = False,
+    plots: Annotated[bool, typer.Option("--plots", help="Also draw the heat maps.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     *,
     settings: dict[str, Any],
@@ -68,9 +70,9 @@ def run_tune(
         cosd tune --draft org/model-a --assistant org/model-b --task questions.jsonl --out tuned
 
     Both models alone, averages, rules and trees, in both roles, calibrated and not, are compared by
-    cross-validation. The settings that come of it are for --settings-file and for every constructor.
-    Without --draft and --assistant it tunes the bundled pair on held-out questions that cosd evaluate
-    does not ask.
+    cross-validation. The recommended settings are for --settings-file and for every constructor.
+    Without --draft and --assistant it tunes the bundled pair on held-out questions that are not
+    among those of cosd evaluate.
 
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
@@ -80,9 +82,9 @@ def run_tune(
         }
         settings = {**found, **settings}
     base = settings if names_models(settings) else {**settings, "dtype": "float32"}  # as the pair is loaded
-    settings, [asked] = to_ask(settings, [task] if task else (), plots=plots)
-    chosen = checked(settings)
-    if len(named := names_of(settings)) != 2:  # found out before they are loaded
+    settings, [name] = with_models_and_tasks(settings, [task] if task else (), plots=plots)
+    chosen = make_settings(settings)
+    if len(named := model_names(settings)) != 2:  # checked before they are loaded
         raise InvalidOptionError(
             f"roles are tried between two models, not {len(named)}: give one --assistant"
         )
@@ -96,13 +98,12 @@ def run_tune(
 
         tuning = tune(
             pair,
-            unasked_task(questions) if asked == BUNDLED else read_task(asked),
+            unasked_task(questions) if name == BUNDLED else read_task(name),
             folder=to,
             options=generation_options(settings),
             alphas=alpha or ALPHAS,
             betas=beta or BETAS,
             weights=weight or WEIGHTS,
-            wide=wide,
             folds=folds,
             seed=seed,
             progress=show,
@@ -133,6 +134,6 @@ def _report_tuning(tuning: Tuning) -> None:
     table.add_row("what was chosen", percent(tuning.accuracy), percent(tuning.gain, signed=True))
     out.print(table)
     out.print(f"\n{tuning.heat_maps()}\n", markup=False)
-    for said, style in ((tuning.advice, "bold"), (tuning.warnings, "yellow"), (tuning.notes, None)):
-        for sentence in said:
+    for sentences, style in ((tuning.advice, "bold"), (tuning.warnings, "yellow"), (tuning.notes, None)):
+        for sentence in sentences:
             out.print(sentence, style=style, markup=False, soft_wrap=True)

@@ -1,60 +1,60 @@
-"""What assistants with other tokens make of what the draft wrote: the walk over places in words.
+"""Verification by text: what assistants with other tokens would write where, and whether it stands.
 
-It is a conversation: where an assistant has only begun to say something, the walk holds up a question and
-goes on with the answer.
+A verification is a generator: where an assistant's first token is too short to compare, it yields a request
+for one more token of that assistant.
 """
 
 from bisect import bisect_right
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import prod
 
 from cosd_core.cross_tokenizer.draft_text import DraftText
-from cosd_core.cross_tokenizer.retokenizer import RetokenizedText, TokenizerView, TokenPosition
-from cosd_core.cross_tokenizer.word_boundaries import END, goes_on, is_unfinished
+from cosd_core.cross_tokenizer.retokenizer import NumWritten, RetokenizedText, TokenPosition
+from cosd_core.cross_tokenizer.tokenizer_view import TokenizerView
+from cosd_core.cross_tokenizer.word_boundaries import END, continues_word, is_unfinished
 from cosd_core.prediction import Prediction
 from cosd_core.sampling.sampler import SamplingPosition
-from cosd_core.verifiers.base import Verifier
+from cosd_core.verifiers import Verifier
 from cosd_core.verifiers.types import Position
 
-_LONGEST_DOUBT = 3
-"""The most tokens that an assistant writes to tell whether it means what the draft wrote."""
+_MOST_RESOLVING = 3
+"""The most tokens that an assistant writes until its text is compared with the draft's."""
 
-_LONGEST_WORD = 16
+_MOST_EXTENDING = 16
 """The most tokens that an assistant writes to finish a word."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContinuationRequest:
-    """What an assistant is to write on with.
+    """One more token is needed of an assistant.
 
     Attributes:
-        assistant: Which one.
-        spot: The end of the ids that it is shown.
+        assistant: Its index.
+        position: Behind the tokens that it has written so far.
     """
 
     assistant: int
-    spot: SamplingPosition
+    position: SamplingPosition
 
 
 @dataclass(frozen=True, slots=True)
 class ReplacementCandidate:
-    """What an assistant would write from a place on, and how sure both are of their own.
+    """The text that an assistant would write from a position on, beside the draft's.
 
     Attributes:
-        assistant: Which one.
-        place: Where.
-        said: Its tokens.
+        assistant: Its index.
+        start: The position.
+        ids: Its tokens.
         text: Their bytes.
-        p: The draft's confidence in what it wrote there.
-        q: The assistant's in what it says.
-        agrees: Whether that is what the draft wrote.
+        p: The draft's confidence in its own text there.
+        q: The assistant's confidence in these tokens.
+        agrees: Whether both texts are the same, as far as both go.
     """
 
     assistant: int
-    place: TokenPosition
-    said: tuple[int, ...]
+    start: TokenPosition
+    ids: tuple[int, ...]
     text: bytes
     p: float
     q: float
@@ -63,18 +63,19 @@ class ReplacementCandidate:
 
 @dataclass(frozen=True, slots=True)
 class TextEdit:
-    """A claim that stands, in the draft's tokens.
+    """A candidate that replaces the draft's text, in the draft's tokens.
 
     Attributes:
-        claim: What is said.
-        kept: How many of the draft's tokens stay.
-        seam: Where the character begins that the claim changes, at its place or before.
-        ids: The draft's tokens instead of the others. The first may begin with what the draft wrote itself.
-        pieces: What each of them adds to the text.
-        ends: Whether the text is over then.
+        candidate: The candidate.
+        kept: How many of the block's tokens are kept.
+        seam: The offset of the character at which the new text begins: that of the candidate, or before it if
+            it begins inside a character.
+        ids: The draft's tokens of the new text. The first may begin with bytes that the draft wrote itself.
+        pieces: The bytes that each of them adds to the text.
+        ends: Whether the text ends then.
     """
 
-    claim: ReplacementCandidate
+    candidate: ReplacementCandidate
     kept: int
     seam: int
     ids: tuple[int, ...]
@@ -82,132 +83,144 @@ class TextEdit:
     ends: bool
 
 
+Verification = Generator[ContinuationRequest, Prediction, TextEdit | None]
+
+
 class BlockVerification:
-    """The judging of some words.
+    """The verification of the complete words of a block.
 
     Attributes:
-        claims: What assistants said, in the order of the text.
+        candidates: What the assistants would write, in the order of the text.
     """
 
     def __init__(
         self,
-        spans: DraftText,
-        readings: Sequence[RetokenizedText],
-        heard: Mapping[tuple[int, int], Prediction],
+        draft_text: DraftText,
+        retokenized: Sequence[RetokenizedText],
+        predictions: Mapping[tuple[int, int], Prediction],
         *,
         verifier: Verifier,
         draft: TokenizerView,
         names: frozenset[str],
+        num_written: NumWritten,
     ) -> None:
-        """Begin when all assistants have been asked.
+        """Begin with the predictions of all assistants.
 
         Args:
-            spans: What the draft wrote.
-            readings: How each assistant reads it.
-            heard: What each would write, by its number and the length of what it had read.
-            verifier: Who judges.
+            draft_text: What the draft wrote.
+            retokenized: The same text in each assistant's tokens.
+            predictions: By assistant and number of ids before, the token that it would write there.
+            verifier: Decides which candidates replace the draft's text.
             draft: The draft's tokens.
-            names: Special tokens that are part of the text.
+            names: The names of special tokens that are part of the text.
+            num_written: The draft's tokens before an offset.
         """
-        self.claims: list[ReplacementCandidate] = []
-        self._spans = spans
-        self._readings = readings
-        self._heard = heard
+        self.candidates: list[ReplacementCandidate] = []
+        self._draft_text = draft_text
+        self._retokenized = retokenized
+        self._predictions = predictions
         self._verifier = verifier
         self._draft = draft
         self._names = names
+        self._num_written = num_written
 
-    def walk(self, ends: Sequence[int]) -> Generator[ContinuationRequest, Prediction, TextEdit | None]:
-        """Judge words that end there, from the left, up to the first claim that stands (Algorithm 1)."""
-        places = [
-            (place.start, at, place) for at, reading in enumerate(self._readings) for place in reading.places
+    def run(self, word_ends: Sequence[int]) -> Verification:
+        """Verify the words that end at these offsets, from the left, up to the first edit (Algorithm 1)."""
+        starts = [
+            (start.start, at, start) for at, each in enumerate(self._retokenized) for start in each.starts
         ]
-        for start, here in groupby(sorted(places, key=lambda each: each[:2]), key=lambda each: each[0]):
-            following = bisect_right(ends, start)
-            word = range(ends[following - 1] if following else self._spans.judged, ends[following])
-            rivals = []
-            for _, at, place in here:
-                claim = yield from self._hear_out(at, place, word)
-                self.claims.append(claim)
-                if not claim.agrees and self._stands(claim):
-                    rivals.append(claim)
-            for claim in sorted(rivals, key=lambda rival: -rival.q):  # ties go to the first
-                if change := self._translate(claim, (yield from self._finish_word(claim, word))):
-                    return change
+        starts.sort(key=lambda each: each[:2])
+        for offset, here in groupby(starts, key=lambda each: each[0]):
+            following = bisect_right(word_ends, offset)
+            begin = word_ends[following - 1] if following else self._draft_text.decided
+            word = range(begin, word_ends[following])
+            replacing = []
+            for _, at, start in here:
+                candidate = yield from self._resolve(at, start, word)
+                self.candidates.append(candidate)
+                if not candidate.agrees and self._replaces(candidate):
+                    replacing.append(candidate)
+            for candidate in sorted(replacing, key=lambda each: -each.q):  # stable: ties go to the first
+                if edit := self._edit(candidate, (yield from self._extend(candidate, word))):
+                    return edit
         return None
 
-    def _hear_out(
-        self, at: int, place: TokenPosition, word: range
+    def _resolve(
+        self, at: int, start: TokenPosition, word: range
     ) -> Generator[ContinuationRequest, Prediction, ReplacementCandidate]:
-        """What an assistant claims at a place. If it has only begun to say what stands there, it goes on."""
-        reading, spans = self._readings[at], self._spans
-        first = self._heard[at, place.length]
-        said, text, q = [first.id], reading.spell(first.id), first.confidence
-        known = bytes(spans.text[place.start : word.stop + 1])
-        own = known[: place.end - place.start]
-        # Where the draft has one token of the same extent, token stands against token, as in the paper.
-        token = spans.token_at(place.start, place.end)
+        """An assistant's candidate at a position, of as many tokens as it takes to compare it."""
+        retokenized, draft_text = self._retokenized[at], self._draft_text
+        first = self._predictions[at, start.length]
+        ids, text, q = [first.id], retokenized.comparable_bytes(first.id), first.confidence
+        drafted = bytes(draft_text.text[start.start : word.stop + 1])
+        own = drafted[: start.end - start.start]
+        # Where the draft has one token of the same span, token is compared with token, as in the paper.
+        token = draft_text.token_at(start.start, start.end)
         while (
             token is None
             and len(text) < len(own)
             and own.startswith(text)
-            and len(said) < _LONGEST_DOUBT
-            and self._verifier.can_replace(self._confidence(place.start, place.end))
-            and reading.can_say_more(place, said)
+            and len(ids) < _MOST_RESOLVING
+            and self._verifier.can_replace(draft_text.confidence(start.start, start.end))
         ):
-            more = yield ContinuationRequest(at, reading.spot(place, said))
-            said, text, q = [*said, more.id], text + reading.spell(more.id), q * more.confidence
-        agrees = text == own or (said == [place.id] and text != END)  # what is unknown may bear the end's id
+            position = retokenized.continuation(start, ids, self._num_written)
+            if not retokenized.can_continue(position):
+                break
+            following = yield ContinuationRequest(at, position)
+            ids, q = [*ids, following.id], q * following.confidence
+            text += retokenized.comparable_bytes(following.id)
+        agrees = text == own or (ids == [start.id] and text != END)  # the unknown token may have the end's id
         if len(text) > len(own) or token is None:
-            agrees |= known.startswith(text) or text.startswith(known)
-        extent = min(place.start + len(text), word.stop + 1)
-        p = token.confidence if token else self._confidence(place.start, extent)
-        return ReplacementCandidate(at, place, tuple(said), text, p, q, agrees)
+            agrees |= drafted.startswith(text) or text.startswith(drafted)
+        end = min(start.start + len(text), word.stop + 1)
+        p = token.confidence if token else draft_text.confidence(start.start, end)
+        return ReplacementCandidate(at, start, tuple(ids), text, p, q, agrees)
 
-    def _confidence(self, start: int, end: int) -> float:
-        return prod(token.confidence for token in self._spans.reaching(start, end))
+    def _replaces(self, candidate: ReplacementCandidate) -> bool:
+        """Whether the verifier lets a candidate replace the draft's text."""
+        none = Prediction(0, 0.0)
+        opinions = [none] * len(self._retokenized)
+        opinions[candidate.assistant] = Prediction(1, candidate.q)
+        return self._verifier.judge(Position(Prediction(0, candidate.p), tuple(opinions))) is not None
 
-    def _stands(self, claim: ReplacementCandidate) -> bool:
-        """Whether the verifier lets a claim replace what the draft wrote."""
-        nobody = Prediction(0, 0.0)
-        opinions = [nobody] * len(self._readings)
-        opinions[claim.assistant] = Prediction(1, claim.q)
-        return self._verifier.judge(Position(Prediction(0, claim.p), tuple(opinions))) is not None
-
-    def _finish_word(
-        self, claim: ReplacementCandidate, word: range
+    def _extend(
+        self, candidate: ReplacementCandidate, word: range
     ) -> Generator[ContinuationRequest, Prediction, bytes]:
-        """What an assistant that replaces something says, up to the end of a character, and of its word."""
-        reading = self._readings[claim.assistant]
-        before = bytes(self._spans.text[word.start : claim.place.start])
-        said, text = list(claim.said), claim.text
-        while len(said) < _LONGEST_WORD and not text.endswith(END):
+        """The candidate's text, continued to the end of a character and of its word."""
+        retokenized = self._retokenized[candidate.assistant]
+        before = bytes(self._draft_text.text[word.start : candidate.start.start])
+        ids, text = list(candidate.ids), candidate.text
+        while len(ids) < _MOST_EXTENDING and not text.endswith(END):
             unfinished, shown = is_unfinished(before + text), (before + text).decode("utf-8", "ignore")
-            if not unfinished and not (reading.dialect.finishes_words and goes_on(shown, "a")):
+            if not unfinished and not (retokenized.view.finishes_words and continues_word(shown, "a")):
                 break
-            if not reading.can_say_more(claim.place, said):
+            position = retokenized.continuation(candidate.start, ids, self._num_written)
+            if not retokenized.can_continue(position):
                 break
-            more = yield ContinuationRequest(claim.assistant, reading.spot(claim.place, said))
-            piece = reading.spell(more.id)
-            if piece == END or not (unfinished or goes_on(shown, piece.decode("utf-8", "ignore") or "a")):
+            following = yield ContinuationRequest(candidate.assistant, position)
+            piece = retokenized.comparable_bytes(following.id)
+            continues = unfinished or continues_word(shown, piece.decode("utf-8", "ignore") or "a")
+            if piece == END or not continues:
                 break
-            said, text = [*said, more.id], text + piece
+            ids, text = [*ids, following.id], text + piece
         return text
 
-    def _translate(self, claim: ReplacementCandidate, text: bytes) -> TextEdit | None:
-        """Put what an assistant says into the draft's tokens; None if they cannot say it."""
-        spans, seam = self._spans, claim.place.start
-        while seam > spans.judged and spans.text[seam] & 0xC0 == 0x80:  # inside a character
+    def _edit(self, candidate: ReplacementCandidate, text: bytes) -> TextEdit | None:
+        """A candidate's text in the draft's tokens; None if the draft has no tokens for it."""
+        draft_text, seam = self._draft_text, candidate.start.start
+        while seam > draft_text.decided and draft_text.text[seam] & 0xC0 == 0x80:  # inside a character
             seam -= 1
-        kept = spans.before(seam)
+        kept = draft_text.count_before(seam)
+        before = bytes(draft_text.text[draft_text.begin(kept) : candidate.start.start])
         try:
-            new = (bytes(spans.text[spans.begin(kept) : claim.place.start]) + text.removesuffix(END)).decode()
+            new = (before + text.removesuffix(END)).decode()
         except UnicodeDecodeError:
             return None
         ids, ends = self._draft.encode(new, self._names) if new else ((), ())
-        if new and not (ids and all(self._draft.write(token, self._names) for token in ids)):
-            return None  # dropped, or an unknown token
+        if new and not (ids and all(self._draft.text_bytes(token, self._names) for token in ids)):
+            return None  # the tokenizer drops the text, or has the unknown token for it
         pieces = [new.encode()[begin:end] for begin, end in zip((0, *ends), ends, strict=False)]
-        if text.endswith(END) and self._draft.end is not None:
-            ids, pieces = (*ids, self._draft.end), [*pieces, self._draft.write(self._draft.end, self._names)]
-        return TextEdit(claim, kept, seam, ids, tuple(pieces), ends=text.endswith(END))
+        end_token = self._draft.eos_token_id
+        if text.endswith(END) and end_token is not None:
+            ids, pieces = (*ids, end_token), [*pieces, self._draft.text_bytes(end_token, self._names)]
+        return TextEdit(candidate, kept, seam, ids, tuple(pieces), ends=text.endswith(END))

@@ -1,4 +1,4 @@
-"""What the tokens of one tokenizer stand for in bytes, and how a text goes on in its tokens."""
+"""The tokens of one tokenizer as bytes, and the encoding of a text that continues another."""
 
 import json
 import re
@@ -19,19 +19,19 @@ Spans: TypeAlias = list[tuple[int, int]]
 """For each token the first character it stands for, and the one after its last."""
 
 _ANCHORS = ("\n", ".", ")", "a", "1")
-"""What a text is tried to be the continuation of. Letters come late: a word after one is half a word."""
+"""Texts put before another to encode it as a continuation. Letters come last: they join the next word."""
 _LOST = "\N{REPLACEMENT CHARACTER}"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_REMEMBERED = 65_536
-_LONGEST_REMEMBERED = 64
-"""In characters. Words come again, whole texts do not."""
+_CACHED = 65_536
+_LONGEST_CACHED = 64
+"""In characters. Words are encoded often, whole texts once."""
 _NO_LIMIT = 10**9
 
 
 class Vocabulary:
-    """What the tokens of one tokenizer stand for in bytes, and how a text goes on in its tokens.
+    """The tokens of one tokenizer as bytes, and the encoding of a text that continues another.
 
-    It works on a copy of the tokenizer, so neither disturbs the other, and can be used by many threads.
+    It uses a copy of the tokenizer, which it does not change, and may be used by many threads.
 
     Attributes:
         size: How many token ids the model scores and the tokenizer knows.
@@ -41,59 +41,61 @@ class Vocabulary:
         """Read a tokenizer.
 
         Raises:
-            VocabularyMismatchError: It changes ordinary text and cannot say where its tokens came from, or it
-                does not have what all tokenizers have.
+            VocabularyMismatchError: It changes ordinary text and gives no offsets, or lacks an attribute of
+                tokenizers.
         """
         self.size = size
         self._name = tokenizer.name_or_path or type(tokenizer).__name__
         try:
             backend = getattr(tokenizer, "backend_tokenizer", None)
-            self._reader: _Reader = _Fast(backend) if isinstance(backend, Tokenizer) else _Slow(tokenizer)
+            self._backend: _Backend = (
+                _FastBackend(backend) if isinstance(backend, Tokenizer) else _SlowBackend(tokenizer)
+            )
             added = tokenizer.added_tokens_decoder
-        except Exception as error:  # it has parts that cannot be copied, or does not name its tokens
+        except Exception as error:  # parts cannot be copied, or tokens have no names
             raise VocabularyMismatchError(
-                f"tokenizer {self._name!r} does not say what its tokens stand for: {quoted(error)}; models "
+                f"tokenizer {self._name!r} does not give the text of its tokens: {quoted(error)}; models "
                 "with different tokenizers need those of the tokenizers library (use_fast=True)"
             ) from error
         self._added = {at: str(token.content) for at, token in added.items()}
         specials = {at for at, token in added.items() if token.special}
-        self._without_text = specials | set(tokenizer.all_special_ids) | self._reader.unknown
+        self._special_ids = specials | set(tokenizer.all_special_ids) | self._backend.unknown
         self._bytes: dict[int, bytes] = {}
-        self._remembered = lru_cache(_REMEMBERED)(self._encode)
-        self.encode("The (quick) fox's 37\n  hats")  # refused here rather than in the middle of a text
+        self._encode_cached = lru_cache(_CACHED)(self._encode)
+        self.encode("The (quick) fox's 37\n  hats")  # so that it is refused now, not in the middle of a text
 
     def bytes_of(self, token_id: int) -> bytes:
-        """What a token adds to a text that it continues: `b" Paris"`, `b"ing"`, or one byte of a character.
+        """The bytes that a token adds to a text: `b" Paris"`, `b"ing"`, or one byte of a character.
 
         Empty for special tokens, the unknown token, and ids that the tokenizer does not know.
         """
         if (known := self._bytes.get(token_id)) is None:
-            known = self._bytes[token_id] = self._read(token_id)
+            known = self._bytes[token_id] = self._token_bytes(token_id)
         return known
 
     def name(self, token_id: int) -> str:
-        """What a special or added token is called; empty for any other."""
+        """The name of a special or added token; empty for any other."""
         return self._added.get(token_id, "")
 
     def encode(self, text: str, *, specials: bool = False) -> Encoded:
-        """The tokens that continue some earlier text with this one, and where in its bytes each ends.
+        """The tokens of a text that continues another, and the offsets in its bytes at which they end.
 
-        Nothing is put before the text, neither a beginning-of-sequence token nor a space. The ends never
-        decrease, and the last is that of the text. Where a tokenizer changes or drops characters, they count
-        to the next token that stands for any, and those at the end of the text to the last.
+        Nothing is put before the text, neither a beginning-of-sequence token nor a space. The offsets never
+        decrease, and the last is the length of the text. Characters that the tokenizer changes or drops
+        belong to the next token that has any, and those at the end of the text to the last.
 
         Args:
-            text: What comes next. It should begin where a word, a space or a line may begin.
+            text: It should begin where a word, a space or a line may begin.
             specials: Whether names of special tokens become these tokens, instead of being split as text.
 
         Raises:
-            VocabularyMismatchError: The tokenizer changes the text and cannot say where its tokens came from,
-                or uses a token that its model does not have.
+            VocabularyMismatchError: The tokenizer changes the text and gives no offsets, or uses a token that
+                its model does not have.
         """
-        return (self._remembered if len(text) <= _LONGEST_REMEMBERED else self._encode)(text, specials)
+        return (self._encode_cached if len(text) <= _LONGEST_CACHED else self._encode)(text, specials)
 
     @cached_property
-    def silent(self) -> frozenset[int]:
+    def without_text(self) -> frozenset[int]:
         """The ids that add no text: special tokens, the unknown token, padding, and gaps in the numbering."""
         return frozenset(token for token in range(self.size) if not self.bytes_of(token))
 
@@ -105,10 +107,10 @@ class Vocabulary:
                 f"not have: it scores {self.size}"
             )
         cuts = [] if specials else self._cuts(text, ids, ends)
-        return self._joined(text, cuts) if cuts else (tuple(ids), tuple(ends))
+        return self._encode_parts(text, cuts) if cuts else (tuple(ids), tuple(ends))
 
     def _cuts(self, text: str, ids: list[int], ends: list[int]) -> list[int]:
-        """Where to part a text such as "</s>" that became the token of that name: Unigram lets it."""
+        """Where to cut a text such as "</s>" that became the token of that name, which Unigram allows."""
         raw, cuts = text.encode(), []
         for token, (start, end) in zip(ids, pairwise([0, *ends]), strict=True):
             name = self._names.get(token, "")
@@ -116,7 +118,7 @@ class Vocabulary:
                 cuts.append(len(raw[:end].decode()) - len(name) + 1)
         return cuts
 
-    def _joined(self, text: str, cuts: list[int]) -> Encoded:
+    def _encode_parts(self, text: str, cuts: list[int]) -> Encoded:
         ids: list[int] = []
         ends: list[int] = []
         done = 0
@@ -129,22 +131,22 @@ class Vocabulary:
 
     def _continuation(self, text: str, specials: bool) -> tuple[list[int], list[int]]:
         for anchor, known in self._anchors:
-            ids, spans = self._reader.encode(anchor + text, specials)
+            ids, spans = self._backend.encode(anchor + text, specials)
             if ids[: len(known)] == known:
                 ends = self._ends(text, ids[len(known) :], spans, anchor)
                 if ends is not None:
                     return ids[len(known) :], ends
-        ids, spans = self._reader.encode(text, specials)
+        ids, spans = self._backend.encode(text, specials)
         ends = self._ends(text, ids, spans, "")
         if ends is None:
             raise VocabularyMismatchError(
-                f"tokenizer {self._name!r} changes text and says not where, for instance in {quoted(text)}; "
+                f"tokenizer {self._name!r} changes text and gives no offsets, as in {quoted(text)}; "
                 "models with different tokenizers need fast ones (use_fast=True) or such that keep every byte"
             )
         return ids, ends
 
     def _ends(self, text: str, ids: list[int], spans: Spans | None, anchor: str) -> list[int] | None:
-        """Where the tokens end, or None if they do not begin where the anchor ends or nobody knows."""
+        """The offsets at which the tokens end, or None if the anchor's end is inside a token or unknown."""
         pieces = [self.bytes_of(token) for token in ids]
         if b"".join(pieces) == text.encode():
             return list(accumulate(map(len, pieces)))
@@ -152,64 +154,64 @@ class Vocabulary:
             return None
         before, spans = spans[: len(spans) - len(ids)], spans[len(spans) - len(ids) :]
         if any(end > len(anchor) for _, end in before):
-            return None  # an unknown token has swallowed both the anchor and what follows
+            return None  # an unknown token covers the anchor and what follows
         sizes = [0, *accumulate(len(character.encode()) for character in text)]
         ends = list(accumulate((sizes[end - len(anchor)] for _, end in spans), max))
         return [*ends[:-1], sizes[-1]] if ends else []
 
     @cached_property
     def _anchors(self) -> list[tuple[str, list[int]]]:
-        """The anchors that are written with any token, and their tokens."""
-        written = [(anchor, self._reader.encode(anchor, specials=False)[0]) for anchor in _ANCHORS]
-        return [(anchor, ids) for anchor, ids in written if ids]
+        """The anchors that the tokenizer has tokens for, and these."""
+        encoded = [(anchor, self._backend.encode(anchor, specials=False)[0]) for anchor in _ANCHORS]
+        return [(anchor, ids) for anchor, ids in encoded if ids]
 
     @cached_property
     def _names(self) -> dict[int, str]:
-        """Tokens that are called otherwise than the text they stand for: special ones, and single bytes."""
-        names = {at: self._reader.token(at) for at in self._without_text}
-        if self._reader.falls_back_to_bytes:
-            names |= {at: name for at in range(self.size) if _is_byte(name := self._reader.token(at))}
+        """Tokens whose name is not their text: special ones, and single bytes."""
+        names = {at: self._backend.token(at) for at in self._special_ids}
+        if self._backend.falls_back_to_bytes:
+            names |= {at: name for at in range(self.size) if _is_byte(name := self._backend.token(at))}
         return {at: name for at, name in names.items() if isinstance(name, str)}
 
-    def _read(self, token_id: int) -> bytes:
-        if token_id in self._without_text:
+    def _token_bytes(self, token_id: int) -> bytes:
+        if token_id in self._special_ids:
             return b""
-        token = self._reader.token(token_id)
+        token = self._backend.token(token_id)
         if not token or isinstance(token, bytes):
             return token or b""
-        if self._reader.byte_map:
-            values = [self._reader.byte_map.get(character) for character in token]
+        if self._backend.byte_map:
+            values = [self._backend.byte_map.get(character) for character in token]
             whole = bytes(value for value in values if value is not None)
-            return token.encode() if token_id in self._reader.added or None in values else whole
-        if self._reader.falls_back_to_bytes and _is_byte(token):
+            return token.encode() if token_id in self._backend.added or None in values else whole
+        if self._backend.falls_back_to_bytes and _is_byte(token):
             return bytes([int(token[3:5], 16)])
-        return self._read_in_context(token_id, token)
+        return self._bytes_in_context(token_id, token)
 
-    def _read_in_context(self, token_id: int, token: str) -> bytes:
-        """By what it adds to another token, so that the tokenizer itself reads its markers of spaces."""
-        before, said = self._context
-        piece = self._reader.decode([*before, token_id])
-        piece = piece[len(said) :] if piece.startswith(said) else self._reader.decode([token_id])
-        # Part of a character that is not known by its bytes cannot be told from any other part.
+    def _bytes_in_context(self, token_id: int, token: str) -> bytes:
+        """The text that a token adds behind another: the tokenizer itself decodes its markers of spaces."""
+        before, decoded = self._context
+        piece = self._backend.decode([*before, token_id])
+        piece = piece[len(decoded) :] if piece.startswith(decoded) else self._backend.decode([token_id])
+        # A part of a character whose bytes are not known cannot be distinguished from any other part.
         return b"" if _LOST in piece and _LOST not in token else piece.encode()
 
     @cached_property
     def _context(self) -> tuple[list[int], str]:
         for anchor in ("a", "1", "."):
-            ids = self._reader.encode(anchor, specials=False)[0]
-            if (said := self._reader.decode(ids)) and _LOST not in said:
-                return ids, said
+            ids = self._backend.encode(anchor, specials=False)[0]
+            if (decoded := self._backend.decode(ids)) and _LOST not in decoded:
+                return ids, decoded
         return [], ""
 
 
-class _Reader(Protocol):
-    """A tokenizer, whatever it is made of."""
+class _Backend(Protocol):
+    """A tokenizer of either library."""
 
     byte_map: dict[str, int]
-    """The byte that each character of a token stands for; empty if tokens are not written so."""
+    """The byte that each character of a token represents; empty if its tokens are not byte-level."""
     falls_back_to_bytes: bool
     added: set[int]
-    """Tokens beyond the vocabulary that was learned: text as it is. Some families add pieces of it again."""
+    """Tokens beyond the learned vocabulary, which are plain text. Some families add learned pieces again."""
     unknown: set[int]
 
     def encode(self, text: str, specials: bool) -> tuple[list[int], Spans | None]: ...
@@ -219,7 +221,7 @@ class _Reader(Protocol):
     def token(self, token_id: int) -> str | bytes | None: ...
 
 
-class _Fast:
+class _FastBackend:
     """A tokenizer of the `tokenizers` library."""
 
     def __init__(self, backend: Tokenizer) -> None:
@@ -248,8 +250,8 @@ class _Fast:
         return self._splitting.id_to_token(token_id) if token_id >= 0 else None
 
 
-class _Slow:
-    """A tokenizer written in Python, which does not know where its tokens came from."""
+class _SlowBackend:
+    """A tokenizer written in Python, which gives no offsets."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = deepcopy(tokenizer)
@@ -265,15 +267,15 @@ class _Slow:
         return list(ids), None
 
     def decode(self, ids: list[int]) -> str:
-        said: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return said
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
 
     def token(self, token_id: int) -> str | bytes | None:
         return self._names.get(token_id)
 
 
 def _copy(tokenizer: Tokenizer) -> Tokenizer:
-    """One that takes texts of any length, and names of special tokens as these tokens."""
+    """A copy without truncation and padding."""
     copied = Tokenizer.from_str(tokenizer.to_str())
     copied.no_truncation()
     copied.no_padding()
@@ -285,17 +287,17 @@ def _is_byte(token: str | bytes | None) -> bool:
 
 
 def _steps(decoder: Any) -> set[str]:
-    """The names of what a decoder consists of."""
+    """The types of a decoder's steps."""
     if decoder is None:
         return set()
-    written = json.loads(decoder.__getstate__())
-    return {step["type"] for step in written.get("decoders", [written])}
+    content = json.loads(decoder.__getstate__())
+    return {step["type"] for step in content.get("decoders", [content])}
 
 
 def _byte_level() -> dict[str, int]:
-    """The byte that each character of a byte-level vocabulary stands for.
+    """The byte that each character of a byte-level vocabulary represents.
 
-    Printable characters of Latin-1 stand for themselves; those from U+0100 on stand for the others, in order.
+    Printable characters of Latin-1 represent themselves; those from U+0100 on the other bytes, in order.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     itself = {character: ord(character) for character in alphabet if ord(character) < 0x100}
@@ -307,7 +309,7 @@ _vocabularies: WeakKeyDictionary[Any, dict[int, Vocabulary]] = WeakKeyDictionary
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary:
-    """The vocabulary of a tokenizer, read once as long as the tokenizer lives.
+    """The vocabulary of a tokenizer, made once per tokenizer.
 
     Raises:
         VocabularyMismatchError: As :class:`Vocabulary`.

@@ -1,7 +1,7 @@
-"""Where a text may be divided so that every tokenizer reads its parts as it reads the whole.
+"""Where a text can be cut so that every tokenizer encodes its parts as it encodes the whole.
 
 Models with different tokenizers are compared word by word. Nearly all tokenizers split a text at these places
-before anything else, so a word that is followed by something has reached the tokens that it will keep.
+first, so the tokens of a word no longer change once something follows the word.
 """
 
 import codecs
@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 
 END = b"\xff"
-"""Stands for the end of a text, whatever token a model ends its texts by. UTF-8 has no such byte."""
+"""Represents the end of a text, whichever token a model ends texts by. UTF-8 has no such byte."""
 
 LONGEST = 64
-"""Bytes after which a word is cut where a character ends: without spaces, too, work stays bounded."""
+"""Bytes after which a word is cut at the end of a character: bounds the work in texts without spaces."""
 
 _STOPS = b"|".join(mark.encode() for mark in "。，、！？；：")  # noqa: RUF001
 _CUT = re.compile(
@@ -21,12 +21,16 @@ _CUT = re.compile(
     rb"|(?<=[\x80-\xbf])(?<!" + _STOPS + rb")(?=" + _STOPS + rb")"  # before a stop of a script without spaces
     rb"|(?=" + END + rb")"
 )
+_WITHIN_WORD = re.compile(
+    r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u31ff\u3400-\u9fff\U00020000-\U0003ffff]{2}"
+)
+"""Two characters of one word. Each character of a script without spaces is a word."""
 
 
 def word_ends(text: bytes | bytearray, start: int) -> Iterator[int]:
     """The offsets at which the words of ``text[start:]`` end, up to the last that is followed by something.
 
-    They depend on the text before them and the next byte alone. ``start`` is 0 or another word's end.
+    They depend on the text before them and the next byte alone. ``start`` is 0 or the end of another word.
     """
     while True:
         cut = _CUT.search(text, start + 1)
@@ -41,18 +45,13 @@ def word_ends(text: bytes | bytearray, start: int) -> Iterator[int]:
         start = end
 
 
-def goes_on(before: str, after: str) -> bool:
-    """Whether a word of ``before`` goes on in ``after``. Characters of scripts without spaces are words."""
-    return bool(_INSIDE.match(before[-1:] + after[:1]))
+def continues_word(before: str, after: str) -> bool:
+    """Whether the last word of ``before`` goes on in ``after``."""
+    return bool(_WITHIN_WORD.match(before[-1:] + after[:1]))
 
 
 def is_unfinished(text: bytes) -> bool:
-    """Whether a text ends inside a character."""
+    """Whether a text ends inside a UTF-8 character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(text)
     return bool(decoder.getstate()[0])
-
-
-_INSIDE = re.compile(
-    r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u31ff\u3400-\u9fff\U00020000-\U0003ffff]{2}"
-)

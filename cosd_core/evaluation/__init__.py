@@ -1,4 +1,4 @@
-"""How good every method is on a task: tasks, methods, runs that can be resumed, and reports with intervals.
+"""Compares methods on tasks: tasks, methods, runs that can be continued, and reports with intervals.
 
 ::
 

@@ -1,22 +1,21 @@
-"""Finished answers, kept in a file as soon as they are there, so that an interrupted run can go on."""
+"""Finished answers in a file, from which an interrupted run continues."""
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from os import PathLike
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from cosd_core.errors import EvaluationFileError, quoted
+from cosd_core.evaluation.files import append_lines, read_lines
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one method wrote on one question, and what it cost.
+    """One method's answer to one question, and its cost.
 
     Attributes:
-        key: Tells method, models, options and prompt from all others.
+        key: A hash of method, models, options and prompt.
         method: The method's name.
         task: The task's name.
         text: The answer.
@@ -24,11 +23,11 @@ class Answer:
         tokens: Tokens of the answer.
         kept: Those that the draft wrote.
         drafted: Tokens that the draft proposed.
-        rounds: Blocks written and judged.
+        rounds: Blocks drafted and verified.
         draft_passes: Forward passes of the draft.
-        assistant_passes: Times the assistants were asked.
-        seconds: Its share of the wall time of the batch that it was written in.
-        run: When the run began that wrote it.
+        assistant_passes: How often the assistants ran.
+        seconds: Its share of the wall time of its batch.
+        run: The start time of the run that wrote it.
     """
 
     key: str
@@ -49,52 +48,17 @@ class Answer:
 _TYPES: dict[str, Any] = get_type_hints(Answer)
 
 
-def read_lines(path: str | PathLike[str]) -> list[bytes]:
-    """The lines of a file that only grows; it need not exist. A last line that was cut off is dropped.
-
-    Raises:
-        EvaluationFileError: The file cannot be read.
-    """
-    path = Path(path)
-    try:
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(path, len(whole))
-    except OSError as error:
-        raise EvaluationFileError(f"cannot read answers {quoted(str(path))}: {quoted(error)}") from error
-    return whole.splitlines()
-
-
-def append_lines(path: str | PathLike[str], lines: Iterable[str]) -> None:
-    """Add lines to a file; they are on the disk when this returns.
-
-    Raises:
-        EvaluationFileError: The file cannot be written.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise EvaluationFileError(f"cannot write answers {quoted(str(path))}: {quoted(error)}") from error
-
-
 class AnswerFile:
     """A JSONL file of answers that only grows.
 
-    A last line that was cut off while it was written is dropped; anything else that is not an answer is an
-    error.
+    An incomplete last line is removed; any other line that is no answer is an error.
 
     Attributes:
-        path: Where it lies.
+        path: Its path.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Read what is there; the file need not exist.
+        """Read the file, if it exists.
 
         Raises:
             EvaluationFileError: The file cannot be read, or a line is no answer; with its number.
@@ -102,18 +66,18 @@ class AnswerFile:
         self.path = Path(path)
         self._answers: dict[str, Answer] = {}
         for number, line in enumerate(read_lines(path), start=1):
-            answer = self._read(line, number)
+            answer = self._parse(line, number)
             self._answers[answer.key] = answer
 
     def __len__(self) -> int:
         return len(self._answers)
 
     def get(self, key: str) -> Answer | None:
-        """The answer of that key, if it is there."""
+        """The answer of that key, or None."""
         return self._answers.get(key)
 
     def add(self, answers: Iterable[Answer]) -> None:
-        """Keep answers; they are on the disk when this returns.
+        """Store answers; they are on the disk when this returns.
 
         Raises:
             EvaluationFileError: The file cannot be written.
@@ -122,7 +86,7 @@ class AnswerFile:
         append_lines(self.path, (json.dumps(asdict(each), ensure_ascii=True) for each in new))
         self._answers.update({each.key: each for each in new})
 
-    def _read(self, line: bytes, number: int) -> Answer:
+    def _parse(self, line: bytes, number: int) -> Answer:
         where = f"{self.path}, line {number}"
         try:
             entry = json.loads(line)

@@ -1,4 +1,4 @@
-"""What fusing costs: every method over the same prompts, as ratios to ``generate`` with the draft alone."""
+"""Times all methods on the same prompts, relative to transformers' ``generate`` with the draft alone."""
 
 import statistics
 import time
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cosd_core.decoder import CoSDDecoder
+from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.outputs import Generation, Stats
 
@@ -20,12 +21,12 @@ class Measurement:
     """One method over all prompts.
 
     Attributes:
-        method: What ran.
+        method: Its name.
         seconds: Per repeat, the time for all prompts.
         tokens: Tokens written per repeat.
         relative: Time per token over the baseline's, the median over repeats of the ratio within a repeat.
-        draft_passes: Draft passes per token; None where nothing counts them.
-        assistant_passes: Times the assistants were asked, per token.
+        draft_passes: Draft passes per token; None for the baseline.
+        assistant_passes: How often the assistants ran, per token; None for the baseline.
     """
 
     method: str
@@ -41,13 +42,8 @@ class Measurement:
         return self.tokens / statistics.median(self.seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    tokens: int
-    stats: tuple[Stats, ...] = ()
-
-
-_Method = Callable[[], _Run]
+_Method = Callable[[], tuple[int, list[Stats]]]
+"""Runs all prompts; returns the number of tokens, and the statistics of every prompt if there are any."""
 
 
 def bench(
@@ -61,20 +57,20 @@ def bench(
 ) -> list[Measurement]:
     """Time all methods in turn, ``repeats`` times, after one uncounted round.
 
-    Absolute times depend on what else the machine does; ratios within one repeat hardly do. Every text is
+    Absolute times depend on other load of the machine; ratios within one repeat hardly do. Every text is
     greedy and ends at its end token or after ``max_new_tokens``.
 
     Args:
         decoder: The pair, with the verifier to measure.
-        prompts: What to write on.
+        prompts: The prompts.
         repeats: Counted rounds.
         max_new_tokens: The longest text.
         batch_size: For the row that decodes several prompts at once.
-        progress: Told the name of each method before it runs.
+        progress: Called with the name of each method before it runs.
     """
     methods = dict(_methods(decoder, prompts, max_new_tokens, batch_size))
     seconds: dict[str, list[float]] = {name: [] for name in methods}
-    runs: dict[str, _Run] = {}
+    runs: dict[str, tuple[int, list[Stats]]] = {}
     for repeat in range(-1, repeats):
         for name, method in methods.items():
             progress(name)
@@ -82,27 +78,32 @@ def bench(
             runs[name] = method()
             if repeat >= 0:
                 seconds[name].append(time.perf_counter() - started)
-    baseline = [each / runs[BASELINE].tokens for each in seconds[BASELINE]]
-    return [_measurement(name, seconds[name], run, baseline) for name, run in runs.items()]
+    baseline = [each / runs[BASELINE][0] for each in seconds[BASELINE]]
+    return [_measurement(name, seconds[name], *run, baseline) for name, run in runs.items()]
 
 
 def _methods(
     decoder: CoSDDecoder, prompts: Sequence[str], max_new_tokens: int, batch_size: int
 ) -> Iterator[tuple[str, _Method]]:
-    """Name and method, the baseline first."""
+    """Names and methods, the baseline first."""
     name, length = decoder.verifier.name, decoder.draft_length
 
     def fused(**parts: Any) -> _Method:
-        own = {
+        settings = {
             "verifier": decoder.verifier,
             "schedule": decoder.schedule,
             "draft_length": length,
             "calibration": decoder.calibration,
         }
-        other = CoSDDecoder(decoder.draft, decoder.assistants, **{**own, "batch_size": 1, **parts})
-        return lambda: _run(other.generate(list(prompts), max_new_tokens=max_new_tokens))
+        other = CoSDDecoder(decoder.draft, decoder.assistants, **{**settings, "batch_size": 1, **parts})
+        return lambda: _count(other.generate(list(prompts), max_new_tokens=max_new_tokens))
 
-    yield BASELINE, lambda: _Run(sum(_plain_length(decoder.draft, each, max_new_tokens) for each in prompts))
+    draft = decoder.draft
+    if not isinstance(draft, LanguageModel):
+        raise InvalidOptionError(
+            f"draft {quoted(draft.name)} is no transformers model, whose generate is timed"
+        )
+    yield BASELINE, lambda: (sum(_count_tokens(draft, each, max_new_tokens) for each in prompts), [])
     yield f"{name}, {decoder.schedule.name}", fused()
     yield f"{name}, {decoder.schedule.name}, batches of {batch_size}", fused(batch_size=batch_size)
     yield f"{name}, fixed, K = {length}", fused(schedule="fixed")
@@ -118,12 +119,12 @@ def _methods(
         yield "speculative", fused(verifier="speculative")
 
 
-def _run(generations: Sequence[Generation]) -> _Run:
-    return _Run(sum(len(each.token_ids) for each in generations), tuple(each.stats for each in generations))
+def _count(generations: Sequence[Generation]) -> tuple[int, list[Stats]]:
+    return sum(len(each.token_ids) for each in generations), [each.stats for each in generations]
 
 
-def _plain_length(model: LanguageModel, prompt: str, max_new_tokens: int) -> int:
-    """Let transformers write, and count the tokens."""
+def _count_tokens(model: LanguageModel, prompt: str, max_new_tokens: int) -> int:
+    """The number of tokens that transformers' ``generate`` writes."""
     ids = torch.tensor([model.encode(prompt)], device=model.device)
     padding = model.tokenizer.pad_token_id
     written = model.model.generate(
@@ -132,13 +133,15 @@ def _plain_length(model: LanguageModel, prompt: str, max_new_tokens: int) -> int
     return int(written.shape[1] - ids.shape[1])
 
 
-def _measurement(name: str, seconds: Sequence[float], run: _Run, baseline: Sequence[float]) -> Measurement:
-    ratios = [own / run.tokens / base for own, base in zip(seconds, baseline, strict=True)]
+def _measurement(
+    name: str, seconds: Sequence[float], tokens: int, stats: Sequence[Stats], baseline: Sequence[float]
+) -> Measurement:
+    ratios = [each / tokens / base for each, base in zip(seconds, baseline, strict=True)]
     return Measurement(
         method=name,
         seconds=tuple(seconds),
-        tokens=run.tokens,
+        tokens=tokens,
         relative=statistics.median(ratios),
-        draft_passes=sum(each.draft_passes for each in run.stats) / run.tokens if run.stats else None,
-        assistant_passes=sum(each.assistant_passes for each in run.stats) / run.tokens if run.stats else None,
+        draft_passes=sum(each.draft_passes for each in stats) / tokens if stats else None,
+        assistant_passes=sum(each.assistant_passes for each in stats) / tokens if stats else None,
     )

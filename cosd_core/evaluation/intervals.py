@@ -1,12 +1,15 @@
-"""How sure a share is, and how sure the difference of two shares over the same items.
+"""Confidence intervals of a share, and of the difference of two shares over the same items.
 
 Both intervals are closed formulas of Wilson's kind. Unlike a bootstrap they depend on no random numbers, and
-they keep a width where all items are right or none is, which a bootstrap over such items cannot see.
+they keep a width where all items are right or none is, where a bootstrap gives none.
 """
 
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
+
+import numpy as np
 
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.options import check_number
@@ -14,10 +17,10 @@ from cosd_core.options import check_number
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value and its two limits, all of one unit.
+    """A value and its two limits, all in one unit.
 
     Attributes:
-        value: What was measured.
+        value: The estimate.
         low: The lower limit.
         high: The upper limit.
     """
@@ -33,7 +36,7 @@ def share(right: int, items: int, confidence: float = 0.95) -> Interval:
     Args:
         right: How many are right.
         items: How many there are.
-        confidence: How often such an interval should hold the true share.
+        confidence: The coverage of the interval, in (0, 1).
 
     Raises:
         InvalidOptionError: There are no items, more right ones than items, or a confidence outside of (0, 1).
@@ -45,7 +48,7 @@ def share(right: int, items: int, confidence: float = 0.95) -> Interval:
     middle = p + z * z / (2 * items)
     reach = z * math.sqrt(p * (1 - p) / items + z * z / (4 * items * items))
     scale = 1 + z * z / items
-    # Rounding may leave a limit a hair on the wrong side of the share.
+    # Rounding may put a limit on the wrong side of the share.
     low, high = min(p, max(0.0, (middle - reach) / scale)), max(p, min(1.0, (middle + reach) / scale))
     return Interval(p, low, high)
 
@@ -56,14 +59,14 @@ def paired_difference(
     """The share of the first minus that of the second over the same items, between -1 and 1.
 
     Newcombe's interval for paired shares (Statistics in Medicine 17, 1998, 2635-2650, method 10): the Wilson
-    limits of both shares, joined by how much the two agree.
+    limits of both shares, joined by their correlation.
 
     Args:
         both: Items that both have right.
         first_only: Items that only the first has right.
         second_only: Items that only the second has right.
         neither: Items that neither has right.
-        confidence: How often such an interval should hold the true difference.
+        confidence: The coverage of the interval, in (0, 1).
 
     Raises:
         InvalidOptionError: There are no items, a count is negative, or the confidence is not in (0, 1).
@@ -74,7 +77,7 @@ def paired_difference(
         raise InvalidOptionError(f"counts={quoted(counts)} should be at least 0, and one of them more")
     first = share(both + first_only, items, confidence)
     second = share(both + second_only, items, confidence)
-    phi = _agreement(both, first_only, second_only, neither)
+    phi = _correlation(both, first_only, second_only, neither)
 
     def reach(up: float, down: float) -> float:
         return math.sqrt(max(up * up - 2 * phi * up * down + down * down, 0.0))
@@ -85,8 +88,31 @@ def paired_difference(
     return Interval(value, max(-1.0, low), min(1.0, high))
 
 
-def _agreement(both: int, first_only: int, second_only: int, neither: int) -> float:
-    """The correlation of the two, corrected towards 0 where they agree."""
+def accuracy(right: Any) -> Interval:
+    """The share of right items with Wilson's interval of 95 percent.
+
+    Args:
+        right: Whether each item is right, ``[items]``.
+    """
+    return share(int(np.sum(right)), len(right))
+
+
+def difference(first: Any, second: Any, confidence: float = 0.95) -> Interval:
+    """The share of the first minus that of the second, with Newcombe's paired interval.
+
+    Args:
+        first: Whether each item is right, ``[items]``.
+        second: The same for the same items.
+        confidence: The coverage of the interval, in (0, 1).
+    """
+    one, other = np.asarray(first, np.bool_), np.asarray(second, np.bool_)
+    cells = (one & other, one & ~other, ~one & other, ~one & ~other)
+    both, first_only, second_only, neither = (int(each.sum()) for each in cells)
+    return paired_difference(both, first_only, second_only, neither, confidence)
+
+
+def _correlation(both: int, first_only: int, second_only: int, neither: int) -> float:
+    """The phi coefficient of the two, with Newcombe's correction towards 0 where it is positive."""
     margins = (both + first_only) * (second_only + neither) * (both + second_only) * (first_only + neither)
     if not margins:
         return 0.0

@@ -1,8 +1,8 @@
 """How probable a given text is under CoSD: teacher forcing, in batches, with bounded memory.
 
-CoSD picks whole tokens from one of two distributions, so there is no fused distribution to read off. What is
-scored instead: at every position, after the true tokens before it, the verifier judges what both models would
-write there, and the distribution of whoever's token stands is the one that the true token is scored by.
+CoSD picks whole tokens from one of two distributions, so there is no fused distribution to read off. Instead,
+every true token is scored by the distribution of the token that the verifier keeps or puts at its position,
+after the true tokens before it (:meth:`Verifier.fused_logits`):
 
 * ``rule``, trees and other verifiers over confidences: the draft's where its token is kept, also where
   both agree; the assistant's where it replaces.
@@ -10,9 +10,9 @@ write there, and the distribution of whoever's token stands is the one that the 
 * ``speculative``: the assistant's, which is what it samples from (Leviathan et al., 2023).
 * ``average``: the mixture of both.
 
-The choice depends on the prefix alone, so this is a proper distribution over texts, and its most probable
-next token is at every position the one that CoSD writes greedily. Where tokens are sampled, CoSD's own choice
-also depends on what was drawn; that distribution is another one, and has no closed form.
+The choice depends on the prefix alone, so this is a proper distribution over texts, and at every position its
+most probable next token is the one that CoSD writes greedily. Where tokens are sampled, CoSD's own choice
+also depends on the drawn token; that distribution is another one, and has no closed form.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,28 +21,21 @@ from dataclasses import dataclass
 import torch
 
 from cosd_core.decoder import CoSDDecoder
-from cosd_core.errors import InvalidOptionError, InvalidPromptError, quoted
-from cosd_core.models.session import Session
+from cosd_core.errors import InvalidPromptError, quoted
+from cosd_core.models.base import LogitsSession, open_logits_session
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.options import GenerationOptions
 from cosd_core.prediction import Opinions, Prediction
 from cosd_core.sampling.predict import predict
-from cosd_core.sampling.sampler import Sampler, SamplingPosition
-from cosd_core.verifiers import (
-    AssistantVerifier,
-    AverageVerifier,
-    ConfidenceVerifier,
-    PairwiseVerifier,
-    Position,
-    SpeculativeVerifier,
-    Verifier,
-)
+from cosd_core.sampling.sampler import RandomNumbers, Sampler, SamplingPosition
+from cosd_core.training.windows import Window, windows
+from cosd_core.verifiers import Position
 
 _LOGITS_AT_ONCE = 2**25
-"""How many logits a pass may give, over all models; some four arrays of that size live at once."""
+"""How many logits a pass may return, over all models; about four arrays of that size exist at a time."""
 
-_ANYWHERE = SamplingPosition(Sampler(GenerationOptions(), frozenset(), 0), (), 0)
-"""A place without masks, where the most probable token is picked."""
+_GREEDY = SamplingPosition(Sampler(GenerationOptions(), frozenset(), RandomNumbers(0)), (), 0, 0, 0)
+"""A position without masks, where the most probable token is picked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +43,7 @@ class Continuation:
     """A text after a prompt.
 
     Attributes:
-        prompts: The prompt's token ids as every model is shown them, the draft's first; none is empty.
+        prompts: The prompt's token ids in every model's rendering, the draft's first; none is empty.
         ids: The text's token ids, at least one.
     """
 
@@ -64,7 +57,7 @@ class Likelihood:
 
     Attributes:
         log: The logarithm of its probability, in nats.
-        greedy: Whether it is what would be written greedily, token by token.
+        greedy: Whether greedy decoding would write it, token by token.
     """
 
     log: float
@@ -84,49 +77,43 @@ def log_likelihoods(
 
     Args:
         decoder: Its ``batch_size`` is the most texts that are read together.
-        texts: What to score.
+        texts: The texts.
         logits_at_once: Bounds the memory for logits; a batch of longer texts is read in several passes.
-        progress: Told how many more texts are scored.
+        progress: Called with the number of newly scored texts.
 
     Raises:
-        InvalidOptionError: The verifier is none of those named above.
-        InvalidPromptError: A text is empty, or holds an id that no model knows.
+        InvalidOptionError: The verifier defines no :meth:`Verifier.fused_logits`.
+        InvalidPromptError: A text is empty, or holds a token id outside the vocabulary.
         GenerationError: A model failed.
     """
-    if not isinstance(decoder.verifier, PairwiseVerifier | AverageVerifier | SpeculativeVerifier):
-        raise InvalidOptionError(
-            f"verifier={quoted(decoder.verifier)}: likelihoods are defined for verifiers over confidences, "
-            "trees, average and speculative"
-        )
     scorer = _Scorer(decoder, logits_at_once)
-    reads: dict[tuple[tuple[tuple[int, ...], ...], tuple[int, ...]], list[int]] = {}
-    for at, text in enumerate(texts):
+    groups: dict[tuple[tuple[tuple[int, ...], ...], tuple[int, ...]], list[int]] = {}
+    for number, text in enumerate(texts):
         scorer.check(text)
-        reads.setdefault((text.prompts, text.ids[:-1]), []).append(at)
-    # The longest first: what needs too much memory shows at once.
-    order = sorted(reads, key=lambda read: -max(map(len, read[0])) - len(read[1]))
+        groups.setdefault((text.prompts, text.ids[:-1]), []).append(number)
+    # The longest first, so that a lack of memory shows at once.
+    order = sorted(groups, key=lambda read: -max(map(len, read[0])) - len(read[1]))
     found: dict[int, Likelihood] = {}
     for start in range(0, len(order), decoder.batch_size):
-        batch = order[start : start + decoder.batch_size]
-        members = [[texts[at] for at in reads[read]] for read in batch]
-        for read, likelihoods in zip(batch, scorer.score(members), strict=True):
-            found.update(zip(reads[read], likelihoods, strict=True))
+        batch = [groups[read] for read in order[start : start + decoder.batch_size]]
+        scored = scorer.score([[texts[number] for number in group] for group in batch])
+        for group, likelihoods in zip(batch, scored, strict=True):
+            found.update(zip(group, likelihoods, strict=True))
             progress(len(likelihoods))
-    return [found[at] for at in range(len(texts))]
+    return [found[number] for number in range(len(texts))]
 
 
 class _Scorer:
-    """The models and the verifier, ready to score batches."""
+    """Scores batches of texts with the models and the verifier of a decoder."""
 
     def __init__(self, decoder: CoSDDecoder, logits_at_once: int) -> None:
         self._decoder = decoder
         self._logits_at_once = logits_at_once
-        models = decoder.models
-        self._alignment = require_one_vocabulary(models, "scoring given texts")
+        self._alignment = require_one_vocabulary(decoder.models, "scoring given texts")
         self._vocabulary = self._alignment.vocabularies[0]
 
     def check(self, text: Continuation) -> None:
-        """Refuse what cannot be scored."""
+        """Refuse a text that cannot be scored."""
         if not text.ids or not all(text.prompts) or len(text.prompts) != len(self._decoder.models):
             raise InvalidPromptError(
                 f"{quoted(text)} should hold a token to score, and one not empty prompt per model: "
@@ -140,109 +127,58 @@ class _Scorer:
 
     @torch.inference_mode()
     def score(self, batch: Sequence[Sequence[Continuation]]) -> list[list[Likelihood]]:
-        """Score texts, every entry those that differ in their last token only.
-
-        Rows are aligned at their right ends, as sessions keep them, and read from left to right.
-        """
-        sessions = [Session(model, vocabulary=self._vocabulary) for model in self._decoder.models]
-        rows = [[[*same[0].prompts[at], *same[0].ids[:-1]] for same in batch] for at in range(len(sessions))]
-        logs, greedy = [[0.0] * len(same) for same in batch], [[True] * len(same) for same in batch]
-        places = max(len(same[0].ids) for same in batch)
-        width = self._width(len(batch), places)
-        for left_out in range((places - 1) // width * width, -1, -width):
-            last = min(width, places - left_out)
-            shown = [[ids[: max(len(ids) - left_out, 1)] for ids in each] for each in rows]
-            spots = [
-                (row, last - 1 - (behind - left_out), len(same[0].ids) - 1 - behind)
-                for row, same in enumerate(batch)
-                for behind in range(left_out, min(left_out + last, len(same[0].ids)))
-            ]
-            wanted = [[text.ids[place] for text in batch[row]] for row, _, place in spots]
-            standing, scores = self._judge(sessions, shown, last, spots, wanted)
-            for (row, _, _), token, tokens, found in zip(spots, standing, wanted, scores, strict=True):
-                for at, (given, score) in enumerate(zip(tokens, found, strict=True)):
-                    logs[row][at] += score
-                    greedy[row][at] &= given == token
+        """Score groups of texts; the texts of a group differ in their last token only."""
+        models = self._decoder.models
+        sessions = [open_logits_session(model, vocabulary=self._vocabulary) for model in models]
+        rows = [
+            [[*group[0].prompts[model], *group[0].ids[:-1]] for group in batch]
+            for model in range(len(models))
+        ]
+        logs = [[0.0] * len(group) for group in batch]
+        greedy = [[True] * len(group) for group in batch]
+        targets = [len(group[0].ids) for group in batch]
+        for window in windows(targets, max(targets), self._width(len(batch), max(targets))):
+            logits = self._fused_logits(sessions, rows, window)
+            wanted = [[text.ids[target] for text in batch[row]] for row, _, target in window.positions]
+            top = logits.argmax(-1).tolist()
+            scores = _gather(torch.log_softmax(logits, -1), wanted)
+            for (row, _, _), best, tokens, found in zip(window.positions, top, wanted, scores, strict=True):
+                for index, (token, score) in enumerate(zip(tokens, found, strict=True)):
+                    logs[row][index] += score
+                    greedy[row][index] &= token == best
         return [list(map(Likelihood, *each)) for each in zip(logs, greedy, strict=True)]
 
-    def _width(self, rows: int, places: int) -> int:
-        """How many places are read at once."""
+    def _width(self, rows: int, targets: int) -> int:
+        """The most positions of a pass."""
         if not all(model.batchable for model in self._decoder.models):
-            return places  # what these models have cached would depend on how often they were asked
+            return targets  # the cache of such models would depend on the number of passes
         return max(1, self._logits_at_once // (rows * self._vocabulary * len(self._decoder.models)))
 
-    def _judge(
-        self,
-        sessions: Sequence[Session],
-        shown: Sequence[Sequence[list[int]]],
-        last: int,
-        spots: Sequence[tuple[int, int, int]],
-        wanted: Sequence[Sequence[int]],
-    ) -> tuple[list[int], list[list[float]]]:
-        """Per spot the token that stands, and the log-probability of every wanted token."""
-        at_rows, columns = [row for row, _, _ in spots], [column for _, column, _ in spots]
+    def _fused_logits(
+        self, sessions: Sequence[LogitsSession], rows: Sequence[Sequence[list[int]]], window: Window
+    ) -> torch.Tensor:
+        """The verifier's logits at every position of a window, ``[positions, vocabulary]``."""
+        row_of = [row for row, _, _ in window.positions]
+        column_of = [column for _, column, _ in window.positions]
 
-        def read(at: int) -> torch.Tensor:
-            logits = self._alignment.bar(sessions[at].logits(shown[at], last=last)[at_rows, columns])
-            return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        def run(model: int) -> list[Prediction]:
+            logits = sessions[model].logits(window.prefixes(rows[model]), last=window.last)
+            logits = self._alignment.bar(logits[row_of, column_of])
+            role = "draft" if model == 0 else f"assistant {model - 1}"
+            calibration = self._decoder.calibration[model]
+            places = [_GREEDY] * len(logits)
+            return predict(logits, places, role, keep_logits=True, calibration=calibration)
 
         verifier = self._decoder.verifier
-        logits = [read(0)]
-        drafts = self._predict(logits[0], 0)
-        if isinstance(verifier, AverageVerifier | SpeculativeVerifier) or any(
-            verifier.can_replace(draft.confidence) for draft in drafts
-        ):
-            logits += [read(at) for at in range(1, len(sessions))]
-        answers = [self._predict(each, at) for at, each in enumerate(logits) if at]
-        opinions: list[Opinions] = list(zip(*answers, strict=True)) or [()] * len(drafts)
-        if isinstance(verifier, AverageVerifier):
-            shares = [torch.softmax(each, -1).to(logits[0].device) for each in logits]
-            mixture = verifier.weight * shares[0] + (1 - verifier.weight) * torch.stack(shares[1:]).mean(0)
-            return mixture.argmax(-1).tolist(), list(_gathered(mixture.log(), wanted))
-        voices = [_voice(verifier, *each) for each in zip(drafts, opinions, strict=True)]
-        standing = [
-            draft.id if voice == 0 else heard[voice - 1].id
-            for voice, draft, heard in zip(voices, drafts, opinions, strict=True)
-        ]
-        scores: list[list[float]] = [[]] * len(spots)
-        for voice in sorted(set(voices)):
-            of_voice = [at for at, each in enumerate(voices) if each == voice]
-            shares_of_voice = torch.log_softmax(logits[voice][of_voice], -1)
-            for at, found in zip(
-                of_voice, _gathered(shares_of_voice, [wanted[at] for at in of_voice]), strict=True
-            ):
-                scores[at] = found
-        return standing, scores
-
-    def _predict(self, logits: torch.Tensor, model: int) -> list[Prediction]:
-        verifier = self._decoder.verifier
-        return predict(
-            logits,
-            [_ANYWHERE] * len(logits),
-            "draft" if model == 0 else f"assistant {model - 1}",
-            keep_logits=isinstance(verifier, PairwiseVerifier) and verifier.needs_logits,
-            calibration=self._decoder.calibration[model],
-        )
+        drafts = run(0)
+        opinions: list[Opinions | None] = [None] * len(drafts)
+        if any(verifier.can_replace(draft.confidence) for draft in drafts):
+            opinions = list(zip(*map(run, range(1, len(sessions))), strict=True))
+        logits = [verifier.fused_logits(Position(*each)) for each in zip(drafts, opinions, strict=True)]
+        return torch.stack([each.to(logits[0].device) for each in logits])
 
 
-def _voice(verifier: Verifier, draft: Prediction, opinions: Opinions) -> int:
-    """Whose distribution counts: 0 is the draft's, 1 the first assistant's."""
-    if isinstance(verifier, SpeculativeVerifier):
-        return 1
-    if replacement := verifier.judge(Position(draft, opinions)):
-        return 1 + replacement.assistant_index
-    if opinions and all(isinstance(each, AssistantVerifier) for each in _judges(verifier, len(opinions))):
-        return 1 + max(range(len(opinions)), key=lambda at: opinions[at].confidence)
-    return 0
-
-
-def _judges(verifier: Verifier, assistants: int) -> list[Verifier]:
-    if not isinstance(verifier, ConfidenceVerifier):
-        return [verifier]
-    return [verifier.for_assistant(at) for at in range(assistants)]
-
-
-def _gathered(scores: torch.Tensor, wanted: Sequence[Sequence[int]]) -> Iterator[list[float]]:
+def _gather(scores: torch.Tensor, wanted: Sequence[Sequence[int]]) -> Iterator[list[float]]:
     """Per row of ``[rows, vocabulary]`` the scores of the wanted tokens."""
     rows = [row for row, tokens in enumerate(wanted) for _ in tokens]
     flat = iter(scores[rows, [token for tokens in wanted for token in tokens]].tolist())

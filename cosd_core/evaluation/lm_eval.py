@@ -1,11 +1,11 @@
 """CoSD as a model of lm-evaluation-harness (EleutherAI, ``pip install "cosd[evaluate]"``).
 
-Importing this file makes the model known as ``cosd``. The harness looks for models in its own list only, so
-its own command does not find it; ``cosd lm-eval`` is that command with this file imported::
+Importing this file registers the model ``cosd``. The harness's own command does not import it, so it does not
+find the model; ``cosd lm-eval`` is that command with this file imported::
 
     cosd lm-eval run --model cosd --model_args draft=org/model-a,assistant=org/model-b,alpha=0.7 --tasks gsm8k
 
-Where several values are possible, a plus sign stands between them: ``assistant=org/model-b+org/model-c``.
+Several values of one setting are separated by plus signs: ``assistant=org/model-b+org/model-c``.
 
 In Python ``lm_eval.simple_evaluate(model="cosd", model_args={...})`` works once this file is imported.
 """
@@ -45,26 +45,26 @@ __all__ = ["CoSDLM", "cli_evaluate"]
 
 _ALIASES = {"draft": "draft_model", "assistant": "assistant_model"}
 _SEVERAL = ("assistant_model", "assistant_adapter", "verifier", "tree_path", "calibration")
-"""Settings whose words may hold several values."""
+"""Settings that may hold several values, separated by plus signs."""
 
 _MOST_TOKENS = 256
-"""The longest answer where neither task nor user says, as in the harness."""
+"""The longest answer if neither task nor user gives one, as in the harness."""
 
 _LONGEST = 2048
-"""The longest text that is scored in one window where no model has a limit, as in the harness."""
+"""The longest text that is scored in one window if no model has a limit, as in the harness."""
 
 _Prompts = tuple[tuple[int, ...], ...]
 
 
 @register_model("cosd")
 class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
-    """Models that write together, as one model of the harness.
+    """A draft with its assistants as one model of the harness.
 
-    What is scored by ``loglikelihood`` is said in ``cosd_core/evaluation/likelihood.py``. A chat is shown to
-    every model by its own template; the harness is given the draft's rendering of it.
+    ``cosd_core/evaluation/likelihood.py`` defines the score of ``loglikelihood``. A chat is rendered by every
+    model's own template; the harness gets the draft's rendering.
 
     Attributes:
-        settings: What was asked for.
+        settings: The settings.
         decoder: The loaded models.
         tokenizer: The draft's.
     """
@@ -83,8 +83,8 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
             batch_size: The most prompts at once. ``"auto"``: the default of :class:`Settings`, or
                 ``max_batch_size``.
             max_batch_size: Only for ``"auto"``.
-            device: Where the models are loaded to. The harness's own default, ``cuda:0``, where there is no
-                CUDA device: the best there is.
+            device: The device of the models. The harness's default ``cuda:0`` counts as ``"auto"`` if
+                there is no CUDA device.
             **settings: The fields of :class:`Settings`; ``draft`` and ``assistant`` name the models.
 
         Raises:
@@ -93,7 +93,7 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         """
         super().__init__()
         values = {_ALIASES.get(name, name): value for name, value in settings.items()}
-        values.update({name: _divided(name, values[name]) for name in _SEVERAL if name in values})
+        values.update({name: _split_values(name, values[name]) for name in _SEVERAL if name in values})
         if len(values) < len(settings):
             raise InvalidOptionError(
                 f"{', '.join(settings)}: draft and draft_model, assistant and assistant_model are the same"
@@ -116,30 +116,30 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
     def create_from_arg_obj(
         cls, arg_dict: Mapping[str, Any], additional_config: Mapping[str, Any] | None = None
     ) -> Self:
-        """Make one of ``model_args``, which go before the harness's own options."""
-        own = {name: value for name, value in (additional_config or {}).items() if value is not None}
-        return cls(**{**own, **arg_dict})
+        """Make one from ``model_args``, which take precedence over the harness's own options."""
+        options = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        return cls(**{**options, **arg_dict})
 
     @classmethod
     def create_from_arg_string(
         cls, arg_string: str, additional_config: Mapping[str, Any] | None = None
     ) -> Self:
-        """The same for ``model_args`` in words."""
+        """The same from ``model_args`` as one string."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
-    # What the harness asks about the model
+    # Properties that the harness reads
 
     @property
     def eot_token_id(self) -> int | None:
         """The token that ends a text."""
-        own = self.tokenizer.eos_token_id
-        return own if own is not None else min(self.decoder.draft.eos_token_ids, default=None)
+        eos = self.tokenizer.eos_token_id
+        return eos if eos is not None else min(self.decoder.draft.eos_token_ids, default=None)
 
     @property
     def prefix_token_id(self) -> int | None:
-        """The token before a text without a prompt: BOS, else the one that ends texts."""
-        own = self.tokenizer.bos_token_id
-        return own if own is not None else self.eot_token_id
+        """The token before a text without a prompt: BOS, else the end token."""
+        bos = self.tokenizer.bos_token_id
+        return bos if bos is not None else self.eot_token_id
 
     @property
     def max_length(self) -> int:
@@ -149,17 +149,17 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
 
     @property
     def max_gen_toks(self) -> int:
-        """The longest answer where a task does not say."""
+        """The longest answer in tokens if a task gives none."""
         given = "max_new_tokens" in self.settings.model_fields_set
         return self.settings.max_new_tokens if given else _MOST_TOKENS
 
     @property
     def tokenizer_name(self) -> str:
-        """The models whose templates shape a chat; the harness keeps rendered prompts under this name."""
+        """The names of all models. The harness caches rendered prompts by it, and all templates render."""
         return "+".join(model.name.replace("/", "__") for model in self.decoder.models)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """The token ids of a text. Where the text begins with BOS already, none is added."""
+        """The token ids of a text. No BOS is added to a text that begins with it."""
         if add_special_tokens is None:
             begins = self.tokenizer.bos_token and string.startswith(self.tokenizer.bos_token)
             add_special_tokens = self.settings.add_special_tokens and not begins
@@ -168,7 +168,7 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The chat as the draft is shown it. What every model is shown is found again by this text.
+        """The draft's rendering of a chat. The chat itself is stored under this text, for the other models.
 
         Args:
             chat_history: The messages.
@@ -182,39 +182,39 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         self._chats[text] = (messages, begun)
         return text
 
-    # What it lets the model do
+    # Requests of the harness
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Let the models write. Texts are those of :meth:`CoSDDecoder.generate`.
+        """Generate texts, the same as :meth:`CoSDDecoder.generate`.
 
         A prompt that is too long is cut from the left, as the harness does for every model, unless
         ``truncation`` was set.
 
         Raises:
-            InvalidOptionError: A task gives an option that means nothing here.
+            InvalidOptionError: A task gives an option that has no meaning here.
             ContextOverflowError: The longest answer leaves no room for a prompt.
         """
-        alike: dict[str, list[int]] = {}
-        for at, request in enumerate(requests):
-            alike.setdefault(json.dumps(request.args[1], sort_keys=True, default=repr), []).append(at)
+        groups: dict[str, list[int]] = {}  # by their options
+        for number, request in enumerate(requests):
+            options = json.dumps(request.args[1], sort_keys=True, default=repr)
+            groups.setdefault(options, []).append(number)
         texts: dict[int, str] = {}
         with tqdm(total=len(requests), disable=disable_tqdm, desc="cosd: generate_until") as bar:
-            for group in alike.values():
-                prompts = [self._shown(requests[at].args[0]) for at in group]
-                options = self._options(requests[group[0]].args[1])
-                for step in self.decoder.steps(prompts, **options):
+            for group in groups.values():
+                prompts = [self._prompt(requests[number].args[0]) for number in group]
+                for step in self.decoder.steps(prompts, **self._options(requests[group[0]].args[1])):
                     if step.generation:
-                        at = group[step.index]
-                        texts[at] = step.generation.text
-                        self.cache_hook.add_partial("generate_until", requests[at].args, texts[at])
+                        number = group[step.index]
+                        texts[number] = step.generation.text
+                        self.cache_hook.add_partial("generate_until", requests[number].args, texts[number])
                         bar.update()
-        return [texts[at] for at in range(len(requests))]
+        return [texts[number] for number in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood of whole texts, in windows of the largest length that every model bears."""
+        """The log-likelihood of whole texts, in windows as long as the smallest context window."""
         windows: list[tuple[None, list[int], list[int]]] = []
         owners = []
-        for at, request in enumerate(requests):
+        for number, request in enumerate(requests):
             ids = self.tok_encode(request.args[0], add_special_tokens=False)
             for window in get_rolling_token_windows(
                 token_list=ids,
@@ -223,21 +223,21 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
                 context_len=1,
             ):
                 windows.append((None, *make_disjoint_window(window)))
-                owners.append(at)
+                owners.append(number)
         totals = [0.0] * len(requests)
         scored = self._loglikelihood_tokens(windows, disable_tqdm=disable_tqdm)
-        for at, (log, _) in zip(owners, scored, strict=True):
-            totals[at] += log
+        for number, (log, _) in zip(owners, scored, strict=True):
+            totals[number] += log
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals
 
-    # How it does it
+    # Implementation
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Prompt and continuation in tokens; what follows a chat is read by itself."""
+        """Prompt and continuation in tokens; the continuation of a chat is encoded by itself."""
         if context in self._chats:
-            return list(self._prompts(context)[0]), self.tok_encode(continuation, add_special_tokens=False)
+            return list(self._chat_ids(context)[0]), self.tok_encode(continuation, add_special_tokens=False)
         both: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
         return both
 
@@ -249,8 +249,10 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
     ) -> list[tuple[float, bool]]:
         texts: list[Continuation] = []
         for words, context, ids in requests:
-            shown = self._prompts(words[0]) if words is not None and words[0] in self._chats else None
-            prompts = shown or (tuple(context),) * len(self.decoder.models)
+            if words is not None and words[0] in self._chats:
+                prompts = self._chat_ids(words[0])
+            else:
+                prompts = (tuple(context),) * len(self.decoder.models)
             texts.append(Continuation(self._cut(prompts, len(ids)), tuple(ids)))
         with tqdm(total=len(texts), disable=disable_tqdm, desc="cosd: loglikelihood") as bar:
             found = log_likelihoods(self.decoder, texts, progress=bar.update)
@@ -260,8 +262,8 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
                 self.cache_hook.add_partial("loglikelihood", words, answer)
         return scored
 
-    def _shown(self, context: str) -> Any:
-        """A prompt of :meth:`CoSDDecoder.steps`."""
+    def _prompt(self, context: str) -> Any:
+        """A prompt for :meth:`CoSDDecoder.steps`."""
         if context not in self._chats:
             return self.tok_encode(context) or [self.prefix_token_id]
         messages, begun = self._chats[context]
@@ -270,40 +272,38 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
             return prompt
         ids = tuple(self.tok_encode(begun, add_special_tokens=False))
         return type(prompt)(
-            prompt.text + begun, tuple((*own, *ids) for own in prompt.ids), prompt.format, prompt.stop
+            prompt.text + begun, tuple((*each, *ids) for each in prompt.ids), prompt.format, prompt.stop
         )
 
-    def _prompts(self, chat: str) -> _Prompts:
-        shown: _Prompts = self._shown(chat).ids
-        return shown
+    def _chat_ids(self, chat: str) -> _Prompts:
+        ids: _Prompts = self._prompt(chat).ids
+        return ids
 
     def _cut(self, prompts: _Prompts, ids: int) -> _Prompts:
-        """Cut prompts from the left to what the context windows take besides the scored tokens."""
+        """Cut prompts from the left, so that they fit the context windows with the scored tokens."""
         room = self.max_length + 1 - ids  # the last token is scored, but not read
         if room < 1:
             raise ContextOverflowError(
                 f"a text of {ids} tokens is to be scored, more than the context window of {self.max_length}"
             )
-        return tuple(own[-room:] for own in prompts)
+        return tuple(each[-room:] for each in prompts)
 
     def _options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """A task's options in our words; what the task leaves open is as the settings say."""
-        own = {name: getattr(self.settings, name) for name in self._set_by_user()}
-        return read_task_options(given, settings=own, most=self.max_gen_toks)
-
-    def _set_by_user(self) -> list[str]:
-        return [name for name in GenerationOptions.model_fields if name in self.settings.model_fields_set]
+        """A task's options, else the user's settings."""
+        names = self.settings.model_fields_set & set(GenerationOptions.model_fields)
+        settings = {name: getattr(self.settings, name) for name in names}
+        return read_task_options(given, settings=settings, most=self.max_gen_toks)
 
 
-def _divided(name: str, value: Any) -> Any:
-    """The values between plus signs; a path that has one in its name is one value."""
+def _split_values(name: str, value: Any) -> Any:
+    """The values between plus signs; a path with a plus sign in its name is one value."""
     if not isinstance(value, str) or "+" not in value or Path(value).exists():
         return value
-    words = value.split("+")
+    parts = value.split("+")
     if name != "calibration":
-        return words
+        return parts
     try:
-        return list(map(float, words))
+        return list(map(float, parts))
     except ValueError:
         raise InvalidOptionError(
             f"calibration={quoted(value)} should hold numbers with a plus sign between them, such as 1.2+0.8"

@@ -1,4 +1,4 @@
-"""The options that lm-evaluation-harness's tasks give their generations, in our words."""
+"""Translates the generation options of lm-evaluation-harness's tasks into :class:`GenerationOptions`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,37 +7,37 @@ from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.options import GenerationOptions, unknown_option
 
 _TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""The names that tasks have for the longest answer; the first that is given counts, as in the harness."""
+"""The tasks' names for the longest answer; the first that is given counts, as in the harness."""
 
 _WITHOUT_EFFECT: Mapping[str, Any] = {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}
-"""Options that tasks give in the only value that makes sense here."""
+"""Options that tasks may give in the only value that applies here."""
 
 
 def read_task_options(given: Mapping[str, Any], *, settings: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """Fields of :class:`GenerationOptions`; what the task leaves open is as the settings say.
+    """Fields of :class:`GenerationOptions` from a task's options, else from the settings.
 
     Args:
         given: The task's ``generation_kwargs``.
-        settings: What the user set.
-        most: The longest answer where the task does not say.
+        settings: The user's options.
+        most: The longest answer in tokens if the task gives none.
 
     Raises:
-        InvalidOptionError: An option is unknown, or no number where one is needed.
+        InvalidOptionError: An option is unknown, or has a wrong type.
     """
-    asked, options = dict(given), dict(settings)
-    lengths = [_whole(name, asked.pop(name)) for name in _TOKENS if asked.get(name) is not None]
+    remaining, options = dict(given), dict(settings)
+    lengths = [_whole(name, remaining.pop(name)) for name in _TOKENS if remaining.get(name) is not None]
     options["max_new_tokens"] = lengths[0] if lengths else most
-    stop = [*_strings("until", asked.pop("until", None)), *_strings("stop", asked.pop("stop", None))]
+    stop = [*_strings("until", remaining.pop("until", None)), *_strings("stop", remaining.pop("stop", None))]
     options["stop"] = tuple(dict.fromkeys([*options.get("stop", ()), *filter(None, stop)]))
     options.setdefault("truncation", True)
-    sampled, temperature = asked.pop("do_sample", None), asked.pop("temperature", None)
+    sampled, temperature = remaining.pop("do_sample", None), remaining.pop("temperature", None)
     if sampled is False:
         options["temperature"] = 0.0
     elif temperature is not None:
         options["temperature"] = _number("temperature", temperature)
     elif sampled and not options.get("temperature"):
-        options["temperature"] = 1.0  # what transformers samples at where nobody says
-    for name, value in asked.items():
+        options["temperature"] = 1.0  # the default of transformers
+    for name, value in remaining.items():
         if name in GenerationOptions.model_fields:
             options[name] = value
         elif value is not None and _WITHOUT_EFFECT.get(name) != value:

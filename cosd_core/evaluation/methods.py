@@ -1,4 +1,4 @@
-"""What is compared: ways in which one pair of models, or one model of it, writes."""
+"""The methods of a comparison: decoders over the same models, or one of the models alone."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,27 +8,30 @@ from typing import Any
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
-from cosd_core.frontend.settings import OF_ONE_METHOD, Settings, assistants_of, names_of, read_settings
+from cosd_core.frontend.model_names import assistant_sources, model_names
+from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.verifiers import AverageVerifier, TreeVerifier, Verifier
 
 SINGLES = ("draft", "assistant")
-"""The methods by which one model writes alone."""
+"""The methods of one model alone."""
 
 METHODS = (*SINGLES, "speculative", "average", "rule", "tree")
 """Every method by its verifier's name."""
 
 _SWAPPED = ", roles swapped"
 _SYMMETRIC = (*SINGLES, AverageVerifier.name)
-"""Verifiers that give nothing new when the models change roles; an average of w becomes that of 1 - w."""
+"""Verifiers that add nothing with swapped roles: an average of w becomes that of 1 - w."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to write.
+    """One method of a comparison.
 
     Attributes:
-        name: What reports call it.
-        parts: How the models work together: what :meth:`Settings.method` says.
+        name: Its name in reports.
+        parts: The arguments of :class:`CoSDDecoder` other than the models, as :meth:`Settings.method` returns
+            them.
         swapped: Whether the assistant drafts and the draft assists.
         assistant: The number of the only assistant that takes part; None: all do.
     """
@@ -40,23 +43,23 @@ class Method:
 
     @property
     def verifier(self) -> Verifier:
-        """Who judges."""
+        """Its verifier."""
         verifier: Verifier = self.parts["verifier"]
         return verifier
 
     @property
     def single(self) -> str | None:
-        """Which model writes alone, in the roles of the models as they were given; None where several do."""
+        """The name of the only model, by its role before swapping; None where several models write."""
         if self.verifier.name not in SINGLES:
             return None
         if self.assistant is not None:
             return _single(self.assistant)
         if self.verifier.name == SINGLES[1] and len(self.parts.get("calibration", ())) > 2:
-            return None  # whichever assistant is surest
+            return None  # the most confident assistant varies by token
         return SINGLES[(self.verifier.name == SINGLES[1]) ^ self.swapped]
 
     def decoder(self, pair: CoSDDecoder) -> CoSDDecoder:
-        """A decoder over the pair's loaded models that works this way.
+        """A decoder with this method over the pair's loaded models.
 
         Raises:
             InvalidOptionError: The roles cannot be swapped, or the method is not defined for so many models.
@@ -70,11 +73,11 @@ class Method:
         return CoSDDecoder(models[0], assistants, **self.parts)
 
     def describe(self) -> dict[str, Any]:
-        """What shapes its answers and their cost, as plain JSON values."""
+        """Everything that its answers and their cost depend on, as plain JSON values."""
         parts = {name: value for name, value in self.parts.items() if name != "verifier"}
         verifier = self.verifier.to_dict()
         for each in (verifier, *verifier.get("members", ())):
-            each.pop("about", None)  # what is known of a tree changes nothing of what it does
+            each.pop("about", None)  # it changes no decision of a tree
         plain = {
             name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in parts.items()
         }
@@ -90,14 +93,13 @@ class Method:
 def make_methods(
     names: Sequence[str], settings: Mapping[str, Any], *, both_roles: bool = False
 ) -> list[Method]:
-    """Methods by name, with the settings of each. Of several assistants each is also asked alone.
+    """Methods by name, with the settings of each. Several assistants are also methods one by one.
 
     Args:
         names: Of :data:`METHODS`.
         settings: Fields of :class:`Settings` for all methods. Those of one verifier (``alpha``, ``weight``,
-            ...) are read by that method alone.
-        both_roles: Whether a method is also tried with the models' roles swapped, where that is something
-            else.
+            ...) apply to that method alone.
+        both_roles: Whether to add every method with the models' roles swapped, where that differs.
 
     Raises:
         InvalidOptionError: There is no method of that name, a setting is wrong, or a tree has no file.
@@ -109,8 +111,10 @@ def make_methods(
             raise InvalidOptionError(f"method={quoted(name)} should be one of {', '.join(METHODS)}")
         if name == TreeVerifier.name and settings.get("tree_path") is None:
             raise InvalidOptionError('method="tree" needs tree_path: a file that TreeVerifier.save wrote')
-        own = {key: value for key, value in settings.items() if OF_ONE_METHOD.get(key, name) == name}
-        filled = Settings(**own, verifier=name)
+        applying = {
+            key: value for key, value in settings.items() if VERIFIER_OF_SETTING.get(key, name) == name
+        }
+        filled = Settings(**applying, verifier=name)
         method = Method(_title(filled), filled.method())
         several = len(filled.assistants) > 1
         methods += _every_assistant(method) if several and name == SINGLES[1] else [method]
@@ -118,8 +122,8 @@ def make_methods(
 
 
 def possible_methods(settings: Mapping[str, Any], *, shared_vocabulary: bool = True) -> list[str]:
-    """Those of :data:`METHODS` that are defined for such models and have all that they need."""
-    impossible = {"speculative"} if len(assistants_of(settings)) > 1 else set()
+    """Those of :data:`METHODS` that are defined for these models and whose settings are complete."""
+    impossible = {"speculative"} if len(assistant_sources(settings)) > 1 else set()
     if not shared_vocabulary:
         impossible |= {"speculative", "average"}
     if "tree_path" not in settings:
@@ -133,21 +137,21 @@ def read_method(path: str | Path, settings: Mapping[str, Any], *, pair: Sequence
     Args:
         path: The file.
         settings: Fields that the file need not hold: the models, and how they are loaded.
-        pair: The names of the draft and its assistants. A file that names two models the other way round
-            swaps their roles.
+        pair: The names of the draft and its assistants. A file with two models in the opposite order swaps
+            their roles.
 
     Raises:
         EvaluationFileError: As :func:`read_settings`, or the file names other models.
         InvalidOptionError: Settings do not go together.
     """
     given = read_settings(path)
-    named = names_of(given)
+    named = model_names(given)
     swapped = bool(named) and named != list(map(str, pair))
     if swapped and (len(pair) > 2 or sorted(named) != sorted(map(str, pair))):
         raise EvaluationFileError(
             f"settings {quoted(str(path))} are for the models {quoted(named)}, not for {quoted(list(pair))}"
         )
-    base = {name: value for name, value in settings.items() if name not in OF_ONE_METHOD}
+    base = {name: value for name, value in settings.items() if name not in VERIFIER_OF_SETTING}
     filled = Settings(**{**base, **given})
     return Method(Path(path).stem + (_SWAPPED if swapped else ""), filled.method(), swapped)
 
@@ -169,10 +173,11 @@ def _single(assistant: int) -> str:
 
 
 def _every_assistant(method: Method) -> Iterator[Method]:
-    """The assistants one by one: the surest of them is another one at every token, and no model alone."""
+    """The assistants one by one. All of them together are no baseline: the most confident varies by token."""
     draft, *others = method.parts["calibration"]
-    for at, heat in enumerate(others):
-        yield Method(_single(at), {**method.parts, "calibration": (draft, heat)}, assistant=at)
+    for index, temperature in enumerate(others):
+        parts = {**method.parts, "calibration": (draft, temperature)}
+        yield Method(_single(index), parts, assistant=index)
 
 
 def _in_both_roles(methods: Sequence[Method]) -> Iterator[Method]:

@@ -1,47 +1,32 @@
-"""A report as pictures; matplotlib is needed for nothing else."""
+"""A report as pictures, drawn with matplotlib."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cosd_core.errors import EvaluationFileError, MissingExtraError, quoted
+from cosd_core.evaluation.files import save_files
 from cosd_core.evaluation.report import Line, Report
-
-
-def check_plotting() -> None:
-    """Refuse to plot before any work is done, where that cannot be.
-
-    Raises:
-        MissingExtraError: matplotlib is missing.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError('plots need matplotlib: pip install "cosd[plots]"') from error
+from cosd_core.utils import require_matplotlib
 
 
 def save_plots(report: Report, folder: str | Path) -> list[Path]:
     """Draw accuracy with its intervals, and accuracy over speed, as ``accuracy.png`` and ``cost.png``.
 
     Raises:
-        MissingExtraError: matplotlib is missing.
+        MissingExtraError: matplotlib is not installed.
         EvaluationFileError: They cannot be written.
     """
-    check_plotting()
-    paths = []
-    for name, draw in (("accuracy.png", _draw_accuracy), ("cost.png", _draw_cost)):
-        path = Path(folder) / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draw(report).savefig(path, dpi=150)
-        except OSError as error:
-            raise EvaluationFileError(f"cannot write {quoted(str(path))}: {quoted(error)}") from error
-        paths.append(path)
-    return paths
+    return save_files(folder, {"accuracy.png": _draw_accuracy(report), "cost.png": _draw_cost(report)})
 
 
-def _figure(width: float, height: float) -> Any:
-    # Not pyplot: it keeps every figure, and a global state that is the user's.
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure, in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    # Not pyplot: it keeps every figure, and a global state that belongs to the user.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -50,14 +35,14 @@ def _figure(width: float, height: float) -> Any:
 def _draw_accuracy(report: Report) -> Any:
     """One bar per method, side by side for every group."""
     columns, methods = report.columns, report.methods
-    figure = _figure(max(6.0, 0.35 * len(columns) * len(methods) + 2), 4.5)
+    figure = new_figure(max(6.0, 0.35 * len(columns) * len(methods) + 2), 4.5)
     axes = figure.add_subplot()
     width = 0.8 / len(methods)
-    for at, method in enumerate(methods):
+    for index, method in enumerate(methods):
         lines = [report.line(method, *column) for column in columns]
-        places = [place - 0.4 + width * (at + 0.5) for place in range(len(columns))]
+        places = [column - 0.4 + width * (index + 0.5) for column in range(len(columns))]
         shares = [100 * line.accuracy.value for line in lines]
-        axes.bar(places, shares, width, yerr=_reach(lines), label=method, error_kw={"elinewidth": 0.8})
+        axes.bar(places, shares, width, yerr=_errors(lines), label=method, error_kw={"elinewidth": 0.8})
     axes.set_xticks(range(len(columns)), report.titles)
     axes.set_ylabel("accuracy, percent (Wilson, 95 percent)")
     axes.set_ylim(0, 100)
@@ -67,12 +52,12 @@ def _draw_accuracy(report: Report) -> Any:
 
 def _draw_cost(report: Report) -> Any:
     """Accuracy over tokens per second, all questions together."""
-    figure = _figure(6.0, 4.5)
+    figure = new_figure(6.0, 4.5)
     axes = figure.add_subplot()
     for method in report.methods:
         line = report.line(method, *report.columns[-1])
         axes.errorbar(
-            line.tokens_per_second, 100 * line.accuracy.value, yerr=_reach([line]), fmt="o", label=method
+            line.tokens_per_second, 100 * line.accuracy.value, yerr=_errors([line]), fmt="o", label=method
         )
     axes.set_xlabel("tokens per second, in this run")
     axes.set_ylabel("accuracy, percent (Wilson, 95 percent)")
@@ -81,8 +66,8 @@ def _draw_cost(report: Report) -> Any:
     return figure
 
 
-def _reach(lines: Sequence[Line]) -> list[list[float]]:
-    """How far the intervals go down and up."""
+def _errors(lines: Sequence[Line]) -> list[list[float]]:
+    """The distances from the values to the lower and to the upper limits."""
     return [
         [100 * (line.accuracy.value - line.accuracy.low) for line in lines],
         [100 * (line.accuracy.high - line.accuracy.value) for line in lines],

@@ -1,15 +1,16 @@
-"""What came of an evaluation: a line per method, task and group; as markdown, CSV and JSON."""
+"""The report of an evaluation: a line per method, task and group; as markdown, CSV and JSON."""
 
 import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
-from cosd_core.errors import EvaluationFileError, quoted
-from cosd_core.evaluation.intervals import Interval, paired_difference, share
+from cosd_core.evaluation.files import save_files
+from cosd_core.evaluation.intervals import Interval, accuracy, difference
 from cosd_core.evaluation.runner import Outcome
 
 ALL = "all"
@@ -19,7 +20,7 @@ NOTES = """\
 * Accuracy: Wilson's interval of 95 percent.
 * Against the best single model: the method's accuracy minus that of the draft or the assistant alone,
   whichever has more of the same questions right; Newcombe's paired interval of 95 percent. The better model
-  is picked with the answers in view, which favours it: a difference just below 0 is no proof of harm.
+  is chosen by these answers, which favours it: a difference just below 0 is no proof of harm.
 * Every question counts the same in "all".
 * Tokens per second compare methods of one run only: they took turns, batch by batch, on one machine. The
   assistant alone runs in the same loop, with the draft before it; without the loop it would be faster.
@@ -29,7 +30,7 @@ NOTES = """\
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One method over one group of questions.
+    """The result of one method on one group of questions.
 
     Attributes:
         method: The method's name.
@@ -39,14 +40,14 @@ class Line:
         right: How many were answered right.
         accuracy: Their share with its Wilson interval of 95 percent, between 0 and 1.
         gain: The accuracy minus that of the best single model over the same questions, with Newcombe's
-            paired interval of 95 percent; None where no single model was asked, or this is one.
-        best_single: Which model that is: ``"draft"``, ``"assistant"``, or of several ``"assistant 2"``.
+            paired interval of 95 percent; None if no single model was among the methods, or this is one.
+        best_single: The name of that model: ``"draft"``, ``"assistant"``, or of several ``"assistant 2"``.
         tokens_per_second: Tokens of the answers per second of wall time.
         tokens: Tokens per answer.
         rounds: Drafted blocks per answer.
         acceptance: The share of drafted tokens that were kept, between 0 and 1.
         draft_passes: Forward passes of the draft per token.
-        assistant_passes: Times the assistants were asked, per token.
+        assistant_passes: How often the assistants ran, per token.
     """
 
     method: str
@@ -72,7 +73,7 @@ class Report:
     Attributes:
         lines: Task by task and group by group, methods in their order.
         about: The models and options, as plain JSON values.
-        runs: In how many runs the answers were written; their speeds compare only if it is one.
+        runs: The number of runs that wrote the answers; speeds of different runs do not compare.
     """
 
     lines: tuple[Line, ...]
@@ -80,7 +81,7 @@ class Report:
     runs: int = 1
 
     def to_markdown(self) -> str:
-        """The tables of accuracy, of gains and of costs, and how to read them."""
+        """The tables of accuracy, gain and cost, with notes."""
         parts = ["# Evaluation", *(f"* {name}: {value}" for name, value in self.about.items()), ""]
         parts += ["## Accuracy, percent", "", *self._table(_accuracy), ""]
         if any(line.gain for line in self.lines):
@@ -116,16 +117,7 @@ class Report:
             "report.csv": self.to_csv(),
             "report.json": json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n",
         }
-        paths = []
-        for name, text in texts.items():
-            path = Path(folder) / name
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise EvaluationFileError(f"cannot write {quoted(str(path))}: {quoted(error)}") from error
-            paths.append(path)
-        return paths
+        return save_files(folder, texts)
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -178,80 +170,63 @@ class Report:
 
 
 def make_report(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Report:
-    """Sum up what methods made of tasks; the last lines are over everything."""
+    """Summarise the outcomes of all methods and tasks; the last lines cover all questions."""
     tasks = list(dict.fromkeys(outcome.task.name for outcome in outcomes))
     lines: list[Line] = []
     for name in tasks:
         of_task = [outcome for outcome in outcomes if outcome.task.name == name]
         groups = of_task[0].task.groups
-        if len(groups) > 1:
-            for group in groups:
-                lines += _lines([_part(each, group) for each in of_task], name, group or "none")
-        lines += _lines([_part(each, None) for each in of_task], name, ALL)
+        for group in groups if len(groups) > 1 else ():
+            lines += _lines([_of_group(each, group) for each in of_task], name, group or "none")
+        lines += _lines(of_task, name, ALL)
     if len(tasks) > 1:
-        methods = list(dict.fromkeys(outcome.method.name for outcome in outcomes))
-        parts = [
-            _joined([_part(outcome, None) for outcome in outcomes if outcome.method.name == method])
-            for method in methods
-        ]
-        lines += _lines(parts, ALL, ALL)
+        methods = dict.fromkeys(outcome.method.name for outcome in outcomes)
+        lines += _lines([_joined(outcomes, method) for method in methods], ALL, ALL)
     runs = {answer.run for outcome in outcomes for answer in outcome.answers}
     return Report(tuple(lines), dict(about), len(runs))
 
 
-_Part = tuple[Outcome, tuple[int, ...]]
-"""An outcome and the items of it that count."""
+def _of_group(outcome: Outcome, group: str) -> Outcome:
+    """The answers to one group's questions."""
+    kept = [item.group == group for item in outcome.task.items]
+    return replace(
+        outcome, answers=tuple(compress(outcome.answers, kept)), right=tuple(compress(outcome.right, kept))
+    )
 
 
-def _part(outcome: Outcome, group: str | None) -> _Part:
-    items = outcome.task.items
-    return outcome, tuple(at for at, item in enumerate(items) if group is None or item.group == group)
+def _joined(outcomes: Sequence[Outcome], method: str) -> Outcome:
+    """One method's answers in all tasks."""
+    own = [outcome for outcome in outcomes if outcome.method.name == method]
+    answers = chain.from_iterable(outcome.answers for outcome in own)
+    right = chain.from_iterable(outcome.right for outcome in own)
+    return replace(own[0], answers=tuple(answers), right=tuple(right))
 
 
-def _joined(parts: Sequence[_Part]) -> _Part:
-    """One method's outcomes in several tasks as if they were one."""
-    first = parts[0][0]
-    answers = tuple(answer for outcome, _ in parts for answer in outcome.answers)
-    right = tuple(each for outcome, _ in parts for each in outcome.right)
-    return Outcome(first.method, first.task, answers, right), tuple(range(len(answers)))
-
-
-def _lines(parts: Sequence[_Part], task: str, group: str) -> Iterator[Line]:
-    singles = {single: (outcome, at) for outcome, at in parts if (single := outcome.method.single)}
-    in_order = sorted(singles, key=lambda name: name != "draft")  # of equals the draft counts
-    best = max(in_order, key=lambda name: _right(singles[name]), default="")
-    for outcome, at in parts:
-        answers = [outcome.answers[each] for each in at]
-        right = sum(outcome.right[each] for each in at)
+def _lines(outcomes: Sequence[Outcome], task: str, group: str) -> Iterator[Line]:
+    """A line per method, over the same questions."""
+    singles = {single: outcome for outcome in outcomes if (single := outcome.method.single)}
+    draft_first = sorted(singles, key=lambda name: name != "draft")  # of equals the first is chosen
+    best = max(draft_first, key=lambda name: sum(singles[name].right), default="")
+    for outcome in outcomes:
+        answers, count = outcome.answers, len(outcome.answers)
         tokens, drafted = sum(each.tokens for each in answers), sum(each.drafted for each in answers)
         compared = bool(singles) and outcome.method.single is None
         yield Line(
             method=outcome.method.name,
             task=task,
             group=group,
-            items=len(at),
-            right=right,
-            accuracy=share(right, len(at)),
-            gain=_difference((outcome, at), singles[best]) if compared else None,
+            items=count,
+            right=sum(outcome.right),
+            accuracy=accuracy(outcome.right),
+            gain=difference(outcome.right, singles[best].right) if compared else None,
             best_single=best if compared else None,
             tokens_per_second=_ratio(tokens, sum(each.seconds for each in answers)),
-            tokens=tokens / len(at),
-            rounds=sum(each.rounds for each in answers) / len(at),
+            tokens=tokens / count,
+            rounds=sum(each.rounds for each in answers) / count,
             acceptance=_ratio(sum(each.kept for each in answers), drafted),
             draft_passes=_ratio(sum(each.draft_passes for each in answers), tokens),
             assistant_passes=_ratio(sum(each.assistant_passes for each in answers), tokens),
         )
-
-
-def _right(part: _Part) -> int:
-    outcome, at = part
-    return sum(outcome.right[each] for each in at)
-
-
-def _difference(first: _Part, second: _Part) -> Interval:
-    pairs = [(first[0].right[at], second[0].right[at]) for at in first[1]]
-    counts = [pairs.count(each) for each in ((True, True), (True, False), (False, True), (False, False))]
-    return paired_difference(*counts)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -1,4 +1,4 @@
-"""Every method over every question: batch by batch, in turns, from where an interrupted run stopped."""
+"""Runs every method on every question, batch by batch in turns; an interrupted run can be continued."""
 
 import hashlib
 import json
@@ -18,13 +18,13 @@ from cosd_core.options import GenerationOptions
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one method made of one task.
+    """One method's answers to one task.
 
     Attributes:
         method: The method.
         task: The task.
         answers: One per item, in the items' order.
-        right: Per item whether the answer is right.
+        right: Whether each answer is right.
     """
 
     method: Method
@@ -42,18 +42,18 @@ def run(
     options: Mapping[str, Any] | None = None,
     progress: Callable[[str, int], None] = lambda _method, _count: None,
 ) -> list[Outcome]:
-    """Let every method answer every question.
+    """Answer every question with every method.
 
-    All methods see the same prompts. They take turns batch by batch, so that what else the machine does
-    weighs on all of them alike. Answers that the file holds already are not written again.
+    All methods get the same prompts. They take turns batch by batch, so that other load of the machine
+    affects all of them alike. Answers that are in the file already are not written again.
 
     Args:
         pair: The loaded models; the batches are as large as its ``batch_size``.
-        methods: What to compare, by different names.
-        tasks: What to ask, by different names.
-        answers: Where finished answers are kept.
-        options: Fields of :class:`GenerationOptions`; they go before those of a task.
-        progress: Told a method's name and how many more of its answers are there.
+        methods: The methods, with different names.
+        tasks: The tasks, with different names.
+        answers: The file of finished answers.
+        options: Fields of :class:`GenerationOptions`; they take precedence over those of a task.
+        progress: Called with a method's name and the number of its newly finished answers.
 
     Returns:
         Every task's outcomes, methods in their order.
@@ -65,88 +65,83 @@ def run(
     for what, names in (("methods", [m.name for m in methods]), ("tasks", [t.name for t in tasks])):
         if twice := [name for name in names if names.count(name) > 1]:
             raise InvalidOptionError(f"two {what} are named {quoted(twice[0])}: their names should differ")
-    began = datetime.now(UTC).isoformat(timespec="seconds")
-    decoders = [method.decoder(pair) for method in methods]
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    decoders = [(method, method.decoder(pair)) for method in methods]
     outcomes = []
     for task in tasks:
-        wanted = {**task.options, **(options or {})}
-        writers = [
-            _Writer(pair, method, decoder, task, wanted, answers, began)
-            for method, decoder in zip(methods, decoders, strict=True)
-        ]
+        merged = {**task.options, **(options or {})}
+        runs = [_MethodRun(method, decoder, task, merged, answers, started) for method, decoder in decoders]
         for batch in _batches(task.items, pair.batch_size):
-            for writer in writers:
-                progress(writer.method.name, writer.write(batch))
-        outcomes += [writer.outcome() for writer in writers]
+            for method_run in runs:
+                method_run.answer(batch)
+                progress(method_run.method.name, len(batch))
+        outcomes += [method_run.outcome() for method_run in runs]
     return outcomes
 
 
-class _Writer:
-    """One method at work on one task."""
+class _MethodRun:
+    """One method on one task."""
 
     def __init__(
         self,
-        pair: CoSDDecoder,
         method: Method,
         decoder: CoSDDecoder,
         task: Task,
         options: Mapping[str, Any],
         answers: AnswerFile,
-        began: str,
+        started: str,
     ) -> None:
         self.method = method
         self._decoder, self._task, self._options = decoder, task, options
-        self._answers, self._began = answers, began
-        models = [[model.name, str(model.model.dtype)] for model in pair.models]
+        self._answers, self._started = answers, started
+        models = decoder.models[::-1] if method.swapped else decoder.models
+        prints = [model.fingerprint for model in models]
         full = GenerationOptions(**options).model_dump(mode="python")
-        self._setting = json.dumps([models, method.describe(), full], sort_keys=True, default=repr)
+        self._description = json.dumps([prints, method.describe(), full], sort_keys=True, default=repr)
 
-    def write(self, items: Sequence[Item]) -> int:
-        """Answer those of the items that have no answer yet; the number of items that now have one."""
+    def answer(self, items: Sequence[Item]) -> None:
+        """Answer the items that have no answer yet."""
         missing = {key: item for item in items if self._answers.get(key := self._key(item)) is None}
-        if missing:
-            started = time.perf_counter()
-            prompts: list[Any] = [each.prompt for each in missing.values()]
-            written = self._decoder.generate(prompts, **self._options)
-            seconds = (time.perf_counter() - started) / len(missing)
-            self._answers.add(
-                Answer(
-                    key=key,
-                    method=self.method.name,
-                    task=self._task.name,
-                    text=each.text,
-                    finish_reason=each.finish_reason,
-                    tokens=len(each.token_ids),
-                    kept=each.stats.kept,
-                    drafted=each.stats.drafted,
-                    rounds=each.stats.rounds,
-                    draft_passes=each.stats.draft_passes,
-                    assistant_passes=each.stats.assistant_passes,
-                    seconds=seconds,
-                    run=self._began,
-                )
-                for key, each in zip(missing, written, strict=True)
+        if not missing:
+            return
+        before = time.perf_counter()
+        prompts: list[Any] = [each.prompt for each in missing.values()]
+        generations = self._decoder.generate(prompts, **self._options)
+        seconds = (time.perf_counter() - before) / len(missing)
+        self._answers.add(
+            Answer(
+                key=key,
+                method=self.method.name,
+                task=self._task.name,
+                text=each.text,
+                finish_reason=each.finish_reason,
+                tokens=len(each.token_ids),
+                kept=each.stats.kept,
+                drafted=each.stats.drafted,
+                rounds=each.stats.rounds,
+                draft_passes=each.stats.draft_passes,
+                assistant_passes=each.stats.assistant_passes,
+                seconds=seconds,
+                run=self._started,
             )
-        return len(items)
+            for key, each in zip(missing, generations, strict=True)
+        )
 
     def outcome(self) -> Outcome:
-        """What came of it, once every item has its answer."""
-        found = []
-        for item in self._task.items:
-            answer = self._answers.get(self._key(item))
-            assert answer is not None, "every batch has been written"
-            found.append(answer)
+        """The outcome, once every item has its answer."""
+        found = [self._answers.get(self._key(item)) for item in self._task.items]
+        answers = tuple(each for each in found if each is not None)
         right = tuple(
-            item.is_right(answer.text) for item, answer in zip(self._task.items, found, strict=True)
+            item.is_right(answer.text) for item, answer in zip(self._task.items, answers, strict=True)
         )
-        return Outcome(self.method, self._task, tuple(found), right)
+        return Outcome(self.method, self._task, answers, right)
 
     def _key(self, item: Item) -> str:
-        return hashlib.sha256(f"{self._setting} {item.identity}".encode()).hexdigest()
+        return hashlib.sha256(f"{self._description} {item.identity}".encode()).hexdigest()
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
-    """Items of like length together: little padding, and they tend to end together."""
+    """Items of similar length together: they need little padding and tend to end at similar times."""
     by_length = sorted(items, key=lambda item: len(str(item.prompt)))
     for start in range(0, len(by_length), size):
         yield by_length[start : start + size]

@@ -1,4 +1,4 @@
-"""How an answer is told right from wrong: exactly, by a pattern, by a choice, by a number."""
+"""Rules that score an answer: exact text, pattern, choice, number."""
 
 import math
 import re
@@ -22,43 +22,43 @@ _NUMBER = re.compile(
 
 
 class Scoring(ABC):
-    """A rule that says whether a text answers a question.
+    """A rule that decides whether a text answers a question.
 
     Attributes:
-        name: The word a task's file chooses it by.
+        name: Its name in a task's file.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
-    def read(self, text: str) -> str | None:
-        """What the rule takes from a text, in the one form in which it is compared; None where nothing is."""
+    def extract(self, text: str) -> str | None:
+        """The answer in a text, in the form in which answers are compared; None if there is none."""
 
     def accepts(self, text: str, answers: Sequence[str]) -> bool:
-        """Whether a text gives one of the right answers."""
-        given = self.read(text)
+        """Whether a text contains one of the right answers."""
+        given = self.extract(text)
         return given is not None and any(self._equal(given, answer) for answer in answers)
 
     def check(self, answers: Sequence[str]) -> None:
-        """Refuse right answers that no text could give.
+        """Refuse right answers that no text could match.
 
         Raises:
-            InvalidOptionError: With the answer and what would be right.
+            InvalidOptionError: With the answer and a valid form.
         """
         for answer in answers:
             if not self.accepts(answer, [answer]):
                 raise InvalidOptionError(f"answer {quoted(answer)} is none that {quoted(self)} could read")
 
     def _equal(self, given: str, answer: str) -> bool:
-        return given == self.read(answer)
+        return given == self.extract(answer)
 
 
 @dataclass(frozen=True, slots=True)
 class ExactScoring(Scoring):
-    """The whole text is the answer, white space around it aside.
+    """The whole text is the answer, apart from white space around it.
 
     Attributes:
-        ignore_case: Whether capital letters count as small ones.
+        ignore_case: Whether case is ignored.
     """
 
     ignore_case: bool = False
@@ -68,21 +68,21 @@ class ExactScoring(Scoring):
     def __post_init__(self) -> None:
         _check_flag("ignore_case", self.ignore_case)
 
-    def read(self, text: str) -> str:
+    def extract(self, text: str) -> str:
         """The text without the white space around it."""
         return _folded(text, self.ignore_case)
 
 
 @dataclass(frozen=True, slots=True)
 class RegexScoring(Scoring):
-    """What a pattern finds in the text is the answer.
+    """The match of a pattern in the text is the answer.
 
-    The answers in a task's file are plain: they are compared with what is found.
+    The answers in a task's file are plain texts that are compared with the match.
 
     Attributes:
         pattern: A regular expression of Python's ``re``. Its first group counts, or all of it without one.
         last: Whether the last match counts instead of the first.
-        ignore_case: Whether capital letters count as small ones when both are compared.
+        ignore_case: Whether case is ignored in the comparison.
 
     Raises:
         InvalidOptionError: It is no regular expression.
@@ -104,8 +104,8 @@ class RegexScoring(Scoring):
                 f"pattern={quoted(self.pattern)} should be a regular expression: {quoted(error)}"
             ) from None
 
-    def read(self, text: str) -> str | None:
-        """What the pattern finds."""
+    def extract(self, text: str) -> str | None:
+        """The match."""
         found = list(re.finditer(self.pattern, text))
         if not found:
             return None
@@ -114,7 +114,7 @@ class RegexScoring(Scoring):
         return None if part is None else _folded(part, self.ignore_case)
 
     def check(self, answers: Sequence[str]) -> None:
-        """Any text could stand where the pattern looks."""
+        """Any answer is possible, since a pattern may match any text."""
 
     def _equal(self, given: str, answer: str) -> bool:
         return given == _folded(answer, self.ignore_case)
@@ -124,11 +124,11 @@ class RegexScoring(Scoring):
 class NumberScoring(Scoring):
     """The last number of the text is the answer.
 
-    Thousands may be set off by commas (``1,234``), a currency sign may stand before a number, and a minus
-    counts unless a digit, a letter, a point or a closing bracket stands before it: ``5-3`` ends in 3.
+    Commas may separate thousands (``1,234``), a currency sign may precede a number, and a minus counts unless
+    a digit, a letter, a point or a closing bracket precedes it: ``5-3`` ends in 3.
 
     Attributes:
-        tolerance: How far the number may lie from the answer, in the answer's own unit.
+        tolerance: The largest accepted difference, in the answer's unit.
 
     Raises:
         InvalidOptionError: The tolerance is no finite number of at least 0.
@@ -141,7 +141,7 @@ class NumberScoring(Scoring):
     def __post_init__(self) -> None:
         check_number("tolerance", self.tolerance)
 
-    def read(self, text: str) -> str | None:
+    def extract(self, text: str) -> str | None:
         """The last number, as Python writes it."""
         value = _last_number(text)
         return None if value is None else repr(value)
@@ -167,12 +167,12 @@ class ChoiceScoring(Scoring):
 
     In this order, and only if the first that applies names exactly one choice:
 
-    1. the text is the text of a choice, case and a final point aside;
-    2. the text begins with a letter that something sets off, as in ``B``, ``(B)``, ``B.``, ``B) Paris``;
-       ``A dog`` does not begin so;
-    3. the text says "answer is" or "answer:" and then a letter, as in ``The answer is B``; the last time, if
-       it says so several times;
-    4. one choice's text stands in it as whole words; a choice within a longer one that also stands there
+    1. the text is the text of a choice, ignoring case and a final point;
+    2. the text begins with a letter that is set off from the rest, as in ``B``, ``(B)``, ``B.``, ``B) Paris``
+       but not in ``A dog``;
+    3. the text contains "answer is" or "answer:" and then a letter, as in ``The answer is B``; the last such
+       place counts;
+    4. the text contains one choice's text as whole words; a choice within a longer one that it also contains
        does not count.
 
     Answers in a task's file are letters or the texts of choices.
@@ -196,14 +196,14 @@ class ChoiceScoring(Scoring):
         plain = [_plain(each) for each in given]
         if not 2 <= len(given) <= len(_LETTERS) or len(set(plain)) < len(plain) or "" in plain:
             raise InvalidOptionError(f"choices={quoted(given)} should be 2 to 26 different texts")
-        for at, letter in enumerate(_LETTERS[: len(given)]):
-            if letter.casefold() in plain and plain[at] != letter.casefold():
+        for index, letter in enumerate(_LETTERS[: len(given)]):
+            if letter.casefold() in plain and plain[index] != letter.casefold():
                 raise InvalidOptionError(
                     f"choices={quoted(given)}: the text {letter!r} is the letter of another choice"
                 )
 
-    def read(self, text: str) -> str | None:
-        """The letter of the choice that the text names."""
+    def extract(self, text: str) -> str | None:
+        """The letter of the choice in the text."""
         plain = [_plain(each) for each in self.choices]
         if _plain(text) in plain:
             return _LETTERS[plain.index(_plain(text))]
@@ -211,12 +211,14 @@ class ChoiceScoring(Scoring):
         set_off = rf"\(?([{letters}])(?:[).:,]|\s*$|\s*\n)"
         if begins := re.match(rf"\s*{set_off}", text):
             return begins.group(1)
-        if said := re.findall(rf"(?i:\banswer\s*(?:is|:))\s*[*(]*([{letters}])\b", text):
-            return str(said[-1])
+        if named_letters := re.findall(rf"(?i:\banswer\s*(?:is|:))\s*[*(]*([{letters}])\b", text):
+            return str(named_letters[-1])
         folded = text.casefold()
-        standing = [at for at, each in enumerate(plain) if _stands(each, folded)]
+        present = [index for index, each in enumerate(plain) if _contains(folded, each)]
         longest = [
-            at for at in standing if not any(at != o and _stands(plain[at], plain[o]) for o in standing)
+            index
+            for index in present
+            if not any(index != other and _contains(plain[other], plain[index]) for other in present)
         ]
         return _LETTERS[longest[0]] if len(longest) == 1 else None
 
@@ -253,13 +255,13 @@ def _plain(text: str) -> str:
     return text.strip().removesuffix(".").rstrip().casefold()
 
 
-def _stands(words: str, text: str) -> bool:
-    """Whether words stand in a text, and not within longer words."""
+def _contains(text: str, words: str) -> bool:
+    """Whether a text contains words, and not only as parts of longer words."""
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
 
 
 def _last_number(text: str) -> float | None:
-    """The last number of a text, None where there is none or it is too large for a float."""
+    """The last number of a text; None if there is none or it is too large for a float."""
     last = None
     for match in _NUMBER.finditer(text):
         last = match.group()

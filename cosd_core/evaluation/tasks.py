@@ -1,4 +1,4 @@
-"""A task: questions, their right answers and the rule that tells right from wrong.
+"""A task: questions, their right answers and their scoring rules.
 
 A task's file is JSONL, one question a line::
 
@@ -6,7 +6,7 @@ A task's file is JSONL, one question a line::
     {"prompt": "Who wrote Emma?", "answer": ["Austen", "Jane Austen"], "scoring": "exact"}
     {"prompt": "...", "answer": "B", "choices": ["Rome", "Paris", "Oslo"]}
 
-A line without ``prompt`` before the first question speaks for all of them::
+A line without ``prompt`` before the first question holds for all of them::
 
     {"task": "sums", "scoring": {"name": "numeric", "tolerance": 0.01}, "max_new_tokens": 64, "stop": ["Q:"]}
 """
@@ -25,7 +25,7 @@ from cosd_core.evaluation.scoring import ChoiceScoring, ExactScoring, Scoring, m
 from cosd_core.options import GenerationOptions
 
 BUNDLED = "demo"
-"""The name of the bundled questions where a task's file is asked for."""
+"""The name of the bundled questions in place of a task's file."""
 
 _OF_ALL = ("task", "scoring", "choices", "max_new_tokens", "stop")
 _OF_ONE = ("prompt", "answer", "group", "scoring", "choices", "completion")
@@ -36,11 +36,11 @@ class Item:
     """One question.
 
     Attributes:
-        prompt: What the models are shown: text, or a chat.
-        answers: The right answers; giving one of them is enough.
-        scoring: How an answer is told right from wrong.
-        group: Which part of its task it belongs to; empty where the task has no parts.
-        completion: The whole text that should follow the prompt, to learn from; None where nobody wrote it.
+        prompt: Text, or a chat.
+        answers: The right answers; one of them is enough.
+        scoring: The rule that compares an answer with them.
+        group: The name of its part of the task; empty if the task has no parts.
+        completion: The whole text that should follow the prompt, as training data; None if there is none.
     """
 
     prompt: str | Chat
@@ -55,10 +55,11 @@ class Item:
 
     @property
     def identity(self) -> str:
-        """What tells this prompt from others, the same in every process."""
-        prompt = self.prompt
-        said = prompt if isinstance(prompt, str) else [list(map(dict, prompt.messages)), list(prompt.tools)]
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        """A hash of the prompt, the same in every process."""
+        prompt: Any = self.prompt
+        if isinstance(prompt, Chat):
+            prompt = [list(map(dict, prompt.messages)), list(prompt.tools)]
+        return hashlib.sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,9 @@ class Task:
     """Questions that are reported together.
 
     Attributes:
-        name: What reports call it.
+        name: Its name in reports.
         items: Its questions, at least one.
-        options: How its answers are to be written: fields of :class:`GenerationOptions`.
+        options: Fields of :class:`GenerationOptions` for its answers.
 
     Raises:
         InvalidOptionError: There are no questions, or an option is wrong.
@@ -100,11 +101,11 @@ class Task:
 
 
 def bundled_task(questions: int = 300, seed: int = 0) -> Task:
-    """The bundled pair's own questions, held out of its training: three kinds, one group each.
+    """The bundled pair's held-out questions: three kinds, one group each.
 
     Args:
-        questions: How many of each kind.
-        seed: Which ones.
+        questions: The number of each kind.
+        seed: Selects the questions.
 
     Raises:
         InvalidOptionError: There are not so many.
@@ -113,15 +114,15 @@ def bundled_task(questions: int = 300, seed: int = 0) -> Task:
 
 
 def unasked_task(questions: int = 100) -> Task:
-    """Other held-out questions than the 300 of each kind that :func:`bundled_task` asks: to tune on.
+    """Held-out questions that are not among the 300 of each kind of :func:`bundled_task`, for tuning.
 
     Raises:
         InvalidOptionError: There are not so many.
     """
-    asked = {item.prompt for item in bundled_task().items}
+    evaluated = {item.prompt for item in bundled_task().items}
     found: list[Question] = []
     for kind in KINDS:
-        others = [each for each in held_out(kind, held_out_count(kind)) if each.prompt not in asked]
+        others = [each for each in held_out(kind, held_out_count(kind)) if each.prompt not in evaluated]
         if questions > len(others):
             raise InvalidOptionError(
                 f"questions={questions} is more than the {len(others)} there are of {kind!r}"
@@ -142,7 +143,7 @@ def read_task(path: str | Path) -> Task:
     """Read a task's file.
 
     Raises:
-        EvaluationFileError: The file cannot be read, or a line is not what it should be; with its number.
+        EvaluationFileError: The file cannot be read, or a line is invalid; with its number.
     """
     path = Path(path)
     try:
@@ -205,16 +206,16 @@ def _item(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Item:
 
 
 def _scoring(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Scoring:
-    """The line's own rule, else that of all lines, else by whether there are choices."""
+    """The line's rule, else the task's; without either, ``choice`` if there are choices, else ``exact``."""
     choices = entry.get("choices", shared.get("choices"))
-    wanted = entry.get("scoring", shared.get("scoring", "exact" if choices is None else "choice"))
-    if wanted == ChoiceScoring.name:
+    scoring = entry.get("scoring", shared.get("scoring", "exact" if choices is None else "choice"))
+    if scoring == ChoiceScoring.name:
         if choices is None:
             raise EvaluationFileError('choices are missing: scoring "choice" needs a list of texts')
         return ChoiceScoring(choices)
     if "choices" in entry:
-        raise EvaluationFileError(f'choices are for scoring "choice", but scoring={quoted(wanted)}')
-    return make_scoring(wanted)
+        raise EvaluationFileError(f'choices are for scoring "choice", but scoring={quoted(scoring)}')
+    return make_scoring(scoring)
 
 
 def _prompt(prompt: Any) -> str | Chat:

@@ -1,4 +1,4 @@
-"""A setting as JSON."""
+"""Settings as JSON."""
 
 from enum import Enum
 from typing import Any
@@ -9,49 +9,49 @@ import torch
 
 from cosd_core.generation.scheduling import Schedule
 from cosd_core.grammar import Grammar
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.verifiers import PanelVerifier, Verifier
 
 
-def plain(value: Any) -> Any:
-    """A setting as JSON, which a constructor takes again.
+def to_jsonable(value: Any) -> Any:
+    """A setting as plain JSON, which a constructor accepts in place of the value.
 
-    What has no name of its own is told apart by a mark for this process; no constructor takes that.
+    An object that JSON cannot describe becomes ``{"object": ...}`` with an id that is unique to the object in
+    all processes; constructors refuse that.
     """
     match value:
         case Enum():
-            return plain(value.value)
+            return to_jsonable(value.value)
         case None | bool() | int() | float() | str():
             return value
         case list() | tuple():
-            return [plain(each) for each in value]
+            return [to_jsonable(each) for each in value]
         case dict():
-            return {str(key): plain(each) for key, each in value.items()}
-        case LanguageModel():
-            return {"object": f"{value.name}#{_mark(value)}"}
+            return {str(key): to_jsonable(each) for key, each in value.items()}
+        case BaseLanguageModel():
+            return {"object": f"{value.name}#{_object_id(value)}"}
         case PanelVerifier():
-            return {**value.to_dict(), "members": plain(value.members)}
+            return {**value.to_dict(), "members": to_jsonable(value.members)}
         case Verifier() | Schedule() if type(value).__module__.startswith("cosd_core."):
             return value.to_dict()
-        case Verifier() | Schedule():  # what a user's own says of itself may leave out its settings
-            return {**value.to_dict(), "object": _mark(value)}
+        case Verifier() | Schedule():  # to_dict of a user's own class may leave out settings
+            return {**value.to_dict(), "object": _object_id(value)}
         case Grammar():
             return value.to_dict()
         case torch.dtype() | torch.device():
             return str(value).removeprefix("torch.")
     if hasattr(value, "to_dict"):
-        return plain(value.to_dict())
+        return to_jsonable(value.to_dict())
     if hasattr(value, "__fspath__"):
         return str(value)
-    return {"object": f"{type(value).__name__}#{_mark(value)}"}
+    return {"object": f"{type(value).__name__}#{_object_id(value)}"}
 
 
-_marks: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+_object_ids: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
-def _mark(value: Any) -> str:
-    """The same for the same object, different for any other, in this process and all others."""
+def _object_id(value: Any) -> str:
     try:
-        return _marks.setdefault(value, uuid4().hex[:12])
-    except TypeError:  # no hash or no weak reference: never the same again, so never found in a cache
+        return _object_ids.setdefault(value, uuid4().hex[:12])
+    except TypeError:  # not hashable or not weakly referenceable: a new id each time, so no cache key matches
         return uuid4().hex[:12]

@@ -7,26 +7,26 @@ from typing import Any, Protocol, cast
 from transformers import PreTrainedTokenizerBase
 
 _CONTEXT = 4
-"""Tokens decoded again before new ones, so that a leading-space marker keeps its space."""
+"""Tokens decoded again before new ones, so that a token's leading space is kept."""
 
 _LOST = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_UNFINISHED = 3
-"""A UTF-8 character of four bytes can lack its end after one, two or three."""
+"""Bytes: a UTF-8 character has at most four."""
 
 
-class Pieces(Protocol):
-    """What a text buffer is filled through: what one token, or whatever stands for it, adds to the text."""
+class IncrementalDecoder(Protocol):
+    """Turns tokens, or their bytes, into text, one after another."""
 
     def push(self, token: Any) -> str:
-        """The text that becomes certain with this token."""
+        """The text that is final with this token."""
         ...
 
     def peek(self, token: Any) -> str:
-        """What another token would have added."""
+        """The text that another token would add."""
         ...
 
     def flush(self) -> str:
-        """What is still held back; the text ends here."""
+        """The text that is still held back; it ends here."""
         ...
 
 
@@ -37,23 +37,23 @@ class ByteDetokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: bytes) -> str:
-        """The text that becomes certain with these bytes."""
+        """The text that is final with these bytes."""
         return self._decoder.decode(token)
 
     def peek(self, token: bytes) -> str:
-        """What other bytes would have added, unfinished characters too."""
+        """The text that other bytes would add, unfinished characters included."""
         before, _ = self._decoder.getstate()
         return (before + token).decode("utf-8", "replace")
 
     def flush(self) -> str:
-        """What is still held back, as replacement characters; the text ends here."""
+        """The text that is still held back, as replacement characters; it ends here."""
         return self._decoder.decode(b"", final=True)
 
 
 class Detokenizer:
     """Turns token ids into text pieces whose concatenation is the decoded text.
 
-    A piece is what a token adds to the decoding of the tokens before it. While the text ends in an
+    A piece is the text that a token adds to the decoding of the tokens before it. While the text ends in an
     unfinished UTF-8 character, that end is held back.
     """
 
@@ -63,7 +63,7 @@ class Detokenizer:
         prompt_ids: Sequence[int],
         visible: frozenset[int] = frozenset(),
     ) -> None:
-        """Begin after a prompt. Special tokens are left out, but for those that are ``visible``."""
+        """Begin after a prompt. Special tokens are left out, except those that are ``visible``."""
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder.items() if visible else ()
         self._hidden = frozenset(at for at, token in added if token.special) - visible
@@ -74,14 +74,14 @@ class Detokenizer:
         self._begin(list(prompt_ids))
 
     def push(self, token_id: int) -> str:
-        """The text that becomes certain with this token."""
+        """The text that is final with this token."""
         self._window.append(token_id)
         text = self._decode(self._window)
         trailing = len(text) - len(text.rstrip(_LOST))
         self._held = self._held + 1 if trailing else 0
-        if self._held > _LONGEST_UNFINISHED:  # too long for an unfinished character: these bytes are no text
+        if self._held > _LONGEST_UNFINISHED:  # too long for an unfinished character: the bytes are not UTF-8
             trailing = min(trailing, _LONGEST_UNFINISHED)
-        if not trailing and not text.startswith(self._shown):  # a character that the prompt began is finished
+        if not trailing and not text.startswith(self._shown):  # a character that the prompt began is complete
             self._shown = self._shown.rstrip(_LOST)
         piece = text[len(self._shown) : len(text) - trailing]
         self._shown += piece
@@ -90,26 +90,26 @@ class Detokenizer:
         return piece
 
     def peek(self, token_id: int) -> str:
-        """What another token would have added: unfinished characters too, special tokens by their names."""
+        """The text that another token would add: unfinished characters too, special tokens by their names."""
         piece = self._decode([*self._window, token_id])[len(self._shown) :]
         return piece or cast(str, self._tokenizer.convert_ids_to_tokens(token_id) or "")
 
     def flush(self) -> str:
-        """What is still held back, replacement characters included; the text ends here."""
+        """The text that is still held back, replacement characters included; it ends here."""
         text = self._decode(self._window)
         piece = text[len(self._shown) :]
         self._shown = text
         return piece
 
     def _begin(self, ids: list[int]) -> None:
-        """Keep the last tokens, and as many more as it takes to see text."""
+        """Keep the last tokens as context: more of them until their decoding is text."""
         length = _CONTEXT
-        while length < min(len(ids), 64) and not self._is_whole(ids[-length:]):
+        while length < min(len(ids), 64) and not self._is_text(ids[-length:]):
             length += 1
         self._window, self._held = ids[-length:], 0
         self._shown = self._decode(self._window)
 
-    def _is_whole(self, ids: list[int]) -> bool:
+    def _is_text(self, ids: list[int]) -> bool:
         text = self._decode(ids)
         return bool(text) and _LOST not in text
 
@@ -123,14 +123,14 @@ class Detokenizer:
 
 
 class TextBuffer:
-    """The text of one generation: takes tokens, finds stop strings, releases what can no longer change.
+    """The text of one generation: it takes tokens, finds stop strings and releases what can no longer change.
 
     Attributes:
         text: Everything decoded so far, cut before the stop sequence once one was found.
         stop_sequence: The stop string that ended the text, or None.
     """
 
-    def __init__(self, detokenizer: Pieces, stop: Sequence[str]) -> None:
+    def __init__(self, detokenizer: IncrementalDecoder, stop: Sequence[str]) -> None:
         self._detokenizer = detokenizer
         self._stop = stop
         self._longest = max(map(len, stop), default=0)
@@ -139,23 +139,23 @@ class TextBuffer:
         self.stop_sequence: str | None = None
 
     def push(self, token: int | bytes) -> str:
-        """Take one token, its id or its bytes as the detokenizer wants it, and return the text it adds."""
+        """Take one token, its id or its bytes as the detokenizer takes it, and return the text it adds."""
         piece = self._detokenizer.push(token)
         self._append(piece)
         return piece
 
     def peek(self, token: int | bytes) -> str:
-        """The piece of text that another token would have added."""
+        """The text that another token would add."""
         return self._detokenizer.peek(token)
 
     def close(self) -> str:
-        """End the text and return the piece that was held back for want of a whole character."""
+        """End the text and return the piece of an unfinished character that was held back."""
         piece = self._detokenizer.flush() if self.stop_sequence is None else ""
         self._append(piece)
         return piece
 
     def release(self, *, final: bool = False) -> str:
-        """The text since the last release that no stop string can reach any more; all of it if final."""
+        """The text since the last release that no stop string can cut any more; all of it if final."""
         end = len(self.text)
         if not final and self.stop_sequence is None:
             end -= self._possible_stop()
@@ -169,14 +169,14 @@ class TextBuffer:
         searched = max(0, len(self.text) - self._longest + 1)
         self.text += piece
         places = [(self.text.find(stop, searched), stop) for stop in self._stop]
-        # The one that is complete first ends the text, however the text was split into tokens.
+        # The stop string that is complete first ends the text, for any division into tokens.
         ends = [(at + len(stop), at, stop) for at, stop in places if at >= 0]
         if ends:
             _, at, self.stop_sequence = min(ends)
             self.text = self.text[:at]
 
     def _possible_stop(self) -> int:
-        """The length of the longest end of the text that a stop string could begin with."""
+        """The length of the longest end of the text that is the beginning of a stop string."""
         for length in range(min(self._longest - 1, len(self.text)), 0, -1):
             if any(stop.startswith(self.text[-length:]) for stop in self._stop):
                 return length

@@ -1,191 +1,150 @@
-"""The method itself: some rows on their way together, round by round."""
+"""The method: the paper's Algorithm 1 over a batch of rows, round by round."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
-from cosd_core.generation.row import Row
+from cosd_core.generation.row import AssistantRequest, Row
 from cosd_core.generation.scheduling import Schedule
-from cosd_core.models.language_model import LanguageModel
-from cosd_core.models.session import Session
+from cosd_core.generation.text_state import RowConfig
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.outputs import Step
 from cosd_core.prediction import Prediction
-from cosd_core.sampling.predict import predict
-from cosd_core.sampling.sampler import SamplingPosition
-from cosd_core.verifiers.base import Verifier
 
-_SPARE = 256
+_FREE_PADDING = 256
 """Slots per row that may be padding whatever the lengths: they cost little beside a pass."""
 
 
 class Batch:
-    """Rows that are decoded together by one draft model and its assistants.
+    """Rows that one draft model and its assistants decode together.
 
     Attributes:
-        rows: Those on their way, in the order in which they joined.
+        rows: The unfinished rows, in the order in which they joined.
     """
 
     def __init__(
         self,
         rows: Sequence[Row],
         *,
-        models: Sequence[LanguageModel],
+        models: Sequence[BaseLanguageModel],
         vocabularies: Sequence[int],
-        verifier: Verifier,
+        config: RowConfig,
         schedule: Schedule,
-        calibration: Sequence[float],
     ) -> None:
-        """Begin with these rows, at least one. The first model drafts.
+        """Open a session of every model. The first model drafts.
 
         Args:
-            rows: What is to be decoded.
+            rows: What is to be decoded; at least one row.
             models: The draft, then the assistants.
-            vocabularies: How many token ids of each take part.
-            verifier: Who judges.
+            vocabularies: Per model, how many token ids take part.
+            config: The settings of the rows: the verifier above all.
             schedule: How far to draft.
-            calibration: The temperature of every model's confidences.
         """
         self.rows = list(rows)
+        roles = ("draft", *(f"assistant {at}" for at in range(len(models) - 1)))
         self._draft, *self._assistants = [
-            Session(model, vocabulary=vocabulary)
-            for model, vocabulary in zip(models, vocabularies, strict=True)
+            model.open_session(vocabulary=vocabulary, role=role, calibration=temperature)
+            for model, vocabulary, role, temperature in zip(
+                models, vocabularies, roles, config.calibration, strict=True
+            )
         ]
-        self._known = 0  # so many have been through a round
-        self._pace = schedule.start(len(rows), verifier.can_replace)
-        self._news: list[Callable[[], None]] = []  # what the pace has not been told yet
-        self._keep_logits = verifier.needs_logits
-        purposes = ("draft", *(f"assistant {at}" for at in range(len(self._assistants))))
-        self._calibration = dict(zip(purposes, calibration, strict=True))
-
-    def suits(self, rows: Sequence[Row]) -> bool:
-        """Whether these rows are of like length: every row is padded to the longest.
-
-        That goes for the caches, which all rows share, and for the prompts that newcomers read together.
-        """
-        return all(_alike([*old, *rows]) for old in (self.rows, self.rows[self._known :]))
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Let more rows join between two rounds."""
-        self.rows = [*self.rows, *rows]
-        self._resized()
-
-    def remove(self, rows: Collection[Row]) -> None:
-        """Go on without these rows."""
-        going_on = [at for at, row in enumerate(self.rows) if row not in rows]
-        if len(going_on) == len(self.rows):
-            return
-        for session in (self._draft, *self._assistants):
-            session.select(going_on)
-        self.rows = [self.rows[at] for at in going_on]
-        self._known = sum(at < self._known for at in going_on)
-        if self.rows:
-            self._resized()
+        self._keep_logits = config.verifier.needs_logits
+        self._schedule = schedule.start(len(rows), config.verifier.can_replace)
+        self._steps: list[Step] = []  # of the last round
+        self._num_known = 0  # rows that have been through a round
 
     def rounds(self) -> Iterator[Step]:
-        """Run to the end, one step per unfinished row and round."""
+        """Run to the end: one step per unfinished row and round."""
         while self.rows:
             yield from self.round()
-            self.remove([row for row in self.rows if row.finished])
+            self.remove([row for row in self.rows if row.is_finished])
 
     @torch.inference_mode()
     def round(self) -> list[Step]:
-        """Propose, ask, judge and commit (paper, Algorithm 1): one step per row, in their order.
+        """One round of the paper's Algorithm 1: one step per row, in their order.
 
-        All are judged before the first commits: a verifier may raise, and what is committed must be told.
-        For the same reason the schedule hears of a round when the next one begins: it may raise, too.
+        All rows are verified before the first commits, because a verifier may raise, and what is committed
+        must be reported. For the same reason the schedule gets the steps when the next round begins.
         """
-        for tell in self._news:
-            tell()
-        self._news.clear()
-        self._propose()
-        if any(row.asks for row in self.rows):
-            self._ask()
-        for row in self.rows:
-            row.judge()
-        while any(row.question for row in self.rows):
-            self._ask_on()
-        steps = [row.commit() for row in self.rows]
-        self._known = len(self.rows)
-        self._news += [partial(self._pace.judged, step) for step in steps]
-        return steps
+        self._schedule.begin_round(len(self.rows), len(self.rows) - self._num_known, self._steps)
+        self._steps = []
+        self._draft_blocks()
+        self._verify_blocks()
+        return self._commit_blocks()
 
-    def _resized(self) -> None:
-        self._news.append(partial(self._pace.resized, len(self.rows)))
-
-    def _propose(self) -> None:
-        """Let the draft write until the blocks are full or the schedule wants an opinion."""
-        while (doubts := [row.doubts for row in self.rows if row.writing]) and self._pace.should_draft(
-            doubts
-        ):
+    def _draft_blocks(self) -> None:
+        """The draft adds a token to every block, until they are full or the schedule stops."""
+        while any(can_draft := [row.can_draft for row in self.rows]):
+            drafting = [row for row, can in zip(self.rows, can_draft, strict=True) if can]
+            if not self._schedule.should_draft([row.num_replaceable for row in drafting]):
+                return
             started = time.perf_counter()
-            spots = [[row.spot()] if row.writing else [] for row in self.rows]
-            logits = self._draft.logits([row.ids for row in self.rows], last=1)
-            for row, proposal in zip(self.rows, self._predict(logits, spots, "draft"), strict=True):
-                if proposal:
-                    row.propose(proposal[0])
-            self._pace.drafted(time.perf_counter() - started)
-
-    def _ask(self) -> None:
-        """Let every assistant look at all places of the blocks, and one ahead, in one pass."""
-        started = time.perf_counter()
-        spots = [
-            [row.spots(at) if row.asks else [] for row in self.rows] for at in range(len(self._assistants))
-        ]
-        # Assistants on different devices run side by side: all passes start before the first answer is read.
-        logits = {
-            at: assistant.logits([row.seen_by(at) for row in self.rows], last=max(map(len, spots[at])))
-            for at, assistant in enumerate(self._assistants)
-            if any(spots[at])
-        }
-        silence: list[list[Prediction]] = [[] for _ in self.rows]
-        answers = [
-            self._predict(logits[at], spots[at], f"assistant {at}") if at in logits else silence
-            for at in range(len(self._assistants))
-        ]
-        for row, *opinions in zip(self.rows, *answers, strict=True):
-            if row.asks:
-                row.hear(opinions)
-        self._pace.asked(time.perf_counter() - started)
-
-    def _ask_on(self) -> None:
-        """Let every assistant write one more token where a row wants to hear it out."""
-        started = time.perf_counter()
-        for at, assistant in enumerate(self._assistants):
-            questions = [row.question for row in self.rows]
-            spots = [[each.spot] if each and each.assistant == at else [] for each in questions]
-            if not any(spots):
-                continue
-            ids = [
-                list(spot[0].ids) if spot else row.seen_by(at)
-                for row, spot in zip(self.rows, spots, strict=True)
+            positions = [
+                [row.next_position()] if can else [] for row, can in zip(self.rows, can_draft, strict=True)
             ]
-            answers = self._predict(assistant.logits(ids, last=1), spots, f"assistant {at}")
-            for row, answer in zip(self.rows, answers, strict=True):
-                if answer:
-                    row.answer(answer[0])
-        self._pace.asked(time.perf_counter() - started)
+            ids = [row.input_ids for row in self.rows]
+            predictions = self._draft.predict(ids, positions, keep_logits=self._keep_logits)
+            for row, predicted in zip(self.rows, predictions, strict=True):
+                if predicted:
+                    row.propose(predicted[0])
+            self._schedule.drafted(time.perf_counter() - started)
 
-    def _predict(
-        self, logits: torch.Tensor, spots: Sequence[Sequence[SamplingPosition]], purpose: str
-    ) -> list[list[Prediction]]:
-        """Read the logits, ``[rows, places, vocabulary]``, at the last places of every row."""
-        places = logits.shape[1]
-        wanted = [row[places - len(each) :] for row, each in zip(logits, spots, strict=True) if each]
-        flat = [spot for each in spots for spot in each]
-        found = predict(
-            torch.cat(wanted),
-            flat,
-            purpose,
-            keep_logits=self._keep_logits,
-            calibration=self._calibration[purpose],
-        )
-        predictions = iter(found)
-        return [[next(predictions) for _ in each] for each in spots]
+    def _verify_blocks(self) -> None:
+        """Every row decides which tokens stand; the assistants make the predictions that this takes."""
+        while any(requests := [row.verify() for row in self.rows]):
+            self._run_assistants(requests)
+
+    def _run_assistants(self, requests: Sequence[Sequence[AssistantRequest]]) -> None:
+        """One pass of every assistant from which a row needs predictions; ``requests[row][assistant]``."""
+        started = time.perf_counter()
+        pending = []
+        for at, session in enumerate(self._assistants):
+            asked = [
+                each[at] if each else AssistantRequest(row.assistant_ids(at))
+                for row, each in zip(self.rows, requests, strict=True)
+            ]
+            positions = [request.positions for request in asked]
+            ids = [request.input_ids for request in asked]
+            wanted = any(positions)
+            pending.append(session.submit(ids, positions, keep_logits=self._keep_logits) if wanted else None)
+        # All passes have started before the first result is awaited: devices and servers work side by side.
+        nothing: list[list[Prediction]] = [[] for _ in self.rows]
+        results = [nothing if each is None else each.result() for each in pending]
+        for row, each, *predictions in zip(self.rows, requests, *results, strict=True):
+            if each:
+                row.add_predictions(predictions)
+        self._schedule.verified(time.perf_counter() - started)
+
+    def _commit_blocks(self) -> list[Step]:
+        """Every row appends what stands to its text."""
+        self._steps = [row.commit() for row in self.rows]
+        self._num_known = len(self.rows)
+        return self._steps
+
+    def can_join(self, rows: Sequence[Row]) -> bool:
+        """Whether these rows are of like length: every row is padded to the longest.
+
+        That holds for the caches, which all rows share, and for the prompts that new rows prefill together.
+        """
+        return all(_of_like_length([*old, *rows]) for old in (self.rows, self.rows[self._num_known :]))
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Add rows between two rounds."""
+        self.rows = [*self.rows, *rows]
+
+    def remove(self, rows: Collection[Row]) -> None:
+        """Drop rows between two rounds, and the models' caches of them."""
+        kept = [at for at, row in enumerate(self.rows) if row not in rows]
+        if len(kept) == len(self.rows):
+            return
+        for session in (self._draft, *self._assistants):
+            session.select(kept)
+        self.rows = [self.rows[at] for at in kept]
+        self._num_known = sum(at < self._num_known for at in kept)
 
 
-def _alike(rows: Sequence[Row]) -> bool:
-    """Whether at most about half of the slots of these rows would be padding, or not many."""
-    lengths = [len(row.ids) for row in rows]
-    return max(lengths) * len(rows) <= 2 * sum(lengths) + _SPARE * len(rows)
+def _of_like_length(rows: Sequence[Row]) -> bool:
+    """Whether at most about half of the slots of these rows would be padding, or few of them."""
+    lengths = [len(row.input_ids) for row in rows]
+    return max(lengths) * len(rows) <= 2 * sum(lengths) + _FREE_PADDING * len(rows)

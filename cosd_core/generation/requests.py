@@ -1,4 +1,4 @@
-"""From what a user hands over to checked requests: prompts as text, ids or chats, the context window."""
+"""From prompts to checked requests: text, token ids or chats that fit every context window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +8,15 @@ from typing import cast
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt, render
 from cosd_core.errors import ContextOverflowError, InvalidPromptError, quoted
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.vocabulary_alignment import Alignment
 from cosd_core.options import GenerationOptions
 from cosd_core.sampling.logits_processors import check_processors
 
 Prompt = str | Sequence[int] | Chat | ChatPrompt
-"""Text, token ids, or a chat, which every model is shown by its own template."""
+"""Text, the draft's token ids, or a chat, which is rendered by every model's own template."""
+
+Prompts = Prompt | Sequence[Prompt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,10 @@ class Request:
 
     Attributes:
         prompt: The prompt as text.
-        prompts: Its token ids as every model is shown them, the draft's first; none is empty.
-        options: How its text is to be written.
-        visible: Special tokens that are part of the text.
-        names: What other models' tokenizers call such tokens of theirs.
+        prompts: Its token ids for every model, the draft's first; none is empty.
+        options: How its text is written.
+        visible: Special tokens of the draft that are part of the text.
+        names: The names of such tokens in other models' tokenizers.
     """
 
     prompt: str
@@ -37,26 +39,26 @@ class Request:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The token ids as the draft is shown them."""
+        """The token ids for the draft."""
         return self.prompts[0]
 
 
 def is_one_prompt(prompts: object) -> bool:
-    """Whether this is one prompt, text or token ids, and no list of prompts."""
+    """Whether this is one prompt and not a list of prompts."""
     if isinstance(prompts, str | Chat | ChatPrompt):
         return True
     return isinstance(prompts, (list, tuple)) and bool(prompts) and all(_is_id(entry) for entry in prompts)
 
 
 def read_prompts(
-    prompts: Prompt | Sequence[Prompt],
+    prompts: Prompts,
     options: GenerationOptions,
-    models: Sequence[LanguageModel],
+    models: Sequence[BaseLanguageModel],
     alignment: Alignment,
 ) -> list[Request]:
     """Check one prompt or a list of them before any work is done.
 
-    The first model's tokenizer reads text for all that share its vocabulary; token ids are its own.
+    The draft's tokenizer encodes text for all models that share its vocabulary; token ids are the draft's.
 
     Raises:
         InvalidPromptError: A prompt is empty, of a wrong type, or holds ids outside the vocabulary.
@@ -74,7 +76,7 @@ def read_prompts(
         raise InvalidPromptError(
             "the prompt is empty: give text, token ids, or a list with at least one prompt"
         )
-    requests = [_read(prompt, options, models, alignment) for prompt in prompts]
+    requests = [_checked(prompt, options, models, alignment) for prompt in prompts]
     for model, ids, vocabulary in zip(models, requests[0].prompts, alignment.vocabularies, strict=True):
         check_processors(options.logits_processor, ids, vocabulary, model.device)
         if alignment.shared:
@@ -82,8 +84,8 @@ def read_prompts(
     return requests
 
 
-def _read(
-    prompt: object, options: GenerationOptions, models: Sequence[LanguageModel], alignment: Alignment
+def _checked(
+    prompt: object, options: GenerationOptions, models: Sequence[BaseLanguageModel], alignment: Alignment
 ) -> Request:
     if isinstance(prompt, Chat):
         prompt = render(prompt, models)
@@ -93,36 +95,36 @@ def _read(
                 f"a chat that was rendered for {len(prompt.ids)} models is no prompt for {len(models)}"
             )
         options = options.model_copy(update={"stop": (*options.stop, *prompt.stop)})
-        writing = prompt.format
-        read = Request(prompt.text, prompt.ids, options, writing.visible_tokens, writing.spelt)
+        form = prompt.format
+        request = Request(prompt.text, prompt.ids, options, form.visible_tokens, form.spelt)
     elif isinstance(prompt, str):
-        read = Request(prompt, _encode(prompt, options, models, alignment), options)
+        request = Request(prompt, _encode(prompt, options, models, alignment), options)
     elif isinstance(prompt, (list, tuple)) and all(_is_id(entry) for entry in prompt):
         _check_ids(prompt, alignment.vocabularies[0])
         text = models[0].decode(prompt)
-        read = Request(text, (tuple(prompt),) * len(models), options)
+        request = Request(text, (tuple(prompt),) * len(models), options)
         if not alignment.shared:
             others = _encode(models[0].decode(prompt, skip_special_tokens=True), options, models, alignment)
-            read = replace(read, prompts=(tuple(prompt), *others[1:]))
+            request = replace(request, prompts=(tuple(prompt), *others[1:]))
     else:
         raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {quoted(prompt)}")
-    for model, ids in zip(models, read.prompts, strict=True):
-        if not ids and read.ids:
+    for model, ids in zip(models, request.prompts, strict=True):
+        if not ids and request.ids:
             raise InvalidPromptError(
                 f"prompt {quoted(prompt)} is empty for model {model.name!r}, whose tokenizer is another than "
                 "the draft's: it should hold text that it has tokens for, not special tokens alone"
             )
         if not ids:
             raise InvalidPromptError(f"prompt {quoted(prompt)} is empty: it should hold at least one token")
-    for ids, vocabulary in zip(read.prompts, alignment.vocabularies, strict=True):
+    for ids, vocabulary in zip(request.prompts, alignment.vocabularies, strict=True):
         _check_ids(ids, vocabulary)
-    return replace(read, prompts=_fit(read.prompts, options, models))
+    return replace(request, prompts=_fit(request.prompts, options, models))
 
 
 def _encode(
-    prompt: str, options: GenerationOptions, models: Sequence[LanguageModel], alignment: Alignment
+    prompt: str, options: GenerationOptions, models: Sequence[BaseLanguageModel], alignment: Alignment
 ) -> tuple[tuple[int, ...], ...]:
-    """A text as every model reads it; those that share the draft's vocabulary read it as the draft does."""
+    """A text in every model's tokens; models that share the draft's vocabulary get the draft's."""
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
@@ -131,13 +133,13 @@ def _encode(
         ) from error
     if not prompt:
         return ((),) * len(models)
-    readers = [
+    encoders = [
         model if difference else models[0]
         for model, difference in zip(models, (None, *alignment.differences), strict=True)
     ]
     special = options.add_special_tokens
-    known = {reader: tuple(reader.encode(prompt, add_special_tokens=special)) for reader in set(readers)}
-    return tuple(known[reader] for reader in readers)
+    encoded = {each: tuple(each.encode(prompt, add_special_tokens=special)) for each in set(encoders)}
+    return tuple(encoded[each] for each in encoders)
 
 
 def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
@@ -148,12 +150,12 @@ def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
 
 
 def _fit(
-    prompts: Sequence[tuple[int, ...]], options: GenerationOptions, models: Sequence[LanguageModel]
+    prompts: Sequence[tuple[int, ...]], options: GenerationOptions, models: Sequence[BaseLanguageModel]
 ) -> tuple[tuple[int, ...], ...]:
-    """Cut a prompt from the left to what the context windows take, if that was asked for.
+    """Cut prompts from the left to fit the context windows, if the options admit that.
 
-    A prompt that is the same for all models stays so, and every window counts; a chat is held to each
-    model's own.
+    A prompt that is the same for all models stays the same and must fit every window; of a chat each model's
+    prompt must fit its own window.
     """
     limits = [(model.context_length or inf, model.name) for model in models]
     if all(ids == prompts[0] for ids in prompts):

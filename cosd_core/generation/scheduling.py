@@ -1,4 +1,4 @@
-"""How far to draft before the assistants are asked. Schedules change the price of a text, never the text."""
+"""How far to draft before the assistants run. A schedule changes the cost of a text, never the text."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -11,42 +11,42 @@ from cosd_core.options import check_number, named
 from cosd_core.outputs import Step
 
 CanReplace = Callable[[float], bool]
-"""Whether any opinion could replace a draft token of this confidence."""
+"""Whether any prediction of an assistant could replace a draft token of this confidence."""
 
 
 class ScheduleState(ABC):
-    """A schedule at work on one batch. It is told what things cost and how they ended.
-
-    How a round ended, and who joined or left after it, it is told when the next one begins.
-    """
+    """A schedule at work on one batch."""
 
     @abstractmethod
-    def should_draft(self, doubts: Sequence[int]) -> bool:
-        """Whether another draft pass comes before the assistants are asked.
+    def should_draft(self, num_replaceable: Sequence[int]) -> bool:
+        """Whether another draft pass comes before the assistants run.
 
         Args:
-            doubts: Per row that can still draft, how many of its drafted tokens an assistant might replace.
+            num_replaceable: Per row that can draft, how many drafted tokens an assistant might replace.
+        """
+
+    def begin_round(self, rows: int, joined: int, steps: Sequence[Step]) -> None:  # noqa: B027
+        """A round begins.
+
+        Args:
+            rows: The rows of the batch, at least one.
+            joined: How many of them have joined since the last round; the next passes prefill their prompts.
+            steps: The records of the last round, also of rows that have left; empty before the first.
         """
 
     def drafted(self, seconds: float) -> None:  # noqa: B027
         """A draft pass took this long."""
 
-    def asked(self, seconds: float) -> None:  # noqa: B027
-        """Asking all assistants took this long."""
-
-    def judged(self, step: Step) -> None:  # noqa: B027
-        """A row's block was judged."""
-
-    def resized(self, rows: int) -> None:  # noqa: B027
-        """Rows have joined or left, and so many, at least one, go on."""
+    def verified(self, seconds: float) -> None:  # noqa: B027
+        """One pass of the assistants, in parallel, took this long."""
 
 
 class Schedule(ABC):
     """A way to divide a text into blocks.
 
     Attributes:
-        name: The word users choose it by.
-        lazy: Whether assistants are asked only where the verifier could replace a token.
+        name: The name that users choose it by.
+        lazy: Whether assistants run only where the verifier could replace a token.
     """
 
     name: ClassVar[str]
@@ -54,7 +54,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def start(self, rows: int, can_replace: CanReplace) -> ScheduleState:
-        """Begin with a batch of so many rows under a verifier that can replace at some confidences."""
+        """The state of a new batch of so many rows."""
 
     def to_dict(self) -> dict[str, Any]:
         """Name and settings as plain values."""
@@ -63,35 +63,35 @@ class Schedule(ABC):
 
 @dataclass(frozen=True, slots=True)
 class FixedSchedule(Schedule):
-    """The paper's loop: draft a whole block, ask about all of it (Algorithm 1)."""
+    """The paper's loop: draft a whole block, verify all of it (Algorithm 1)."""
 
     name: ClassVar[str] = "fixed"
     lazy: ClassVar[bool] = False
 
     def start(self, rows: int, can_replace: CanReplace) -> ScheduleState:  # noqa: ARG002
-        """Always on to the end of the block."""
+        """A state that drafts to the end of every block."""
         return _FixedState()
 
 
 class _FixedState(ScheduleState):
-    def should_draft(self, doubts: Sequence[int]) -> bool:  # noqa: ARG002
+    def should_draft(self, num_replaceable: Sequence[int]) -> bool:  # noqa: ARG002
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveSchedule(Schedule):
-    """Ask only where an answer could matter, and draft past an unsure token only while that pays.
+    """Run assistants only where they could change the text; draft past a replaceable token while that pays.
 
-    One more draft token is worth drafting if the text it is expected to add per second beats what the
-    batch adds per second on average. A token drafted after ``n`` doubtful ones stands with probability
-    ``(1 - r) ** n``, r the share of doubtful tokens that were replaced so far; the prices of a draft
-    pass and of asking are measured.
+    One more draft pass pays if the text it is expected to add per second exceeds what the batch adds per
+    second on average. A token drafted after ``n`` replaceable ones is kept with probability
+    ``(1 - r) ** n``, where ``r`` is the share of replaceable tokens that were replaced so far; the times of a
+    draft pass and of the assistants' passes are measured.
 
     Attributes:
-        assistant_cost: The price of asking the assistants in draft passes. None: measured while decoding.
+        assistant_cost: The time of the assistants' passes in draft passes. None: measured while decoding.
 
     Raises:
-        InvalidOptionError: The price is no finite number of at least 0.
+        InvalidOptionError: The cost is no finite number of at least 0.
     """
 
     assistant_cost: float | None = None
@@ -104,11 +104,11 @@ class AdaptiveSchedule(Schedule):
             check_number("assistant_cost", self.assistant_cost)
 
     def start(self, rows: int, can_replace: CanReplace) -> ScheduleState:
-        """Begin with even prices and even odds."""
+        """A state that assumes equal costs, and that one of two replaceable tokens is replaced."""
         return _AdaptiveState(rows, can_replace, self.assistant_cost)
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and price."""
+        """Name and cost."""
         return {"name": self.name, "assistant_cost": self.assistant_cost}
 
 
@@ -116,68 +116,75 @@ class _AdaptiveState(ScheduleState):
     def __init__(self, rows: int, can_replace: CanReplace, assistant_cost: float | None) -> None:
         self._can_replace = can_replace
         self._assistant_cost = assistant_cost
-        self._draft = _Price()
-        self._assistant = _Price()
-        # What would have been seen before, as weak evidence: four tokens a row for four draft passes and one
-        # question, and one of two doubtful tokens replaced.
-        self._rows, self._tokens, self._draft_passes, self._questions = rows, 4.0 * rows, 4, 1
-        self._doubts, self._replaced = 2, 1
+        self._draft_time = _MeanTime()
+        self._assistant_time = _MeanTime()
+        # A weak prior: per row four tokens of four draft passes and one of the assistants, and one of two
+        # replaceable tokens replaced.
+        self._rows, self._tokens, self._draft_passes, self._assistant_passes = rows, 4.0 * rows, 4, 1
+        self._replaceable, self._replaced = 2, 1
 
-    def should_draft(self, doubts: Sequence[int]) -> bool:
-        if not any(doubts):
+    def should_draft(self, num_replaceable: Sequence[int]) -> bool:
+        if not any(num_replaceable):
             return True
-        stands = 1 - self._replaced / self._doubts
-        expected = sum(stands**count for count in doubts)
-        return expected >= self._tokens / (self._draft_passes + self._cost * self._questions)
+        kept = 1 - self._replaced / self._replaceable
+        expected = sum(kept**count for count in num_replaceable)
+        return expected >= self._tokens / (self._draft_passes + self._cost * self._assistant_passes)
 
     @property
     def _cost(self) -> float:
-        """The price of asking, in draft passes; even until both have been measured."""
+        """The time of the assistants' passes, in draft passes; 1 until both have been measured."""
         if self._assistant_cost is not None:
             return self._assistant_cost
-        draft, assistant = self._draft.mean, self._assistant.mean
+        draft, assistant = self._draft_time.mean, self._assistant_time.mean
         return assistant / draft if draft and assistant else 1.0
+
+    def begin_round(self, rows: int, joined: int, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self._count(step)
+        if joined:
+            self._draft_time.skip_next = self._assistant_time.skip_next = True
+        self._tokens *= rows / self._rows  # as if there had always been so many rows
+        self._rows = rows
 
     def drafted(self, seconds: float) -> None:
         self._draft_passes += 1
-        self._draft.add(seconds)
+        self._draft_time.add(seconds)
 
-    def asked(self, seconds: float) -> None:
-        self._questions += 1
-        self._assistant.add(seconds)
+    def verified(self, seconds: float) -> None:
+        self._assistant_passes += 1
+        self._assistant_time.add(seconds)
 
-    def judged(self, step: Step) -> None:
-        judged = islice(zip(step.proposal, step.opinions, strict=True), step.verdict.kept + 1)
-        self._doubts += sum(
-            opinions is not None and self._can_replace(draft.confidence) for draft, opinions in judged
+    def _count(self, step: Step) -> None:
+        decided = islice(zip(step.proposal, step.opinions, strict=True), step.verdict.kept + 1)
+        self._replaceable += sum(
+            opinions is not None and self._can_replace(draft.confidence) for draft, opinions in decided
         )
         self._replaced += step.verdict.replacement is not None
         self._tokens += len(step.tokens)
 
-    def resized(self, rows: int) -> None:
-        """Read the evidence as if there had always been so many rows."""
-        if rows > self._rows:
-            self._draft.reads_a_prompt = self._assistant.reads_a_prompt = True
-        self._tokens *= rows / self._rows
-        self._rows = rows
 
+class _MeanTime:
+    """The mean time of a pass; passes that prefill a prompt are left out.
 
-class _Price:
-    """The mean time of a pass, those left out that read a prompt."""
+    Attributes:
+        skip_next: Whether the next pass prefills a prompt.
+    """
 
     def __init__(self) -> None:
-        self.reads_a_prompt = True
+        self.skip_next = True
         self._passes = 0
         self._seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        if not self.reads_a_prompt:
+        """Count a pass."""
+        if not self.skip_next:
             self._passes += 1
             self._seconds += seconds
-        self.reads_a_prompt = False
+        self.skip_next = False
 
     @property
     def mean(self) -> float | None:
+        """In seconds; None before the first pass that counts."""
         return self._seconds / self._passes if self._passes else None
 
 
@@ -185,7 +192,7 @@ _BY_NAME: dict[str, type[Schedule]] = {kind.name: kind for kind in (AdaptiveSche
 
 
 def make_schedule(schedule: str | Mapping[str, Any] | Schedule) -> Schedule:
-    """A schedule from its name, with default settings, or from what ``to_dict`` says; schedules pass through.
+    """A schedule from its name, with default settings, or from its ``to_dict``; schedules pass unchanged.
 
     Raises:
         InvalidOptionError: There is no schedule of that name, or it has no such settings.

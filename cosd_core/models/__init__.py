@@ -1,1 +1,1 @@
-"""Language models: loading them, and running one over a batch of rows with a cache that rolls back."""
+"""Language models: loading them, and running them on batches of rows with caches that roll back."""

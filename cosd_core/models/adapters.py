@@ -1,4 +1,4 @@
-"""Adapters of PEFT (LoRA and its like) over models that share their weights."""
+"""PEFT adapters (LoRA and similar) over models that share their weights."""
 
 import sys
 import warnings
@@ -19,33 +19,34 @@ from cosd_core.errors import (
     UnsupportedModelError,
     quoted,
 )
+from cosd_core.models.loading import hub_access
 from cosd_core.models.weight_sharing import share_weights
 from cosd_core.options import LoadingOptions
 from cosd_core.utils import Lock
 
 BASE = "__base__"
-"""The model without any of its adapters, in PEFT's words."""
+"""PEFT's name of the model without any of its adapters."""
 
-_OURS = "cosd_adapter"
-"""What an adapter that we load is called inside its model; no name of a layer holds it."""
+_NAME = "cosd_adapter"
+"""The name of a loaded adapter inside its model; no layer name contains it."""
 
 _KINDS = ("LORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "LN_TUNING", "FOURIERFT")
-"""PEFT's names of the kinds whose layers do all the work, so that a model needs no wrapper around it."""
+"""The PEFT types that change layers only, so that a model works without the wrapper around it."""
 
-_OLDEST = "0.20"
-"""The oldest PEFT that is admitted, as in the package's extra."""
+_MIN_PEFT = "0.20"
+"""The oldest supported release of PEFT, as in the package's extra."""
 
-_alone = Lock()
-"""Held while PEFT is at work: which warnings are ignored is the same for all threads."""
+_peft_lock = Lock()
+"""Held during calls of PEFT: warning filters are shared by all threads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter that lies on this machine, not yet over any model.
+    """An adapter on this machine that is not applied to a model yet.
 
     Attributes:
-        source: Its hub id or path, as messages call it.
-        folder: Where its files are.
+        source: Its hub id or path in messages.
+        folder: The folder of its files.
         config: Its ``PeftConfig``.
     """
 
@@ -55,12 +56,12 @@ class Adapter:
 
     @classmethod
     def find(cls, source: str, options: LoadingOptions) -> Self:
-        """Read what an adapter is, from the hub or a local folder.
+        """Read the configuration of an adapter from the hub or a local folder.
 
         Raises:
             MissingExtraError: PEFT is not installed.
             ModelLoadError: It cannot be found or read.
-            UnsupportedModelError: It is of a kind that cannot be used.
+            UnsupportedModelError: It is of a type that cannot be used.
         """
         _check_peft()
         from peft import PeftConfig, PeftType
@@ -69,18 +70,20 @@ class Adapter:
         try:
             config = PeftConfig.from_pretrained(folder)
             PeftType(config.peft_type)
-        except Exception as error:  # whatever the file holds
+        except Exception as error:  # the file may hold anything
             raise ModelLoadError(f"cannot load adapter {quoted(source)}: {quoted(error, 240)}") from error
         _check_kind(config, f"adapter {quoted(source)}")
         return cls(source, folder, config)
 
     @torch.inference_mode(False)  # not every quantised weight can be wrapped inside
     def over(self, model: PreTrainedModel) -> PreTrainedModel:
-        """A twin of a model with this adapter, whose weights take the dtype of the layers they belong to.
+        """A copy of a model with this adapter, over the same weights.
+
+        The adapter's weights get the dtype of the layers they belong to.
 
         Raises:
             ModelLoadError: It does not fit the model.
-            UnsupportedModelError: The model takes no adapters, or not this kind.
+            UnsupportedModelError: The model takes no adapters, or not of this type.
         """
         from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
@@ -88,25 +91,25 @@ class Adapter:
         self._warn_of_another_base(model)
         other = share_weights(model)
         if getattr(self.config, "bias", "none") != "none":
-            _own_biases(other)
+            _copy_biases(other)
         try:
-            with _alone, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of training and merging; what matters here is checked below
-                wrapper = PeftModel(other, self.config, adapter_name=_OURS, autocast_adapter_dtype=False)
+            with _peft_lock, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about training and merging; what matters is checked below
+                wrapper = PeftModel(other, self.config, adapter_name=_NAME, autocast_adapter_dtype=False)
                 weights = load_peft_weights(self.folder, device="cpu")
-                found: Any = set_peft_model_state_dict(wrapper, weights, adapter_name=_OURS)
-        except Exception as error:  # PEFT raises nearly every type there is
+                result: Any = set_peft_model_state_dict(wrapper, weights, adapter_name=_NAME)
+        except Exception as error:  # PEFT raises errors of nearly every type
             raise ModelLoadError(f"{self._misfit(model, error)}: {quoted(error, 240)}") from error
-        if lacking := [key for key in found.missing_keys if _OURS in key]:
-            raise ModelLoadError(f"{self._misfit(model)}: it lacks weights for {quoted(lacking[0])}")
-        if unknown := found.unexpected_keys:
+        if missing := [key for key in result.missing_keys if _NAME in key]:
+            raise ModelLoadError(f"{self._misfit(model)}: it lacks weights for {quoted(missing[0])}")
+        if unknown := result.unexpected_keys:
             raise ModelLoadError(f"{self._misfit(model)}: the model has no {quoted(unknown[0])}")
         return cast(PreTrainedModel, other.eval())
 
     def _misfit(self, model: PreTrainedModel, error: object = "") -> str:
         made_for = quoted(self.config.base_model_name_or_path)
-        said = str(error)
-        resized = "size mismatch" in said and any(name in said for name in ("embed", "wte", "lm_head"))
+        message = str(error)
+        resized = "size mismatch" in message and any(name in message for name in ("embed", "wte", "lm_head"))
         advice = " (has it another vocabulary? then merge it into its base and name the result)"
         return (
             f"adapter {quoted(self.source)}, made for {made_for}, does not fit model "
@@ -114,23 +117,23 @@ class Adapter:
         )
 
     def _warn_of_another_base(self, model: PreTrainedModel) -> None:
-        """Equal shapes do not make equal weights; but a copy may have another name, so this is no error."""
+        """Warn if the adapter names another base: its weights may differ although all shapes match."""
         made_for = self.config.base_model_name_or_path
-        here, there = (Path(str(name or "")).name.lower() for name in (model.name_or_path, made_for))
-        if here and there and here != there:
+        name, expected = (Path(str(each or "")).name.lower() for each in (model.name_or_path, made_for))
+        if name and expected and name != expected:
             warnings.warn(
-                f"adapter {quoted(self.source)} says that it was made for {quoted(made_for)}, not for "
-                f"{quoted(model.name_or_path)}; only over the same weights does it do what it learned",
+                f"adapter {quoted(self.source)} was made for {quoted(made_for)}, not for "
+                f"{quoted(model.name_or_path)}; it works as trained only over the same weights",
                 stacklevel=2,
             )
 
 
 def with_active(model: PreTrainedModel, name: str) -> PreTrainedModel:
-    """A twin of a model in which one of its adapters is active, or none for :data:`BASE`.
+    """A copy of a model, over the same weights, with one of its adapters active, or none for :data:`BASE`.
 
     Raises:
         InvalidOptionError: The model has no adapter of that name.
-        UnsupportedModelError: The adapter is of a kind that cannot be used, or merged into the weights.
+        UnsupportedModelError: The adapter is of a type that cannot be used, or merged into the weights.
     """
     known = getattr(model, "peft_config", {})
     if name != BASE and name not in known:
@@ -155,18 +158,18 @@ def with_active(model: PreTrainedModel, name: str) -> PreTrainedModel:
     for module in other.modules():
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
             module.enable_adapters(name != BASE)
-    for parameter, flag in trained:  # they are the caller's too
+    for parameter, flag in trained:  # the caller's model shares them
         parameter.requires_grad_(flag)
     return other
 
 
 def unwrapped(model: object) -> object:
-    """The transformers model in a ``PeftModel``; anything else as it is.
+    """The transformers model in a ``PeftModel``; anything else unchanged.
 
     Raises:
-        UnsupportedModelError: Its adapter is of a kind that needs the wrapper.
+        UnsupportedModelError: Its adapter is of a type that needs the wrapper.
     """
-    peft = sys.modules.get("peft")  # who has not loaded it holds no PeftModel
+    peft = sys.modules.get("peft")  # a PeftModel exists only if it is imported
     if peft is None or not isinstance(model, peft.PeftModel):
         return model
     for name in model.active_adapters:
@@ -174,8 +177,8 @@ def unwrapped(model: object) -> object:
     return model.get_base_model()
 
 
-def _own_biases(model: PreTrainedModel) -> None:
-    """Part with the biases of the base, which the adapter replaces by its own."""
+def _copy_biases(model: PreTrainedModel) -> None:
+    """Give a model biases of its own, which the adapter replaces."""
     for module in model.modules():
         if (bias := module._parameters.get("bias")) is not None:
             module._parameters["bias"] = torch.nn.Parameter(bias.detach().clone(), requires_grad=False)
@@ -186,9 +189,9 @@ def _check_peft() -> None:
         found = version("peft")
     except PackageNotFoundError:
         found = "none"
-    if found == "none" or Version(found) < Version(_OLDEST):
+    if found == "none" or Version(found) < Version(_MIN_PEFT):
         raise MissingExtraError(
-            f'adapters need PEFT {_OLDEST} or newer, and there is {found}: pip install "cosd[adapters]"'
+            f'adapters need PEFT {_MIN_PEFT} or newer, and there is {found}: pip install "cosd[adapters]"'
         )
 
 
@@ -209,28 +212,24 @@ def _check_kind(config: Any, what: str) -> None:
 def _check_layers(config: Any, model: PreTrainedModel, what: str) -> None:
     if getattr(config, "use_dora", False):
         kinds = {type(module).__name__ for module in model.modules()}
-        if "Linear8bitLt" in kinds:  # PEFT takes their scales from them, and the base could not run again
+        if "Linear8bitLt" in kinds:  # PEFT removes their scales, which the base model needs
             raise UnsupportedModelError(f"{what} is a DoRA, which bitsandbytes' 8-bit layers do not take")
 
 
 def _folder(source: str, options: LoadingOptions) -> str:
-    """The local folder of an adapter, which is fetched from the hub if need be."""
-    place = {
-        "token": options.token,
-        "cache_dir": options.cache_dir,
-        "local_files_only": options.local_files_only,
-    }
+    """The local folder of an adapter, downloaded from the hub if necessary."""
+    access = hub_access(options)
     names = ["adapter_model.safetensors", *([] if options.use_safetensors else ["adapter_model.bin"])]
-    said: OSError | None = None
+    first_error: OSError | None = None
     try:
-        config = cached_file(source, "adapter_config.json", **place)
+        config = cached_file(source, "adapter_config.json", **access)
     except OSError as error:
         raise ModelLoadError(f"cannot load adapter {quoted(source)}: {quoted(error, 240)}") from error
     for name in names:
         try:
-            cached_file(source, name, **place)
+            cached_file(source, name, **access)
         except OSError as error:
-            said = said or error
+            first_error = first_error or error
         else:
             return str(Path(cast(str, config)).parent)
-    raise ModelLoadError(f"cannot load adapter {quoted(source)}: {quoted(said, 240)}") from said
+    raise ModelLoadError(f"cannot load adapter {quoted(source)}: {quoted(first_error, 240)}") from first_error

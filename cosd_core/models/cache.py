@@ -1,4 +1,4 @@
-"""Keys and values of a batch that can be rolled back. The only file that makes transformers' caches."""
+"""Caches that can be rolled back. The only file that creates transformers' caches."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -7,259 +7,213 @@ import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedConfig, cache_utils
 
-_ATTENDING = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer)
-_IDLE = getattr(cache_utils, "DummyLayer", None)  # came late in 5.x
+from cosd_core.models.growing_layer import GrowingLayer, spare_slots
+
+_ATTENTION_LAYERS = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer)
+_EMPTY_LAYER = getattr(cache_utils, "DummyLayer", None)  # added late in 5.x
 
 
 class DecodingCache(Protocol):
-    """What a model has of the ids that it read, so that a pass need not read them again.
+    """The state of a model after the ids that it has processed, so that a pass need not process them again.
 
     Attributes:
-        lengths: How many ids are remembered, per row.
+        lengths: The number of cached ids per row.
     """
 
     lengths: list[int]
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments that make a forward pass read and extend this memory."""
+        """The keyword arguments that make a forward pass read and extend this cache."""
 
-    def extend(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
-        """Expect a pass over ``fed`` slots that leaves the rows with these lengths.
+    def begin_pass(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
+        """Prepare for a pass over ``fed`` slots after which the rows have these lengths.
 
         Returns:
-            Which slots hold a position then, ``[rows, slots]``, booleans on the CPU.
+            Which slots hold a position after the pass, ``[rows, slots]``, booleans on the CPU.
         """
 
+    def finish_pass(self, output: Any) -> None:
+        """Take the new state from the model's output, where the pass did not update the cache in place."""
+
     def rewind(self, lengths: Sequence[int]) -> None:
-        """Keep at most the first ``lengths[row]`` ids of every row: as many as can be."""
-
-    def passed(self, output: Any) -> None:
-        """Hear that the pass is over, and what the model returned."""
+        """Keep at most the first ``lengths[row]`` ids of every row, and as many of them as possible."""
 
 
-def attends_only(config: PreTrainedConfig) -> bool:
-    """Whether, by its config, every layer of a model keeps keys and values per position, and nothing else.
+class NoCache:
+    """The cache of a model without one: every pass processes the whole row, and there is one row.
 
-    A config that says nothing of its layers means such layers.
+    Attributes:
+        lengths: One zero.
     """
-    return all(type(layer) in (GrowingLayer, _IDLE) for layer in mixed_cache(config).layers)
+
+    def __init__(self, *, use_cache_argument: bool) -> None:
+        """Create it.
+
+        Args:
+            use_cache_argument: Whether the model's ``forward`` has the argument ``use_cache``.
+        """
+        self.lengths = [0]
+        self._arguments = {"use_cache": False} if use_cache_argument else {}
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments that keep a forward pass from creating a cache of its own."""
+        return dict(self._arguments)
+
+    def begin_pass(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
+        """Check that the pass covers all ids of the row; there is no padding."""
+        assert lengths == [fed], "nothing is cached"
+        return torch.ones(1, fed, dtype=torch.bool)
+
+    def finish_pass(self, output: Any) -> None:
+        """Do nothing: nothing is cached."""
+
+    def rewind(self, lengths: Sequence[int]) -> None:
+        """Do nothing: nothing is cached."""
 
 
-def mixed_cache(config: PreTrainedConfig) -> DynamicCache:
-    """An empty cache of whatever kinds of layers a config names, for one row.
+def attention_only(config: PreTrainedConfig) -> bool:
+    """Whether, by its configuration, every layer caches keys and values per position and nothing else.
 
-    Layers of attention keep every position, so that any suffix can be dropped.
+    A configuration without kinds of layers counts as such.
+    """
+    return all(type(layer) in (GrowingLayer, _EMPTY_LAYER) for layer in layered_cache(config).layers)
+
+
+def layered_cache(config: PreTrainedConfig) -> DynamicCache:
+    """An empty cache for one row, with the kinds of layers that a configuration names.
+
+    Attention layers keep every position, so that any suffix can be removed.
     """
     try:
         cache = DynamicCache(config=config)
-    except Exception:  # a config that knows nothing of kinds of layers
-        cache = DynamicCache()
-        cache.layer_class_to_replicate = GrowingLayer
-    cache.layers = [GrowingLayer() if type(layer) in _ATTENDING else layer for layer in cache.layers]
+    except Exception:  # the configuration has no kinds of layers
+        return _growing_cache()
+    cache.layers = [GrowingLayer() if type(layer) in _ATTENTION_LAYERS else layer for layer in cache.layers]
+    return cache
+
+
+def _growing_cache() -> DynamicCache:
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = GrowingLayer
     return cache
 
 
 class RowCache:
-    """The keys and values of several rows; padding is on the left.
+    """The keys and values of several rows, padded on the left.
 
-    One kind of layer serves all models: it keeps every position, also where attention slides (the mask still
-    applies the window), so any suffix can be dropped.
+    One kind of layer serves all models: it keeps every position, also where attention slides over a window
+    (the mask still applies the window), so any suffix can be removed.
 
-    Rows that drop different numbers of positions end in different slots. What they dropped stays as gaps,
-    which are masked, if the model bears that: if its attention goes by positions alone. Else, and when there
-    are too many gaps, the rows are moved to the right edge by one copy per layer: positions are dense then,
-    which is right for rotary, ALiBi and sliding-window attention alike.
+    Rows from which different numbers of positions are removed end in different slots. The removed slots stay
+    as masked gaps if the model allows that. Otherwise, and when there are too many gaps, one copy per layer
+    moves the rows to the right edge. Positions are contiguous then, which is right for rotary, ALiBi and
+    sliding-window attention alike.
 
     Attributes:
         lengths: Cached positions per row.
     """
 
     def __init__(self, rows: int, *, gaps: bool) -> None:
-        """Begin with nothing cached.
+        """Create an empty cache.
 
         Args:
-            rows: How many rows there are.
-            gaps: Whether the model bears gaps.
+            rows: The number of rows.
+            gaps: Whether the model allows masked gaps between positions.
         """
         self.lengths = [0] * rows
         self._gaps = gaps
-        self._taken = torch.ones(rows, 0, dtype=torch.bool)  # [rows, slots]: which hold a position
-        self._cache = DynamicCache()
-        self._cache.layer_class_to_replicate = GrowingLayer
+        self._used = torch.ones(rows, 0, dtype=torch.bool)  # [rows, slots]: which hold a position
+        self._cache = _growing_cache()
 
     @property
     def width(self) -> int:
         """Slots per row."""
-        return self._taken.shape[1]
+        return self._used.shape[1]
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments that make a forward pass read and extend this cache."""
         return {"past_key_values": self._cache, "use_cache": True}
 
-    def extend(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
-        """Expect a pass over ``fed`` slots that leaves the rows with these lengths.
+    def begin_pass(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
+        """Prepare for a pass over ``fed`` slots after which the rows have these lengths.
 
         Returns:
-            Which slots hold a position then, ``[rows, width]``, booleans on the CPU.
+            Which slots hold a position after the pass, ``[rows, width]``, booleans on the CPU.
         """
         new = torch.tensor([length - old for length, old in zip(lengths, self.lengths, strict=True)])
-        self._taken = torch.cat([self._taken, torch.arange(fed) >= fed - new[:, None]], dim=1)
+        self._used = torch.cat([self._used, torch.arange(fed) >= fed - new[:, None]], dim=1)
         self.lengths = list(lengths)
-        return self._taken
+        return self._used
 
-    def passed(self, output: Any) -> None:
-        """Hear that the pass is over, which is nothing to this cache."""
+    def finish_pass(self, output: Any) -> None:
+        """Do nothing: the pass has updated the layers in place."""
 
     def rewind(self, lengths: Sequence[int]) -> None:
         """Keep the first ``lengths[row]`` positions of every row."""
-        dropped = torch.tensor([old - new for old, new in zip(self.lengths, lengths, strict=True)])
+        removed = torch.tensor([old - new for old, new in zip(self.lengths, lengths, strict=True)])
         self.lengths = list(lengths)
-        if not dropped.any():
+        if not removed.any():
             return
-        counted_from_the_end = self._taken.flip(1).cumsum(1).flip(1)
-        self._taken &= counted_from_the_end > dropped[:, None]
+        used_from_here = self._used.flip(1).cumsum(1).flip(1)
+        self._used &= used_from_here > removed[:, None]
         gaps = self._trim() - max(lengths)
-        if gaps > (_room(self.width) if self._gaps else 0) or not (self._gaps or self._is_dense()):
+        if gaps > (spare_slots(self.width) if self._gaps else 0) or not (self._gaps or self._is_contiguous()):
             self._close_gaps()
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, at least one, in this order."""
-        if self.width:
-            self._cache.batch_select_indices(torch.tensor(rows))
-            self._drop_rooms()
-        self._taken = self._taken[list(rows)]
+        for layer in self._layers():
+            layer.select(torch.tensor(rows))
+        self._used = self._used[list(rows)]
         self.lengths = [self.lengths[row] for row in rows]
         self._trim()
-        # Padding that all rows have goes, or it would grow for ever where rows come and go.
-        first = int(self._taken.any(0).int().argmax()) if self.width else 0
-        self._widen(self.width - first)
+        # Remove the padding that all rows have: it would grow without limit where rows come and go.
+        first = int(self._used.any(0).int().argmax()) if self.width else 0
+        self._resize(self.width - first)
 
     def join(self, other: "RowCache") -> None:
-        """Take over the rows of another cache of the same model, after those that are here."""
+        """Add the rows of another cache of the same model after the present ones."""
         width = max(self.width, other.width)
-        self._widen(width)
-        other._widen(width)
-        rows = len(other.lengths)
-        theirs = [(layer.keys, layer.values) for layer in other._layers()] or [
-            (_padding(layer.keys, rows), _padding(layer.values, rows)) for layer in self._layers()
-        ]
-        for layer, (keys, values) in zip(self._layers(), theirs, strict=True):
-            layer.keys = torch.cat([layer.keys, keys])
-            layer.values = torch.cat([layer.values, values])
-        self._drop_rooms()
-        self._taken = torch.cat([self._taken, other._taken])
+        self._resize(width)
+        other._resize(width)
+        others = other._layers()
+        for at, layer in enumerate(self._layers()):
+            layer.concatenate(others[at] if others else None, len(other.lengths))
+        self._used = torch.cat([self._used, other._used])
         self.lengths += other.lengths
 
-    def _layers(self) -> list[Any]:
-        return [layer for layer in self._cache.layers if getattr(layer, "keys", None) is not None]
-
-    def _drop_rooms(self) -> None:
-        """Let go of what the layers' states stood in: they were copied, and memory should not hold both."""
-        for layer in self._layers():
-            layer.drop_rooms()
+    def _layers(self) -> list[GrowingLayer]:
+        """The layers that hold states; a model that shares them between layers leaves some empty."""
+        return [
+            layer for layer in self._cache.layers if isinstance(layer, GrowingLayer) and layer.is_initialized
+        ]
 
     def _trim(self) -> int:
-        """Drop the last slots that no row uses, and return how many are left."""
-        used = self._taken.any(0)
+        """Remove the last slots that no row uses, and return how many slots are left."""
+        used = self._used.any(0)
         width = self.width - int(used.flip(0).int().argmax()) if used.any() else 0
-        if width < self.width:
-            self._cache.crop(width - self.width)
-            self._taken = self._taken[:, :width]
+        for layer in self._layers():
+            layer.crop(width - self.width)
+        self._used = self._used[:, :width]
         return width
 
-    def _is_dense(self) -> bool:
-        """Whether every row ends in the last slot, without gaps."""
-        return bool((self._taken[:, 1:] >= self._taken[:, :-1]).all() and self._taken[:, -1:].all())
+    def _is_contiguous(self) -> bool:
+        """Whether every row ends in the last slot and has no gap."""
+        return bool((self._used[:, 1:] >= self._used[:, :-1]).all() and self._used[:, -1:].all())
 
-    def _widen(self, width: int) -> None:
-        """Add padding on the left, or take away what all rows have."""
-        if width != self.width:
-            more = width - self.width
+    def _resize(self, width: int) -> None:
+        """Add padding on the left, or remove padding that all rows have."""
+        if padding := width - self.width:
             for layer in self._layers():
-                layer.keys = pad(layer.keys, (0, 0, more, 0))
-                layer.values = pad(layer.values, (0, 0, more, 0))
-            self._drop_rooms()
-            self._taken = pad(self._taken, (more, 0), value=False)
+                layer.pad(padding)
+            self._used = pad(self._used, (padding, 0), value=False)
 
     def _close_gaps(self) -> None:
         """Move every row's positions to the right edge."""
         width = max(self.lengths)
         slots = torch.zeros(len(self.lengths), width, dtype=torch.long)
-        for row, (taken, length) in enumerate(zip(self._taken, self.lengths, strict=True)):
-            slots[row, width - length :] = taken.nonzero().flatten()
+        for row, (used, length) in enumerate(zip(self._used, self.lengths, strict=True)):
+            slots[row, width - length :] = used.nonzero().flatten()
         for layer in self._layers():
-            layer.rearrange(slots)
-        self._taken = torch.arange(width) >= width - torch.tensor(self.lengths)[:, None]
-
-
-class GrowingLayer(cache_utils.DynamicLayer):
-    """Keys and values with room behind them: a pass appends, where transformers' own layer copies all."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._rooms: dict[str, torch.Tensor] = {}
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the states of new positions and return those of all."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.keys = self._append("keys", self.keys, key_states)
-        self.values = self._append("values", self.values, value_states)
-        return self.keys, self.values
-
-    def drop_rooms(self) -> None:
-        """Let go of rooms that the states have left."""
-        for name in ("keys", "values"):
-            if not self._fills(name, getattr(self, name)):
-                self._rooms.pop(name, None)
-
-    def rearrange(self, slots: torch.Tensor) -> None:
-        """Go on with these slots of every row, ``[rows, slots]``."""
-        width = slots.shape[1]
-        with_room = pad(slots, (0, _room(width)))  # whatever is picked there is written over
-        for name in ("keys", "values"):
-            states = getattr(self, name)
-            self._rooms[name] = _take(self._rooms[name] if self._fills(name, states) else states, with_room)
-            setattr(self, name, self._rooms[name][..., :width, :])
-
-    def _append(self, name: str, old: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
-        assert old is not None, "an initialised layer has states"
-        known = old.shape[-2] if old.numel() else 0
-        length = known + new.shape[-2]
-        if not self._fills(name, old) or length > self._rooms[name].shape[-2]:
-            rows, heads, _, size = new.shape
-            room = new.new_empty(rows, heads, length + _room(length), size)
-            if known:
-                room[..., :known, :] = old
-            self._rooms[name] = room
-        room = self._rooms[name]
-        room[..., known:length, :] = new
-        return room[..., :length, :]
-
-    def _fills(self, name: str, states: torch.Tensor) -> bool:
-        """Whether these are the first states of the room, and not others that were put in their place."""
-        room = self._rooms.get(name)
-        return room is not None and room.data_ptr() == states.data_ptr() and room.stride() == states.stride()
-
-
-def _room(length: int) -> int:
-    """Slots to spare: copying everything when they are used up then costs little per pass."""
-    return max(32, length // 8)
-
-
-def _padding(states: torch.Tensor, rows: int) -> torch.Tensor:
-    """So many rows that hold nothing, as wide as these."""
-    return states.new_zeros(rows, *states.shape[1:])
-
-
-def _take(states: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    """Pick slots per row: ``[rows, heads, old slots, size]`` becomes ``[rows, heads, slots, size]``.
-
-    One ``index_select`` over flattened rows copies whole vectors, ten times faster than a gather.
-    """
-    rows, heads, old, size = states.shape
-    starts = torch.arange(rows * heads, device=states.device).view(rows, heads, 1) * old
-    index = (starts + slots.to(states.device)[:, None]).flatten()
-    return states.reshape(-1, size).index_select(0, index).view(rows, heads, slots.shape[1], size)
+            layer.gather(slots)
+        self._used = torch.arange(width) >= width - torch.tensor(self.lengths)[:, None]

@@ -1,38 +1,33 @@
-"""A causal language model with its tokenizer, and what decoding must know of them."""
+"""The transformers backend: a causal language model with its tokenizer."""
 
-import inspect
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable
 from functools import cached_property
-from inspect import Parameter
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self, Unpack, cast
-from weakref import WeakValueDictionary
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
-from cosd_core.models.loading import (
-    adapter_tokenizer,
-    best_device,
-    check_path,
-    has_chat_template,
-    known_config,
-    load,
-)
-from cosd_core.models.probe import CACHE_ARGUMENTS, Plan, probe
+from cosd_core.models.base import BaseLanguageModel, LogitsSession
+from cosd_core.models.batched_session import BatchedSession
+from cosd_core.models.forward import PassRunner, input_device
+from cosd_core.models.loading import adapter_tokenizer, best_device, check_path, load, resolve_source
+from cosd_core.models.naming import with_adapter
+from cosd_core.models.plan import Plan
+from cosd_core.models.probe import probe
+from cosd_core.models.registry import ModelRegistry
+from cosd_core.models.sequential_session import SequentialSession
+from cosd_core.models.traits import ModelTraits
 from cosd_core.models.weight_sharing import lock_of
 from cosd_core.options import LoadingKwargs, LoadingOptions
-from cosd_core.utils import Lock
-
-_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
-"""Rotary embeddings whose frequencies follow the longest row, so that rows of a batch disturb each other."""
 
 
-class LanguageModel:
-    """A causal language model and its tokenizer.
+class LanguageModel(BaseLanguageModel):
+    """A causal language model of transformers and its tokenizer.
 
     ::
 
@@ -43,9 +38,10 @@ class LanguageModel:
     The model is put into evaluation mode. One object may serve many decoders and threads.
 
     Attributes:
-        model: The transformers model. With adapters over one base they are several that share its weights.
+        model: The transformers model. Models with adapters over one base are several that share its weights.
         tokenizer: Its tokenizer.
-        name: What messages and traces call it.
+        name: Its name in messages and traces.
+        lock: Held during a forward pass by all models that share the weights: some change buffers in it.
     """
 
     def __init__(
@@ -61,10 +57,10 @@ class LanguageModel:
         Args:
             model: A transformers model, or a ``PeftModel`` around one.
             tokenizer: Its tokenizer.
-            name: What messages and traces call it.
-            adapter: Which one of the adapters that are loaded into the model is used, whatever becomes active
-                there later; ``"__base__"`` is the model without any. None takes the model as it is during
-                each pass, with the adapters that are active then.
+            name: Its name in messages and traces.
+            adapter: Which of the adapters that are loaded into the model is used, whichever becomes active
+                there later; ``"__base__"`` is the model without any. None uses the adapters that are active
+                in the model during each pass.
 
         Raises:
             InvalidOptionError: They are no transformers model and tokenizer, or there is no such adapter.
@@ -90,7 +86,6 @@ class LanguageModel:
         self.model.eval()
         self.tokenizer = tokenizer
         self.lock = lock_of(found)
-        """Held during a forward pass by all that share the weights: some models change buffers in it."""
         self._base: LanguageModel | None = None
         self._plan: Plan | None = None
 
@@ -102,15 +97,15 @@ class LanguageModel:
         adapter: str | PathLike[str] | None = None,
         **options: Unpack[LoadingKwargs],
     ) -> Self:
-        """Load from a hub id or a local folder. What is named twice alike is loaded once and shared.
+        """Load from a hub id or a local folder. Equal names and options are loaded once and shared.
 
         Args:
             name: Hub id or path.
-            adapter: Hub id or path of a PEFT adapter (LoRA and its like) over the model. Models of one name
+            adapter: Hub id or path of a PEFT adapter (LoRA and similar) over the model. Models of one name
                 and the same options share one copy of its weights, whichever adapters they have. The
-                tokenizer is the adapter's where it brings one, or else the model's.
-            **options: The fields of :class:`LoadingOptions`, with transformers' names and meanings. What
-                chooses among a repository's files, ``revision`` and ``subfolder``, is for the model alone.
+                tokenizer is the adapter's if it comes with one, or else the model's.
+            **options: The fields of :class:`LoadingOptions`, with transformers' names and meanings. Those
+                that select files of a repository, ``revision`` and ``subfolder``, apply to the model alone.
 
         Raises:
             InvalidOptionError: An unknown option, or a value of a wrong type.
@@ -118,22 +113,21 @@ class LanguageModel:
             ModelLoadError: The model, its tokenizer or the adapter cannot be found or read, or do not fit.
             UnsupportedModelError: The model or the adapter cannot take part.
         """
-        source = _source("name", name)
+        source = resolve_source("name", name)
         loading = LoadingOptions(**options)
         if loading.device_map is None:
             loading = loading.model_copy(update={"device": best_device(loading.device)})
         key = f"{cls.__qualname__} {source} {loading!r} {loading.token!r}"
         if adapter is None:
             return cls._loaded_once(key, lambda: cls(*load(source, loading), name=str(name)))
-        over = _source("adapter", adapter)
-
-        check_path(over)
+        adapter_source = resolve_source("adapter", adapter)
+        check_path(adapter_source)
         return cls._loaded_once(
-            f"{key} {over}",
+            f"{key} {adapter_source}",
             lambda: cls._adapted(
-                Adapter.find(over, loading),  # before the model, which takes longer
+                Adapter.find(adapter_source, loading),  # before the model, which takes longer
                 cls.from_pretrained(name, **options),
-                adapter_tokenizer(over, loading),
+                adapter_tokenizer(adapter_source, loading),
                 name=with_adapter(str(name), str(adapter)),
             ),
         )
@@ -146,27 +140,17 @@ class LanguageModel:
         if tokenizer is not None and tokenizer.eos_token_id is not None:
             ends = base.eos_token_ids | {tokenizer.eos_token_id}
             model.model.generation_config.eos_token_id = sorted(ends)
-        model._base = base  # so that the next adapter finds it
+        model._base = base  # keeps the base in the registry for the next adapter
         return model
 
     @classmethod
     def _loaded_once(cls, key: str, load_it: Callable[[], Self]) -> Self:
-        with _registry_lock:
-            lock = _loading.setdefault(key, Lock())
-        with lock:
-            if (known := _registry.get(key)) is not None:
-                return cast(Self, known)
-            loaded = load_it()
-            _registry[key] = loaded
-            return loaded
+        return cast(Self, loaded_models.get_or_load(key, load_it))
 
     @property
     def device(self) -> torch.device:
-        """Where token ids are sent."""
-        embeddings = self.model.get_input_embeddings()
-        hook = getattr(embeddings, "_hf_hook", None)  # accelerate's: offloaded weights lie on "meta"
-        place = getattr(hook, "execution_device", None)
-        return cast(torch.device, embeddings.weight.device) if place is None else torch.device(place)
+        """The device to which token ids are sent."""
+        return input_device(self.model)
 
     @cached_property
     def vocabulary_size(self) -> int:
@@ -177,7 +161,7 @@ class LanguageModel:
     @cached_property
     def context_length(self) -> int | None:
         """The most tokens that prompt and answer may have together, or None if the model has no limit."""
-        return _context_length(self.model.config)
+        return self.traits.context_length
 
     @cached_property
     def eos_token_ids(self) -> frozenset[int]:
@@ -189,9 +173,14 @@ class LanguageModel:
             return frozenset()
         return frozenset([ids] if isinstance(ids, int) else ids)
 
+    @cached_property
+    def traits(self) -> ModelTraits:
+        """What the model's configuration says about how it can be run."""
+        return ModelTraits.of(self.model)
+
     @property
     def plan(self) -> Plan:
-        """How the model is run, found out by short passes when it is first asked for.
+        """How the model is run; the first access finds out by short passes.
 
         Raises:
             UnsupportedModelError: The model cannot take part.
@@ -200,146 +189,68 @@ class LanguageModel:
         if self._plan is None:
             with self.lock:
                 if self._plan is None:
-                    self._plan = probe(self)
+                    self._plan = probe(
+                        self.model,
+                        self.traits,
+                        name=self.name,
+                        vocabulary=self.vocabulary_size,
+                        special_ids=self.tokenizer.all_special_ids,
+                    )
         return self._plan
 
     @property
     def batchable(self) -> bool:
-        """Whether rows of different lengths share passes; else they are read one after another.
+        """Whether rows of different lengths share passes; otherwise they run one after another.
 
         Raises:
             UnsupportedModelError: The model cannot take part.
+            GenerationError: There is not enough memory for a few tokens.
         """
-        return self.plan.together
-
-    @cached_property
-    def shares_passes(self) -> bool:
-        """Whether rows of different lengths may share passes, as far as the config knows."""
-        length_dependent = any(rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE for rope in self._ropes)
-        # Llama 4 scales its attention by the slot, not the position, where padding counts too.
-        by_slot = getattr(self.model.config.get_text_config(), "attn_temperature_tuning", False)
-        return not length_dependent and not by_slot
-
-    @cached_property
-    def bears_gaps(self) -> bool:
-        """Whether attention goes by positions alone, so that masked gaps between cached positions do no harm.
-
-        As far as the config knows; :attr:`plan` says what was found.
-
-        Windows, and biases by distance (ALiBi), are counted in slots. Who does not say how it attends, and
-        code that is not transformers' own, is taken to count slots.
-        """
-        config = self.model.config.get_text_config()
-        kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()
-        windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-        return (
-            type(self.model).__module__.startswith("transformers.")
-            and "position_ids" in inspect.signature(self.model.forward).parameters
-            and all(kind in ("full_attention", "global") for kind in kinds)
-            and (bool(kinds) or not any(windows))
-            and not getattr(config, "alibi", False)
-        )
-
-    @cached_property
-    def rope_switch(self) -> int | None:
-        """The length in tokens at which all rotary frequencies change (longrope), or None."""
-        config = self.model.config.get_text_config()
-        for rope in self._ropes:
-            if rope.get("rope_type") == "longrope":
-                own = getattr(config, "original_max_position_embeddings", None)
-                return rope.get("original_max_position_embeddings") or own
-        return None
+        return self.plan.batched
 
     @property
-    def _ropes(self) -> list[dict[str, Any]]:
-        rope = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
-        return [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    def fingerprint(self) -> str:
+        """A key of the model's name, dtype and configuration, which tells entries of caches on disk apart."""
+        return json.dumps([self.name, str(self.model.dtype), self._config_digest])
 
     @cached_property
-    def forward_arguments(self) -> frozenset[str]:
-        """The optional arguments of decoding that the model's forward takes."""
-        parameters = inspect.signature(self.model.forward).parameters
-        kinds = {each.kind for each in parameters.values()}
-        takes_any = Parameter.VAR_KEYWORD in kinds
-        named = {name for name in (*CACHE_ARGUMENTS, "use_cache") if name in parameters}
-        if kinds == {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}:  # hands on whatever it is given
-            named = {"past_key_values", "use_cache"}
-        passed_on = {name for name in ("position_ids", "logits_to_keep") if takes_any or name in parameters}
-        return frozenset(named | passed_on)
+    def _config_digest(self) -> str:
+        """A hash of the configuration, less where it was loaded from and which release wrote it."""
+        config = self.model.config.to_dict()
+        for name in ("_name_or_path", "transformers_version"):
+            config.pop(name, None)
+        return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text."""
-        return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+    def open_session(
+        self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0
+    ) -> LogitsSession:
+        """Start to work on the rows of one batch.
 
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        """Text of token ids."""
-        text = self.tokenizer.decode(
-            list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
-        )
-        return cast(str, text)
+        Args:
+            vocabulary: How many token ids take part.
+            role: ``"draft"`` or ``"assistant 0"``; it selects the random numbers of sampled tokens.
+            calibration: The temperature of the model's confidences.
+
+        Raises:
+            UnsupportedModelError: The model cannot take part.
+            GenerationError: There is not enough memory for a few tokens.
+        """
+        plan = self.plan
+        runner = PassRunner(self.model, plan, self.traits, name=self.name, vocabulary=vocabulary)
+        if plan.batched:
+            return BatchedSession(runner, role=role, calibration=calibration)
+        return SequentialSession(runner, role=role, calibration=calibration)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {type(self.model).__name__}, {self.device})"
 
 
-_registry: WeakValueDictionary[str, LanguageModel] = WeakValueDictionary()
-_loading: dict[str, Lock] = {}
-_registry_lock = Lock()
-
-
-def known_context_length(source: str | PathLike[str] | LanguageModel, options: LoadingOptions) -> int | None:
-    """The context window of a model in tokens, as far as it is known without loading it."""
-    if isinstance(source, LanguageModel):
-        return source.context_length
-    config = known_config(_source("name", source), options)
-    return None if config is None else _context_length(config)
-
-
-def known_to_chat(
-    source: str | PathLike[str] | LanguageModel, options: LoadingOptions, *, adapter: str | None = None
-) -> bool | None:
-    """Whether a model has a chat template, as far as it is known without loading it."""
-    if isinstance(source, LanguageModel):
-        return bool(source.tokenizer.chat_template)
-    if adapter is not None:
-        own = options.model_copy(update={"revision": None, "subfolder": ""})
-        if (found := has_chat_template(_source("adapter", adapter), own)) is not None:
-            return found
-    return has_chat_template(_source("name", source), options)
-
-
-def _source(option: str, name: str | PathLike[str]) -> str:
-    """A hub id as it is; the path of a folder as one of its spellings."""
-    if not isinstance(name, str | PathLike) or not str(name):
-        raise InvalidOptionError(f"{option}={quoted(name)} should be a hub id or the path of a folder")
-    try:
-        place = Path(name).expanduser()
-        return str(place.resolve()) if place.is_dir() else str(name)
-    except (OSError, RuntimeError, ValueError) as error:  # too long a name, "~nobody"
-        raise InvalidOptionError(
-            f"{option}={quoted(str(name))} cannot be looked up: {quoted(error)}"
-        ) from error
-
-
-def with_adapter(name: str, adapter: str | None) -> str:
-    """What a model is called that has an adapter, or none."""
-    return name if adapter is None else f"{name}[{adapter}]"
-
-
-def without_adapter(name: str) -> tuple[str, str | None]:
-    """The model and its adapter, or None, from what they are called together."""
-    base, bracket, adapter = name.removesuffix("]").partition("[")
-    return (base, adapter) if bracket and name.endswith("]") else (name, None)
-
-
-def _context_length(config: PreTrainedConfig) -> int | None:
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return length if length and length > 0 else None
+loaded_models: ModelRegistry[LanguageModel] = ModelRegistry()
+"""The models that :meth:`LanguageModel.from_pretrained` has loaded."""
 
 
 def _check_supported(model: PreTrainedModel, name: str) -> None:
-    kind = type(model).__name__
     if model.config.is_encoder_decoder or not model.can_generate():
         raise UnsupportedModelError(
-            f"model {quoted(name)} ({kind}) is not a decoder-only causal language model"
+            f"model {quoted(name)} ({type(model).__name__}) is not a decoder-only causal language model"
         )

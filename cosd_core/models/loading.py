@@ -1,6 +1,7 @@
-"""From names to transformers objects. The only file that names ``Auto*``."""
+"""Loads transformers objects by name. The only file that uses ``Auto*``."""
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import (
 )
 from transformers.utils.hub import cached_file
 
-from cosd_core.errors import MissingExtraError, ModelLoadError, quoted
+from cosd_core.errors import InvalidOptionError, MissingExtraError, ModelLoadError, quoted
 from cosd_core.options import LoadingOptions
 
 
@@ -27,12 +28,9 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
         ModelLoadError: Either cannot be found or read.
     """
     check_path(name)
-    source = {
+    source = hub_access(options) | {
         "revision": options.revision,
         "subfolder": options.subfolder,
-        "token": options.token,
-        "cache_dir": options.cache_dir,
-        "local_files_only": options.local_files_only,
         "trust_remote_code": options.trust_remote_code,
     }
     tokenizer_source = dict(source, subfolder="", revision=None) if options.tokenizer else source
@@ -41,11 +39,11 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             name, **_given(source), **_placement(options, quantised=_is_quantised(name, source))
         )
-    except ImportError as error:  # of what quantises, or of what the model's own code needs
+    except ImportError as error:  # a package for quantisation, or one that the model's own code needs
         raise MissingExtraError(
             f"cannot load model {quoted(name)}, for which something is missing here: {quoted(error, 240)}"
         ) from error
-    except Exception as error:  # transformers raises nearly every type there is
+    except Exception as error:  # transformers raises errors of nearly every type
         place = f", subfolder {quoted(options.subfolder)}" if options.subfolder else ""
         raise ModelLoadError(f"cannot load model {quoted(name)}{place}: {quoted(error, 240)}") from error
     placed = options.device_map is not None or getattr(model, "hf_quantizer", None) is not None
@@ -53,16 +51,12 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
 
 
 def adapter_tokenizer(adapter: str, options: LoadingOptions) -> PreTrainedTokenizerBase | None:
-    """The tokenizer that lies with an adapter, or None: then it is the model's, as it is where one is named.
+    """The tokenizer that comes with an adapter; None if there is none, or if the options name another.
 
     Raises:
         ModelLoadError: It cannot be read.
     """
-    source = {
-        "token": options.token,
-        "cache_dir": options.cache_dir,
-        "local_files_only": options.local_files_only,
-    }
+    source = hub_access(options)
     if options.tokenizer:
         return None
     try:
@@ -73,7 +67,7 @@ def adapter_tokenizer(adapter: str, options: LoadingOptions) -> PreTrainedTokeni
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             adapter, trust_remote_code=options.trust_remote_code, **_given(source)
         )
-    except Exception as error:  # transformers raises nearly every type there is
+    except Exception as error:  # transformers raises errors of nearly every type
         raise ModelLoadError(
             f"cannot load the tokenizer of adapter {quoted(adapter)}: {quoted(error, 240)}"
         ) from error
@@ -81,17 +75,17 @@ def adapter_tokenizer(adapter: str, options: LoadingOptions) -> PreTrainedTokeni
 
 
 def known_config(name: str, options: LoadingOptions) -> PreTrainedConfig | None:
-    """The configuration of a model, if it lies on this machine and names no code of its own."""
+    """The configuration of a model, if it is on this machine and needs no code of its own."""
     source = {"revision": options.revision, "subfolder": options.subfolder, "cache_dir": options.cache_dir}
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, local_files_only=True, **_given(source))
-    except Exception:  # not here, or not readable: loading will say so
+    except Exception:  # not here, or not readable: loading will raise
         return None
     return config
 
 
 def has_chat_template(name: str, options: LoadingOptions) -> bool | None:
-    """Whether a model's tokenizer has a chat template; None if its files do not lie on this machine."""
+    """Whether a model's tokenizer has a chat template; None if its files are not on this machine."""
     where = {"cache_dir": options.cache_dir, "local_files_only": True}
     if not options.tokenizer:
         where |= {"revision": options.revision, "subfolder": options.subfolder}
@@ -108,7 +102,7 @@ def has_chat_template(name: str, options: LoadingOptions) -> bool | None:
         return None
     try:
         return bool(json.loads(Path(found).read_text(encoding="utf-8")).get("chat_template"))
-    except (OSError, ValueError):  # loading will say so
+    except (OSError, ValueError):  # loading will raise
         return None
 
 
@@ -117,7 +111,7 @@ def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def best_device(device: str | torch.device) -> torch.device:
-    """Resolve ``"auto"`` to the best device there is.
+    """Resolve ``"auto"`` to the best available device.
 
     Raises:
         ModelLoadError: The device does not exist.
@@ -131,18 +125,48 @@ def best_device(device: str | torch.device) -> torch.device:
         probe.item()  # "meta" holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelLoadError(f"device {quoted(str(device))} cannot be used: {quoted(error, 300)}") from error
-    return probe.device  # with its index, so that "cuda" and "cuda:0" are one
+    return probe.device  # with its index, so that "cuda" and "cuda:0" are equal
+
+
+def hub_access(options: LoadingOptions) -> dict[str, Any]:
+    """The options of every request to the hub."""
+    return {
+        "token": options.token,
+        "cache_dir": options.cache_dir,
+        "local_files_only": options.local_files_only,
+    }
 
 
 def check_path(name: str) -> None:
-    """Tell a mistyped folder from a hub id before the hub is asked.
+    """Refuse a mistyped folder before the hub is queried for it.
 
     Raises:
-        ModelLoadError: The name can only be a path, and nothing is there.
+        ModelLoadError: The name can only be a path, and there is no such folder.
     """
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     if looks_like_path and not Path(name).expanduser().is_dir():
         raise ModelLoadError(f"cannot load model {quoted(name)}: there is no such folder")
+
+
+def resolve_source(option: str, name: str | PathLike[str]) -> str:
+    """A hub id unchanged, or the absolute path of a folder.
+
+    Args:
+        option: The name of the option in error messages.
+        name: Hub id or path.
+
+    Raises:
+        InvalidOptionError: It is neither.
+    """
+    if not isinstance(name, str | PathLike) or not str(name):
+        raise InvalidOptionError(f"{option}={quoted(name)} should be a hub id or the path of a folder")
+    try:
+        folder = Path(name).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else str(name)
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, "~nobody"
+        raise InvalidOptionError(
+            f"{option}={quoted(str(name))} cannot be looked up: {quoted(error)}"
+        ) from error
 
 
 def _is_quantised(name: str, source: dict[str, Any]) -> bool:
@@ -152,18 +176,18 @@ def _is_quantised(name: str, source: dict[str, Any]) -> bool:
 
 
 def _placement(options: LoadingOptions, *, quantised: bool) -> dict[str, Any]:
-    # False would look for nothing but pickled weights.
+    # False would accept pickled weights only.
     placement: dict[str, Any] = {"dtype": options.dtype, "use_safetensors": options.use_safetensors or None}
     if options.attn_implementation is not None:
         placement["attn_implementation"] = options.attn_implementation
     if options.quantization_config is not None:
         given = options.quantization_config
-        # transformers takes values out of a dictionary, which others may hold.
+        # transformers removes entries from a dictionary, which belongs to the caller.
         placement["quantization_config"] = dict(given) if isinstance(given, dict) else given
         quantised = True
     if options.device_map is not None:
         placement["device_map"] = options.device_map
-    elif quantised:  # it cannot be moved later
+    elif quantised:  # quantised weights cannot be moved later
         placement["device_map"] = {"": best_device(options.device)}
     return placement
 

@@ -1,4 +1,4 @@
-"""What a model remembers whose state moves on with every token, so that it goes back by snapshots only."""
+"""The cache of a recurrent model: its states change with every token, so rolling back needs snapshots."""
 
 import copy
 from collections.abc import Sequence
@@ -8,35 +8,36 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, cache_utils
 
-from cosd_core.models.cache import GrowingLayer, mixed_cache
+from cosd_core.models.cache import layered_cache
+from cosd_core.models.growing_layer import GrowingLayer
 
-_KEPT = 8
-"""Snapshots at most. They lie the denser the nearer they are to the end."""
+_MAX_SNAPSHOTS = 8
+"""They are the closer together the nearer they are to the end."""
 
 _HYBRID = getattr(cache_utils, "LinearAttentionAndFullAttentionLayer", None)
-"""Keeps keys and values per position, and a state."""
+"""Holds keys and values per position, and a recurrent state."""
 
 _INDEXED = getattr(cache_utils, "DynamicIndexedLayer", GrowingLayer)
-"""Keeps keys and values per position, and others by which they are found."""
+"""Holds keys and values per position, and others that select among them."""
 
 
 class StateCache:
     """The states of one row, with snapshots of earlier ones.
 
-    Where a layer keeps keys and values per position, a snapshot is a length: what follows is cut off. Other
-    states are copied. Going back restores the latest snapshot that is not longer than asked, so that up to
-    a few ids must be read again.
+    Where a layer holds keys and values per position, a snapshot is a length to which they are cropped. Other
+    states are copied. A rollback restores the latest snapshot that is not longer than requested, so that up
+    to a few ids must be processed again.
 
     Attributes:
-        lengths: How many ids the state has read; one number.
+        lengths: The number of processed ids, as a list of one.
     """
 
     def __init__(self, argument: str, config: PreTrainedConfig | None) -> None:
-        """Begin with nothing read.
+        """Create an empty cache.
 
         Args:
-            argument: What the model's forward calls its cache.
-            config: Names the kinds of layers. None: the first pass makes a cache of the model's own kind.
+            argument: The name under which the model's ``forward`` takes its cache.
+            config: Names the kinds of layers. None: the first pass creates a cache of the model's own class.
         """
         self.lengths = [0]
         self._argument = argument
@@ -45,18 +46,37 @@ class StateCache:
         self._snapshots: list[_Snapshot] = []
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments that make a forward pass read and move on this state."""
+        """The keyword arguments that make a forward pass read and extend this cache."""
         known = {} if self._cache is None else {self._argument: self._cache}
         return {**known, "use_cache": True}
 
-    def extend(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
-        """Expect a pass over ``fed`` ids that leaves the row with this length; there is no padding."""
-        assert lengths[0] == self.lengths[0] + fed, "a state reads every id once"
+    def begin_pass(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
+        """Prepare for a pass over ``fed`` ids after which the row has this length; there is no padding."""
+        assert lengths[0] == self.lengths[0] + fed, "a state processes every id once"
         self.lengths = list(lengths)
         return torch.ones(1, lengths[0], dtype=torch.bool)
 
+    def finish_pass(self, output: Any) -> None:
+        """Take a snapshot, and drop one if there are too many."""
+        if self._config is None:
+            self._cache = output[self._argument]
+            state = copy.deepcopy(self._cache)
+        else:
+            state = [_copied(layer) for layer in self._cache.layers]
+        length = self.lengths[0]
+        self._snapshots.append(_Snapshot(length, state))
+        if len(self._snapshots) > _MAX_SNAPSHOTS:
+            # The first is the end of the prompt, the last is the present. Of the others, drop the one with
+            # the smallest distance between its neighbours, relative to its distance from the end.
+            ends = [each.length for each in self._snapshots]
+            gaps = [
+                (after - before) / (1 + length - end)
+                for before, end, after in zip(ends, ends[1:], ends[2:], strict=False)
+            ]
+            del self._snapshots[1 + gaps.index(min(gaps))]
+
     def rewind(self, lengths: Sequence[int]) -> None:
-        """Go back to the latest snapshot of at most this length."""
+        """Restore the latest snapshot of at most this length."""
         length = lengths[0]
         if length >= self.lengths[0]:
             return
@@ -72,28 +92,13 @@ class StateCache:
             layers = zip(self._cache.layers, latest.state, strict=True)
             self._cache.layers = [_restored(live, saved, latest.length) for live, saved in layers]
 
-    def passed(self, output: Any) -> None:
-        """The pass is over: take a snapshot, and let go of one if there are too many."""
-        if self._config is None:
-            self._cache = output[self._argument]
-            state = copy.deepcopy(self._cache)
-        else:
-            state = [_copied(layer) for layer in self._cache.layers]
-        now = self.lengths[0]
-        self._snapshots.append(_Snapshot(now, state))
-        if len(self._snapshots) > _KEPT:
-            # The first is the prompt's end, the last is now. Of the others the one that is missed least goes.
-            at = [each.length for each in self._snapshots]
-            gaps = [(after - before) / (1 + now - own) for before, own, after in zip(at, at[1:], at[2:])]  # noqa: B905
-            del self._snapshots[1 + gaps.index(min(gaps))]
-
     def _empty(self) -> Any:
-        return None if self._config is None else mixed_cache(self._config)
+        return None if self._config is None else layered_cache(self._config)
 
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """The state after so many ids: a cache, or layers, where None stands for one that need only be cut."""
+    """The state after so many ids: a cache, or its layers, with None for a layer that only needs a crop."""
 
     length: int
     state: Any
@@ -102,7 +107,7 @@ class _Snapshot:
 def _restored(live: Any, saved: Any, length: int) -> Any:
     """A layer as it was at this length."""
     if saved is None:
-        live.crop(min(length - live.get_seq_length(), 0))  # a layer that nothing writes to stays empty
+        live.crop(min(length - live.get_seq_length(), 0))  # a layer that no pass writes to stays empty
         return live
     restored = _copied(saved)
     if type(live) is _HYBRID and live.keys is not None:
@@ -111,10 +116,10 @@ def _restored(live: Any, saved: Any, length: int) -> Any:
 
 
 def _copied(layer: Any) -> Any:
-    """What a pass that goes on with the original does not touch; None if it need only be cut to go back.
+    """A copy that passes with the original do not change; None if a crop restores the layer.
 
-    Of transformers' own layers those of linear attention write into the tensors of their dictionaries, others
-    put new tensors in the place of old ones. What layers of other origin do is not known.
+    Of transformers' own layers, those of linear attention write into the tensors of their dictionaries, the
+    others replace their tensors. Layers of other origin may do either.
     """
     if type(layer) in (GrowingLayer, _INDEXED):
         return None
@@ -125,7 +130,7 @@ def _copied(layer: Any) -> Any:
         if isinstance(value, dict):
             setattr(copied, name, {at: _cloned(each) for at, each in value.items()})
     if type(layer) is _HYBRID:
-        copied.keys = copied.values = None  # are cut from those that are live then
+        copied.keys = copied.values = None  # restored from the live layer
     return copied
 
 

@@ -1,4 +1,4 @@
-"""Which models share one vocabulary, and which must read each other's text in tokens of their own."""
+"""Compares the vocabularies of a draft and its assistants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +7,22 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core.errors import VocabularyMismatchError
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.base import BaseLanguageModel
 
 _PROBE = "The 3 quick\tfoxes aren't naïve:\n\n  x += 42; // 你好 🦊"
-"""Text on which tokenizers of one vocabulary but different habits fall apart."""
+"""A text that tokenizers with one vocabulary but different rules split differently."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """How the vocabularies of a draft and its assistants fit together.
+    """How the vocabularies of a draft and its assistants relate.
 
     Attributes:
         vocabularies: Per model, the draft first, how many token ids take part. Models that share the draft's
             vocabulary have as many as the smallest of them: embedding matrices may be padded.
         differences: Per assistant, in words, how its tokens differ from the draft's; None if it shares them.
-        barred: Ids that models which share a vocabulary use for different special tokens: nobody writes them.
+        barred: Ids that models with a shared vocabulary use for different special tokens: they are never
+            generated.
     """
 
     vocabularies: tuple[int, ...]
@@ -30,12 +31,12 @@ class Alignment:
 
     @property
     def shared(self) -> bool:
-        """Whether all models have the draft's tokens."""
+        """Whether all models share the draft's vocabulary."""
         return not any(self.differences)
 
     @property
     def admitted(self) -> torch.Tensor | None:
-        """Which of the draft's ids may be written, bool, ``[vocabulary]``; None: all."""
+        """Which of the draft's ids may be generated, bool, ``[vocabulary]``; None: all."""
         if not self.barred:
             return None
         admitted = torch.ones(self.vocabularies[0], dtype=torch.bool)
@@ -43,17 +44,17 @@ class Alignment:
         return admitted
 
     def bar(self, logits: torch.Tensor) -> torch.Tensor:
-        """Make those that may not be impossible, in place, ``[..., vocabulary]``."""
+        """Set the logits of barred ids to -inf, in place, ``[..., vocabulary]``."""
         if self.barred:
             logits[..., list(self.barred)] = -torch.inf
         return logits
 
 
-def align(models: Sequence[LanguageModel]) -> Alignment:
-    """Compare the vocabularies of a draft and its assistants by what ids stand for and how a text is split.
+def align(models: Sequence[BaseLanguageModel]) -> Alignment:
+    """Compare the vocabularies of a draft and its assistants: the tokens of ids, and the splits of a text.
 
-    Special and added tokens may differ, as they do between a base model and its fine-tunes, unless a model
-    could not end its texts then.
+    Special and added tokens may differ, as they do between a base model and its fine-tunes, unless that bars
+    a token that ends the texts of a model.
     """
     draft, *assistants = models
     sharing, size, barred = [draft], draft.vocabulary_size, frozenset[int]()
@@ -80,12 +81,12 @@ def align(models: Sequence[LanguageModel]) -> Alignment:
     )
 
 
-def require_one_vocabulary(models: Sequence[LanguageModel], what: str) -> Alignment:
-    """The alignment of models that share one vocabulary, for what needs that.
+def require_one_vocabulary(models: Sequence[BaseLanguageModel], what: str) -> Alignment:
+    """The alignment of models that must share one vocabulary.
 
     Args:
         models: The draft, then its assistants.
-        what: Who needs it, for the message.
+        what: The feature that requires it, for the message.
 
     Raises:
         VocabularyMismatchError: With the first difference.
@@ -103,17 +104,17 @@ def require_one_vocabulary(models: Sequence[LanguageModel], what: str) -> Alignm
 def _compare(
     draft: PreTrainedTokenizerBase, assistant: PreTrainedTokenizerBase
 ) -> tuple[str | None, frozenset[int]]:
-    """How two vocabularies differ, in words, and if only special and added tokens do, the ids of these."""
+    """How two vocabularies differ, in words; if only special and added tokens do, None and their ids."""
     if draft is assistant:
         return None, frozenset()
-    ours, theirs = draft.get_vocab(), assistant.get_vocab()
-    differing = ours.items() ^ theirs.items()
+    ids, assistant_ids = draft.get_vocab(), assistant.get_vocab()
+    differing = ids.items() ^ assistant_ids.items()
     added = {*draft.added_tokens_decoder, *assistant.added_tokens_decoder}
     if words := [token for token, at in differing if at not in added]:
         token = min(words)
         return (
-            f"token {token!r} is {ours.get(token, 'unknown')} in the draft's vocabulary ({len(ours)} tokens) "
-            f"and {theirs.get(token, 'unknown')} in the assistant's ({len(theirs)} tokens)"
+            f"token {token!r} is {ids.get(token, 'unknown')} in the draft's vocabulary ({len(ids)} tokens) "
+            f"and {assistant_ids.get(token, 'unknown')} in the assistant's ({len(assistant_ids)} tokens)"
         ), frozenset()
     if draft.encode(_PROBE, add_special_tokens=False) != assistant.encode(_PROBE, add_special_tokens=False):
         return "they split the same text into different tokens", frozenset()

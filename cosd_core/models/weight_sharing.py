@@ -1,4 +1,4 @@
-"""One model twice over the same weights."""
+"""A second model object over the same weights."""
 
 import copy
 from dataclasses import is_dataclass
@@ -13,13 +13,13 @@ from cosd_core.utils import Lock
 
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model once more, over the same weights.
+    """A copy of a model that shares its weights.
 
-    What one is told, to use an adapter say, the other does not notice, so nothing is switched between passes.
+    Settings of one, such as the active adapter, do not affect the other, so no pass has to switch anything.
     Both must hold the same lock during a pass: quantised layers use what they share as scratch space.
 
     Raises:
-        UnsupportedModelError: Some weights lie elsewhere until they are needed, or an attribute has no copy.
+        UnsupportedModelError: Some weights are offloaded, or an attribute cannot be copied.
     """
     if any(parameter.is_meta for parameter in model.parameters()):
         raise UnsupportedModelError(
@@ -28,13 +28,13 @@ def share_weights(model: PreTrainedModel) -> PreTrainedModel:
         )
     shared: list[object] = [getattr(model, "hf_quantizer", None)]
     for module in model.modules():
-        passing = module._non_persistent_buffers_set  # rotary frequencies and such: some models change them
+        own = module._non_persistent_buffers_set  # rotary frequencies and the like: some models change them
         shared += module._parameters.values()
-        shared += [buffer for name, buffer in module._buffers.items() if name not in passing]
+        shared += [buffer for name, buffer in module._buffers.items() if name not in own]
         shared += [value for value in vars(module).values() if _holds_weights(value)]
     lock = lock_of(model)
     try:
-        with lock:  # deepcopy takes what its memo holds for the copy
+        with lock:  # deepcopy keeps whatever its memo names as the copy
             other = copy.deepcopy(model, {id(each): each for each in shared if each is not None})
     except Exception as error:  # a model's own code may hold anything
         raise UnsupportedModelError(
@@ -45,7 +45,7 @@ def share_weights(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def lock_of(model: PreTrainedModel) -> Lock:
-    """What is held during a forward pass of a model, and of every other over the same weights."""
+    """The lock that is held during a forward pass of a model, or of any other over the same weights."""
     return _locks.setdefault(model, Lock())
 
 
@@ -53,6 +53,6 @@ _locks: WeakKeyDictionary[PreTrainedModel, Lock] = WeakKeyDictionary()
 
 
 def _holds_weights(value: object) -> bool:
-    """Whether an attribute is shared by twins: bitsandbytes keeps weights in a dataclass."""
-    of_kind = isinstance(value, torch.Tensor | PreTrainedConfig | HfQuantizer)
-    return of_kind or (is_dataclass(value) and not isinstance(value, type))
+    """Whether copies share an attribute: bitsandbytes keeps weights in a dataclass."""
+    is_weight = isinstance(value, torch.Tensor | PreTrainedConfig | HfQuantizer)
+    return is_weight or (is_dataclass(value) and not isinstance(value, type))

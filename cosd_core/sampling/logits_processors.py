@@ -1,4 +1,4 @@
-"""Logits processors: users' own and transformers', which may take part, and what they make of logits."""
+"""Logits processors, users' own and transformers': checked once, then applied at every position."""
 
 import io
 import pickle
@@ -21,7 +21,7 @@ _WARPERS = (
     hf.EpsilonLogitsWarper,
     hf.EtaLogitsWarper,
 )
-"""Processors whose -inf means "not this time": they shape the pick. Any other -inf is a hard mask."""
+"""Processors whose -inf only changes which token is picked. The -inf of any other is a hard mask."""
 
 _STATEFUL = (
     hf.SynthIDTextWatermarkLogitsProcessor,
@@ -34,8 +34,8 @@ def check_processors(
 ) -> None:
     """Refuse logits processors that keep state: a rejected token could not be taken back from them.
 
-    transformers' own stateless processors and those with a true attribute ``stateless`` are trusted; any
-    other is tried twice on the prompt and must neither change its attributes nor its answer.
+    transformers' own stateless processors and those with a true attribute ``stateless`` are accepted; any
+    other is called twice on the prompt and must change neither its attributes nor its result.
 
     Raises:
         InvalidOptionError: With the processor and why it cannot take part.
@@ -60,7 +60,7 @@ def check_processors(
 
 
 def _state(processor: Any) -> bytes:
-    """Everything that a call could change: attributes, slots, and what a function closes over."""
+    """All that a call could change, as bytes: attributes, slots, and the closure of a function."""
     if isinstance(processor, FunctionType):
         state: Any = [cell.cell_contents for cell in processor.__closure__ or ()]
     else:
@@ -71,14 +71,14 @@ def _state(processor: Any) -> bytes:
 
 
 class _Snapshot(pickle.Pickler):
-    """Writes down a state to be compared, never read: what cannot be pickled counts by its identity."""
+    """Pickles a state for comparison only: objects that cannot be pickled are compared by identity."""
 
     def persistent_id(self, value: Any) -> int | None:
         try:
             if not isinstance(value, FunctionType | type):
                 value.__reduce_ex__(4)
                 return None
-        except Exception:  # its own code may raise anything: then it has no state that could be read
+        except Exception:  # the object's own code may raise anything; then it is compared by identity
             pass
         return id(value)
 

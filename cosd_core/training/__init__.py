@@ -1,1 +1,1 @@
-"""Data for verifiers: teacher forcing over texts, and calibration."""
+"""Training data of verifiers by teacher forcing, and calibration."""

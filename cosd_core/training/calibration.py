@@ -1,8 +1,8 @@
-"""How sure models are against how often they are right, and the temperature that brings both together.
+"""Temperature scaling: fits the temperature at which a model's confidence matches its accuracy.
 
 A temperature per model is fitted by the likelihood of the true tokens (Guo et al., *On Calibration of Modern
 Neural Networks*, ICML 2017, arXiv 1706.04599). It changes the confidence that a verifier sees, and never
-which token a model picks.
+which token a model predicts.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cosd_core.errors import MissingExtraError, TrainingDataError
+from cosd_core.errors import TrainingDataError
+from cosd_core.utils import require_matplotlib
 from cosd_core.verifiers.observations import TEMPERATURES, Observations
 
 if TYPE_CHECKING:
@@ -21,19 +22,19 @@ if TYPE_CHECKING:
 _BINS = 10
 _WIDTH = 20
 _STEPS = 40
-"""Each leaves two thirds of the interval in which the best temperature lies."""
+"""Steps of the ternary search. Each reduces the interval to two thirds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Positions at which a model is about equally sure: ``low < confidence <= high``.
+    """The positions with ``low < confidence <= high``.
 
     Attributes:
         low: The lower bound.
         high: The upper bound.
         count: How many positions there are.
         confidence: Their mean confidence; 0 if there are none.
-        accuracy: The share at which the model's token is the true one; 0 if there are none.
+        accuracy: The share of positions where the model's token is the true one; 0 if there are none.
     """
 
     low: float
@@ -45,7 +46,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """One model's confidences at one temperature, held against the truth.
+    """The reliability of one model's confidences at one temperature.
 
     Attributes:
         temperature: The temperature.
@@ -59,22 +60,21 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: how far apart confidence and accuracy are, weighed by positions."""
+        """The expected calibration error: the mean distance of confidence and accuracy over positions."""
         total = sum(each.count for each in self.bins)
         return sum(each.count * abs(each.accuracy - each.confidence) for each in self.bins) / total
 
     @classmethod
     def of(cls, observations: Observations, model: int, temperature: float = 1.0) -> Self:
-        """Hold one model's confidences at all positions against the truth."""
+        """Compare one model's confidences at all positions with its accuracy."""
         temperatures = [1.0] * len(observations.names)
         temperatures[model] = temperature
-        sure = observations.confidences(temperatures)[:, model]
+        confidences = observations.confidences(temperatures)[:, model]
         right = observations.right[:, model]
-        loss = -float(observations.log_likelihoods(temperatures)[:, model].mean(dtype=np.float64))
-        bin_of = np.clip(np.ceil(sure * _BINS).astype(int) - 1, 0, _BINS - 1)
-        return cls(
-            temperature, loss, tuple(_bin(at, sure[bin_of == at], right[bin_of == at]) for at in range(_BINS))
-        )
+        bin_of = np.clip(np.ceil(confidences * _BINS).astype(int) - 1, 0, _BINS - 1)
+        members = [bin_of == index for index in range(_BINS)]
+        bins = tuple(_bin(index, confidences[each], right[each]) for index, each in enumerate(members))
+        return cls(temperature, _loss(observations, model, temperature), bins)
 
     def diagram(self) -> str:
         """The reliability diagram in characters: bars are accuracy, | marks the mean confidence."""
@@ -90,13 +90,13 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A temperature per model, and what it does.
+    """A temperature per model, and the reliability before and after.
 
     Attributes:
         names: The models, the draft first.
-        before: Every model's confidences at temperature 1.
-        after: The same at the fitted temperature. It was fitted on the positions it is measured on, which
-            flatters one number per model only a little.
+        before: Every model's reliability at temperature 1.
+        after: The same at the fitted temperature, measured on the positions it was fitted on. With one
+            parameter per model the bias is small.
     """
 
     names: tuple[str, ...]
@@ -105,7 +105,7 @@ class Calibration:
 
     @property
     def temperatures(self) -> tuple[float, ...]:
-        """What :class:`CoSDDecoder` takes as ``calibration``."""
+        """The option ``calibration`` of :class:`CoSDDecoder`."""
         return tuple(each.temperature for each in self.after)
 
     @classmethod
@@ -121,7 +121,7 @@ class Calibration:
         return cls(
             observations.names,
             tuple(Reliability.of(observations, model) for model in models),
-            tuple(Reliability.of(observations, model, _best(observations, model)) for model in models),
+            tuple(Reliability.of(observations, model, _fit(observations, model)) for model in models),
         )
 
     def report(self) -> str:
@@ -137,50 +137,54 @@ class Calibration:
         """Draw a reliability diagram per model with matplotlib (``pip install "cosd[plots]"``).
 
         Args:
-            axes: Where to, one per model; None: a new figure.
+            axes: The axes to draw on, one per model; None: those of a new figure.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        try:
-            from matplotlib import pyplot
-        except ImportError as error:
-            raise MissingExtraError('plots need matplotlib: pip install "cosd[plots]"') from error
+        require_matplotlib()
+        from matplotlib import pyplot
 
         if axes is None:
             count = len(self.names)
             axes = pyplot.subplots(1, count, figsize=(4.5 * count, 4.5), squeeze=False)[1][0]
-        for at, name, before, after in zip(axes, self.names, self.before, self.after, strict=True):
-            at.plot([0, 1], [0, 1], color="grey", linestyle="dotted")
+        for panel, name, before, after in zip(axes, self.names, self.before, self.after, strict=True):
+            panel.plot([0, 1], [0, 1], color="grey", linestyle="dotted")
             for each, style in ((before, "o-"), (after, "s--")):
                 label = f"T = {each.temperature:.2f}, error {each.error:.3f}"
-                bins = [one for one in each.bins if one.count]
-                at.plot([one.confidence for one in bins], [one.accuracy for one in bins], style, label=label)
-            at.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="right", title=name)
-            at.legend()
+                bins = [bin_ for bin_ in each.bins if bin_.count]
+                points = [bin_.confidence for bin_ in bins], [bin_.accuracy for bin_ in bins]
+                panel.plot(*points, style, label=label)
+            panel.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="right", title=name)
+            panel.legend()
         return axes
 
 
-def _bin(at: int, sure: NDArray[Any], right: NDArray[Any]) -> Bin:
-    low, high = at / _BINS, (at + 1) / _BINS
-    if not len(sure):
+def _bin(index: int, confidences: NDArray[Any], right: NDArray[Any]) -> Bin:
+    low, high = index / _BINS, (index + 1) / _BINS
+    if not len(right):
         return Bin(low, high, 0, 0.0, 0.0)
-    return Bin(low, high, len(sure), float(sure.mean(dtype=np.float64)), float(right.mean()))
+    return Bin(low, high, len(right), float(confidences.mean(dtype=np.float64)), float(right.mean()))
 
 
-def _best(observations: Observations, model: int) -> float:
-    """The most likely temperature: the loss is convex in 1/T, so thirds of the interval can be ruled out."""
+def _loss(observations: Observations, model: int, temperature: float) -> float:
+    """The mean negative log-likelihood of the true token in nats."""
+    temperatures = [1.0] * len(observations.names)
+    temperatures[model] = temperature
+    return -float(observations.log_likelihoods(temperatures)[:, model].mean(dtype=np.float64))
+
+
+def _fit(observations: Observations, model: int) -> float:
+    """The most likely temperature, by ternary search: the loss is convex in 1/T."""
     low, high = 1 / TEMPERATURES[-1], 1 / TEMPERATURES[0]
 
-    def loss(inverse: float) -> float:
-        temperatures = [1.0] * len(observations.names)
-        temperatures[model] = min(max(1 / inverse, TEMPERATURES[0]), TEMPERATURES[-1])
-        return -float(observations.log_likelihoods(temperatures)[:, model].mean(dtype=np.float64))
+    def clamp(temperature: float) -> float:
+        return min(max(temperature, TEMPERATURES[0]), TEMPERATURES[-1])
 
     for _ in range(_STEPS):
         left, right = low + (high - low) / 3, high - (high - low) / 3
-        if loss(left) <= loss(right):
+        if _loss(observations, model, clamp(1 / left)) <= _loss(observations, model, clamp(1 / right)):
             high = right
         else:
             low = left
-    return round(min(max(2 / (low + high), TEMPERATURES[0]), TEMPERATURES[-1]), 3)
+    return round(clamp(2 / (low + high)), 3)

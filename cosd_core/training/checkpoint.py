@@ -1,4 +1,4 @@
-"""What of a long reading is done, on disk, so that an interrupted one goes on where it stopped."""
+"""Finished batches of teacher forcing on disk, from which an interrupted run continues."""
 
 from os import PathLike
 from pathlib import Path
@@ -9,66 +9,66 @@ from cosd_core.errors import InvalidOptionError, TrainingDataError, quoted
 from cosd_core.verifiers.observations import Observations
 
 _TOLERANCE = 0.05
-"""bfloat16 on another device gives probabilities that are less far off than this; other weights, farther."""
+"""Confidences of equal weights differ by less on another device, even in bfloat16; of others by more."""
 
 
 class Checkpoint:
-    """A folder with one file per batch that is done, beside a note of what they belong to."""
+    """A folder with one file per finished batch, and a key that names their models, data and settings."""
 
     def __init__(self, folder: str | PathLike[str], key: str) -> None:
-        """Open or make the folder.
+        """Open or create the folder.
 
         Args:
-            folder: Where it is.
-            key: What models, data and settings come to, in ASCII.
+            folder: The path of the folder.
+            key: A hash of models, data and settings, in ASCII.
 
         Raises:
-            InvalidOptionError: It belongs to something else, or cannot be used as a folder.
+            InvalidOptionError: It belongs to another key, or cannot be used as a folder.
         """
         try:
             self._folder = Path(folder)
-            note = self._folder / "belongs-to.txt"
+            key_file = self._folder / "belongs-to.txt"
             self._folder.mkdir(parents=True, exist_ok=True)
-            if note.exists() and note.read_text(encoding="ascii", errors="replace").strip() != key:
-                raise self._foreign("other models, data or settings")
-            note.write_text(f"{key}\n", encoding="ascii")
+            if key_file.exists() and key_file.read_text(encoding="ascii", errors="replace").strip() != key:
+                raise self._mismatch("other models, data or settings")
+            key_file.write_text(f"{key}\n", encoding="ascii")
         except (OSError, TypeError) as error:
             raise InvalidOptionError(
                 f"checkpoint={quoted(folder)} cannot be used as a folder: {quoted(error)}"
             ) from error
 
     def load(self, number: int) -> Observations | None:
-        """A batch that is done, or None. What is damaged counts as not done."""
+        """A finished batch, or None. A damaged file counts as none."""
         try:
-            return Observations.load(self._place(number))
+            return Observations.load(self._path(number))
         except TrainingDataError:
             return None
 
     def save(self, number: int, part: Observations) -> None:
-        """Keep a batch. An interruption leaves no half of a file behind.
+        """Store a batch. An interruption leaves no partial file behind.
 
         Raises:
             TrainingDataError: The file cannot be written.
         """
         unfinished = self._folder / "unfinished"
         part.save(unfinished)
-        unfinished.replace(self._place(number))
+        unfinished.replace(self._path(number))
 
-    def check(self, kept: Observations, anew: Observations) -> None:
-        """See that a batch comes out again as it was kept.
+    def check(self, stored: Observations, computed: Observations) -> None:
+        """Compare a stored batch with the same batch computed again.
 
         Raises:
-            InvalidOptionError: It does not, so the weights have changed.
+            InvalidOptionError: They differ, so the weights have changed.
         """
-        if len(kept) != len(anew) or not np.allclose(
-            kept.probabilities, anew.probabilities, rtol=0, atol=_TOLERANCE
+        if len(stored) != len(computed) or not np.allclose(
+            stored.confidences(), computed.confidences(), rtol=0, atol=_TOLERANCE
         ):
-            raise self._foreign("other weights")
+            raise self._mismatch("other weights")
 
-    def _place(self, number: int) -> Path:
+    def _path(self, number: int) -> Path:
         return self._folder / f"batch-{number:06}.npz"
 
-    def _foreign(self, owner: str) -> InvalidOptionError:
+    def _mismatch(self, owner: str) -> InvalidOptionError:
         return InvalidOptionError(
             f"checkpoint={quoted(str(self._folder))} belongs to {owner}: delete it, or name another folder"
         )

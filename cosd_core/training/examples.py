@@ -1,4 +1,4 @@
-"""What a verifier is learned from: prompts with their true completions, wherever they lie."""
+"""Training data of verifiers: prompts with their true completions, from files or iterables."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,12 +16,12 @@ FIELDS = ("prompt", "completion")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and how it truly goes on.
+    """A prompt and its true completion.
 
     Attributes:
-        prompt: Text, token ids, or a chat, which every model is shown by its own template.
-        completion: Text or token ids; the token that ends a text is no part of it.
-        place: Where it was found, as messages name it.
+        prompt: Text, token ids, or a chat, which is rendered by every model's own template.
+        completion: Text or token ids; without the end token.
+        place: Its file and line, or its number, for error messages.
     """
 
     prompt: Prompt
@@ -34,12 +34,12 @@ def read_examples(data: str | PathLike[str] | Iterable[Any]) -> Iterator[Example
 
     Args:
         data: The path of a JSONL file (UTF-8; one object with ``prompt`` and ``completion`` per line, other
-            entries are ignored, so are empty lines), or anything iterable over such mappings, over pairs
-            or over lessons: a list, a generator, a ``datasets.Dataset``. A prompt may be text, token ids,
-            a :class:`Chat` or a list of messages; a completion text or token ids.
+            entries and empty lines are ignored), or anything iterable over such mappings, over pairs
+            or over :class:`Example`: a list, a generator, a ``datasets.Dataset``. A prompt may be text,
+            token ids, a :class:`Chat` or a list of messages; a completion text or token ids.
 
     Raises:
-        TrainingDataError: The file cannot be read, or a record is not like that; with its line or number.
+        TrainingDataError: The file cannot be read, or a record is invalid; with its line or number.
     """
     if isinstance(data, str | PathLike):
         yield from _read_file(Path(data))
@@ -49,7 +49,7 @@ def read_examples(data: str | PathLike[str] | Iterable[Any]) -> Iterator[Example
             f"data={quoted(data)} should be the path of a JSONL file, or an iterable of mappings or pairs"
         )
     for number, record in enumerate(data, 1):
-        yield record if isinstance(record, Example) else _lesson(record, f"record {number}")
+        yield record if isinstance(record, Example) else _example(record, f"record {number}")
 
 
 def _read_file(path: Path) -> Iterator[Example]:
@@ -60,7 +60,7 @@ def _read_file(path: Path) -> Iterator[Example]:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     place = f"{path}, line {number}"
-                    yield _lesson(_parse(line, place), place)
+                    yield _example(_parse(line, place), place)
     except OSError as error:
         raise TrainingDataError(f"cannot read training data {quoted(str(path))}: {quoted(error)}") from error
 
@@ -75,7 +75,7 @@ def _parse(line: bytes, place: str) -> Any:
     return record
 
 
-def _lesson(record: Any, place: str) -> Example:
+def _example(record: Any, place: str) -> Example:
     if isinstance(record, Mapping):
         if missing := [name for name in FIELDS if name not in record]:
             raise TrainingDataError(f"{place} has no {quoted(missing[0])}; it has {quoted(list(record))}")

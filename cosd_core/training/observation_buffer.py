@@ -1,4 +1,4 @@
-"""Observations while they are being made."""
+"""Observations while teacher forcing fills them in."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,58 +11,54 @@ from cosd_core.verifiers.observations import MEASURED, TEMPERATURES, Observation
 
 
 class ObservationBuffer:
-    """Room for what models think at every position of some texts, to be filled in any order.
+    """The observations of some texts, to be filled in any order.
 
-    All room is taken at once: small arrays made one by one between large ones that go again would lie where
-    these were, and the allocator could never use that space for large ones again.
+    All arrays are allocated at once: small arrays between large temporary ones fragment the heap.
     """
 
     def __init__(self, names: Sequence[str], texts: Sequence[TokenizedExample]) -> None:
-        """Begin with what is known before any model has read.
+        """Allocate the arrays and fill in what follows from the texts alone.
 
         Args:
             names: The models, the draft first.
-            texts: What they will read, at least one, in the order of their numbers.
+            texts: The texts, at least one, in the order of their numbers.
         """
         lengths = [len(text.truth) for text in texts]
-        self._ends = np.cumsum(lengths)
-        self._starts = self._ends - lengths
         count, models = sum(lengths), len(names)
-        curves = (count, models, len(TEMPERATURES))
-        self._all = Observations(
+        self._starts = np.cumsum(lengths) - lengths
+        self._observations = Observations(
             names=tuple(names),
             example=np.repeat(np.arange(len(texts), dtype=np.int32), lengths),
             truth=np.concatenate([np.array(text.truth, np.int32) for text in texts]),
-            picks=np.zeros((count, models), np.int32),
-            probabilities=np.zeros((count, models, models), np.float32),
-            runners_up=np.zeros((count, models), np.float32),
+            predicted=np.zeros((count, models), np.int32),
             gaps=np.zeros((count, models), np.float32),
-            partitions=np.zeros(curves, np.float32),
-            slopes=np.zeros(curves, np.float32),
+            partitions=np.zeros((count, models, len(TEMPERATURES)), np.float32),
+            slopes=np.zeros((count, models, len(TEMPERATURES)), np.float32),
             cut=np.repeat([text.cut for text in texts], lengths),
         )
 
-    def write(self, examples: NDArray[Any], places: NDArray[Any], **measured: NDArray[Any]) -> None:
-        """Note what was measured.
+    @property
+    def observations(self) -> Observations:
+        """All observations."""
+        return self._observations
+
+    def write(self, examples: NDArray[Any], targets: NDArray[Any], **measured: NDArray[Any]) -> None:
+        """Fill in measured values.
 
         Args:
-            examples: Which text each position is of, ``[positions]``.
-            places: Which token of its truth, ``[positions]``.
+            examples: The number of every position's text, ``[positions]``.
+            targets: The index of every position's true token in its text, ``[positions]``.
             **measured: Arrays of :class:`Observations`, ``[positions, ...]``.
         """
-        at = self._starts[examples] + places
+        positions = self._starts[examples] + targets
         for name, values in measured.items():
-            getattr(self._all, name)[at] = values
+            getattr(self._observations, name)[positions] = values
 
-    def take(self, part: Observations) -> None:
-        """Note what was observed of whole texts before."""
-        places = np.arange(len(part)) - np.searchsorted(part.example, part.example)
-        self.write(part.example, places, **{name: getattr(part, name) for name in MEASURED})
+    def write_part(self, part: Observations) -> None:
+        """Fill in stored observations of whole texts."""
+        targets = np.arange(len(part)) - np.searchsorted(part.example, part.example)
+        self.write(part.example, targets, **{name: getattr(part, name) for name in MEASURED})
 
-    def of(self, texts: Iterable[TokenizedExample]) -> Observations:
-        """What is noted of some texts."""
-        return self._all.of_examples([text.number for text in texts])
-
-    def finished(self) -> Observations:
-        """Everything."""
-        return self._all
+    def part(self, texts: Iterable[TokenizedExample]) -> Observations:
+        """The observations of some texts."""
+        return self._observations.of_examples([text.number for text in texts])

@@ -1,4 +1,4 @@
-"""Does fusing a pair help on a task, with which verifier, and how sure is that?
+"""Finds out whether fusing a pair helps on a task, and with which verifier.
 
 ::
 
@@ -15,7 +15,7 @@
 from cosd_core.tuning.candidates import ALPHAS, BETAS, WEIGHTS, Candidate, make_candidates
 from cosd_core.tuning.prefix_trie import Setting
 from cosd_core.tuning.replay import ReplayCache
-from cosd_core.tuning.report import CalibrationSummary, Line, ReplacementRate, Tuning
+from cosd_core.tuning.report import CalibrationSummary, CandidateLine, ReplacementRate, Tuning
 from cosd_core.tuning.selection import Choice, Table, choose, choose_nested
 from cosd_core.tuning.tuner import tune
 
@@ -25,8 +25,8 @@ __all__ = [
     "WEIGHTS",
     "CalibrationSummary",
     "Candidate",
+    "CandidateLine",
     "Choice",
-    "Line",
     "ReplacementRate",
     "ReplayCache",
     "Setting",

@@ -1,20 +1,19 @@
-"""The ways to write that are tried, and which of them is simpler than which."""
+"""The candidates of a tuning, and their order by complexity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from cosd_core.tuning.folds import Kind, Learned
+from cosd_core.tuning.folds import Fit, TreeKind
 from cosd_core.tuning.prefix_trie import Setting
 from cosd_core.verifiers import (
     AverageVerifier,
     ConfidenceVerifier,
     DraftVerifier,
-    LearnedTree,
     RuleVerifier,
+    TreeVerifier,
     Verifier,
-    WideTreeVerifier,
 )
 
 ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -26,15 +25,14 @@ DEFAULT = RuleVerifier()
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to write.
+    """One method that tuning compares. Trees and temperatures of calibration differ from fold to fold.
 
     Attributes:
-        name: What reports call it.
-        verifier: Who judges; None for a tree, which is another one in every fold.
+        name: Its name in reports.
+        verifier: The verifier; None for a tree.
         swapped: Whether the second model drafts.
-        calibrated: Whether confidences are seen at fitted temperatures, which differ from fold to fold too.
-        agreeing: Whether a tree learns also where both models write the same.
-        wide: Whether a tree sees more than two confidences.
+        calibrated: Whether the confidences are calibrated.
+        agreeing: Whether a tree is also fitted on positions where both models agree.
     """
 
     name: str
@@ -42,7 +40,6 @@ class Candidate:
     swapped: bool = False
     calibrated: bool = False
     agreeing: bool = True
-    wide: bool = False
 
     @property
     def single(self) -> bool:
@@ -51,55 +48,53 @@ class Candidate:
 
     @property
     def rule(self) -> RuleVerifier | None:
-        """The rule that judges, if one does."""
+        """The verifier, if it is a rule."""
         return self.verifier if isinstance(self.verifier, RuleVerifier) else None
 
     @property
-    def learns(self) -> bool:
-        """Whether it depends on what was learned."""
+    def fitted(self) -> bool:
+        """Whether it depends on a :class:`Fit`."""
         return self.verifier is None or self.calibrated
 
     @property
     def complexity(self) -> tuple[int, float]:
-        """Simpler and cheaper ones first.
+        """A key that sorts simpler and cheaper candidates first.
 
-        One model, the rule as it comes, other rules, calibrated ones, trees, calibrated trees, wide trees.
-        Averaging is last: it asks both models at every position. Among rules the one nearest to the default
-        is simplest.
+        One model, the default rule, other rules, calibrated rules, trees, calibrated trees, and averages,
+        which run both models at every position. Among rules the nearest to the default is simplest.
         """
         match self.verifier:
             case DraftVerifier():
                 return 0, 0.0
             case AverageVerifier(weight):
-                return 8, abs(weight - 0.5)
+                return 6, abs(weight - 0.5)
             case RuleVerifier(alpha, beta):
                 distance = abs(alpha - DEFAULT.alpha) + abs(beta - DEFAULT.beta)
                 return 3 if self.calibrated else 2 if distance else 1, distance
-        return 4 + self.calibrated + 2 * self.wide, 0.0
+        return 4 + self.calibrated, 0.0
 
-    def verifier_of(self, learned: Learned) -> Verifier:
-        """Who judges, given what was learned."""
+    def verifier_of(self, fit: Fit) -> Verifier:
+        """Its verifier with the trees of a fit."""
         if self.verifier is not None:
             return self.verifier
-        assert learned.trees is not None, "trees are candidates only where they are learned"
-        return learned.trees[Kind(self.swapped, self.calibrated, self.agreeing, self.wide)]
+        assert fit.trees is not None, "trees are candidates only where they are fitted"
+        return fit.trees[TreeKind(self.swapped, self.calibrated, self.agreeing)]
 
-    def setting(self, learned: Learned) -> Setting:
-        """What is replayed, given what was learned; not for an average."""
-        verifier = self.verifier_of(learned)
-        assert isinstance(verifier, ConfidenceVerifier | WideTreeVerifier), "an average is decoded"
-        return Setting(verifier, self.swapped, learned.column if self.calibrated else 0)
+    def setting(self, fit: Fit) -> Setting:
+        """Its setting for the replay with a fit; not for an average."""
+        verifier = self.verifier_of(fit)
+        assert isinstance(verifier, ConfidenceVerifier), "an average is decoded"
+        return Setting(verifier, self.swapped, fit.temperature_index if self.calibrated else 0)
 
-    def fields(self, learned: Learned) -> dict[str, Any]:
-        """The fields of :class:`Settings` that make a decoder write so, but for the models."""
-        verifier = self.verifier_of(learned)
-        first, second = learned.temperatures
-        temperatures = [second, first] if self.swapped else [first, second]
+    def fields(self, fit: Fit) -> dict[str, Any]:
+        """Its fields of :class:`Settings` with a fit, without the models."""
+        verifier = self.verifier_of(fit)
+        temperatures = list(fit.temperatures[::-1] if self.swapped else fit.temperatures)
         calibration = {"calibration": temperatures} if self.calibrated else {}
-        said = verifier.to_dict()
-        if isinstance(verifier, LearnedTree):
-            return {"verifier": said, **calibration}
-        return {"verifier": said.pop("name"), **said, **calibration}
+        values = verifier.to_dict()
+        if isinstance(verifier, TreeVerifier):
+            return {"verifier": values, **calibration}
+        return {"verifier": values.pop("name"), **values, **calibration}
 
 
 def make_candidates(
@@ -108,36 +103,37 @@ def make_candidates(
     alphas: Sequence[float] = ALPHAS,
     betas: Sequence[float] = BETAS,
     weights: Sequence[float] = WEIGHTS,
-    learns: bool = True,
-    wide: bool = False,
+    fitted: bool = True,
 ) -> tuple[Candidate, ...]:
     """Both models alone, averages, and rules and trees in both roles, calibrated and not.
 
     Args:
         names: The two models.
-        alphas: What rules are tried with.
+        alphas: The thresholds of rules.
         betas: The same.
         weights: The first model's shares in averages.
-        learns: Whether there is something to learn from, so that trees and calibrated rules can be tried.
-        wide: Whether wide trees are tried, too.
+        fitted: Whether to include trees and calibrated rules, which need training data.
 
     Raises:
         InvalidOptionError: A threshold or weight is wrong.
     """
-    found = [Candidate(f"{names[at]} alone", DraftVerifier(), swapped=bool(at)) for at in (0, 1)]
+    candidates = [
+        Candidate(f"{name} alone", DraftVerifier(), swapped=bool(index)) for index, name in enumerate(names)
+    ]
     rules = dict.fromkeys([DEFAULT, *(RuleVerifier(*each) for each in product(alphas, betas))])
-    for calibrated, swapped in product((False, True) if learns else (False,), (False, True)):
+    for calibrated, swapped in product((False, True) if fitted else (False,), (False, True)):
         tail = f"{', calibrated' if calibrated else ''}, {names[swapped]} drafts"
-        found += [
+        candidates += [
             Candidate(f"rule ({rule.alpha:g}, {rule.beta:g}){tail}", rule, swapped, calibrated)
             for rule in rules
         ]
-        if learns:
-            found += [
-                Candidate(f"{size}tree{of}{tail}", None, swapped, calibrated, agreeing, bool(size))
-                for size in (("", "wide ") if wide else ("",))
-                for agreeing, of in ((True, ""), (False, " of mismatches"))
+        if fitted:
+            candidates += [
+                Candidate(
+                    f"tree{'' if agreeing else ' of mismatches'}{tail}", None, swapped, calibrated, agreeing
+                )
+                for agreeing in (True, False)
             ]
     for weight in dict.fromkeys(weights):
-        found.append(Candidate(f"average ({weight:g} {names[0]})", AverageVerifier(weight)))
-    return tuple(found)
+        candidates.append(Candidate(f"average ({weight:g} {names[0]})", AverageVerifier(weight)))
+    return tuple(candidates)

@@ -1,4 +1,4 @@
-"""Folds of questions, and what is learned without some of them: temperatures and trees."""
+"""Folds of questions, and the temperatures and trees that are fitted without some of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,58 +9,54 @@ from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.evaluation.tasks import Item
 from cosd_core.training.calibration import Calibration
 from cosd_core.tuning.prefix_trie import UNCALIBRATED, Temperatures
-from cosd_core.verifiers import LearnedTree, TreeVerifier, WideTreeVerifier
+from cosd_core.verifiers import TreeVerifier
 from cosd_core.verifiers.observations import Observations
 
 Folds = frozenset[int]
-"""The folds that something was learned without."""
+"""The folds that were left out of a fit."""
 
-ALL: Folds = frozenset()
-"""Learned from everything."""
+NONE_LEFT_OUT: Folds = frozenset()
+
+_DEPTHS, _LEAVES = (1, 2, 3, 4), (3, 10, 30, 100)
+"""The limits of trees: fewer than :meth:`TreeVerifier.fit` tries, since many trees are fitted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """One way to learn a tree.
+class TreeKind:
+    """One way to fit a tree.
 
     Attributes:
         swapped: Whether the second model drafts.
-        calibrated: Whether it sees calibrated confidences.
-        agreeing: Whether it learns also where both models write the same, as the paper does.
-        wide: Whether it sees more than two confidences.
+        calibrated: Whether it is fitted on calibrated confidences.
+        agreeing: Whether it is also fitted on positions where both models agree, as the paper does.
     """
 
     swapped: bool
     calibrated: bool
     agreeing: bool
-    wide: bool
-
-
-_DEPTHS, _LEAVES = (1, 2, 3, 4), (3, 10, 30, 100)
-"""What trees are chosen from: fewer than :meth:`TreeVerifier.fit` tries, since many are grown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
-    """What is learned from the completions of some folds.
+class Fit:
+    """Temperatures and trees, fitted on the completions of some folds.
 
     Attributes:
-        column: Where its temperatures stand among those that a memo keeps; 0: there are none.
+        temperature_index: The index of its temperatures in the :class:`ReplayCache`; 0: it has none.
         temperatures: Every model's temperature.
         trees: A tree of every kind.
     """
 
-    column: int = 0
+    temperature_index: int = 0
     temperatures: tuple[float, float] = (1.0, 1.0)
-    trees: Mapping[Kind, LearnedTree] | None = None
+    trees: Mapping[TreeKind, TreeVerifier] | None = None
 
 
 def divide(items: Sequence[Item], folds: int, seed: int) -> tuple[int, ...]:
-    """The fold of every item: folds are about equally large in every group, and equal prompts share one.
+    """The fold of every item: every group is spread evenly over the folds, and equal prompts share a fold.
 
     Raises:
-        InvalidOptionError: There are fewer folds than 3, which choosing on some and judging on another takes,
-            or fewer questions than folds.
+        InvalidOptionError: There are fewer than 3 folds, so that none is left to choose on, or fewer
+            questions than folds.
     """
     if type(folds) is not int or folds < 3:
         raise InvalidOptionError(f"folds={quoted(folds)} should be a whole number of at least 3")
@@ -71,64 +67,60 @@ def divide(items: Sequence[Item], folds: int, seed: int) -> tuple[int, ...]:
         )
     shuffled = sorted(group_of)
     Random(seed).shuffle(shuffled)
-    dealt = sorted(shuffled, key=lambda identity: group_of[identity])
-    fold_of = {identity: at % folds for at, identity in enumerate(dealt)}
+    by_group = sorted(shuffled, key=lambda identity: group_of[identity])
+    fold_of = {identity: index % folds for index, identity in enumerate(by_group)}
     return tuple(fold_of[item.identity] for item in items)
 
 
 def left_out(folds: int) -> tuple[Folds, ...]:
-    """What must be learned without: no fold for use, one to judge it, two to choose without a look at one."""
+    """The folds that each fit leaves out: none for the final use, one to score, two to choose for a third."""
     return tuple(frozenset(some) for size in (0, 1, 2) for some in combinations(range(folds), size))
 
 
-def learn(
+def fit_without(
     observations: Observations,
     fold_of: Sequence[int],
     folds: int,
     progress: Callable[[int, int], None] = lambda *_: None,
-    *,
-    wide: bool = False,
-) -> dict[Folds, Learned]:
-    """Fit temperatures and grow trees without every one and every two folds.
+) -> dict[Folds, Fit]:
+    """Fit temperatures and trees without each set of :func:`left_out`.
 
     Args:
-        observations: What both models think of the completions.
+        observations: Both models' predictions on the completions.
         fold_of: The fold of every example.
         folds: How many there are.
-        progress: Told how many of all are done.
-        wide: Whether to grow wide trees, too.
+        progress: Called with the number of finished fits and of all fits.
 
     Raises:
-        TrainingDataError: Without some folds there is nothing left to learn from.
+        TrainingDataError: Without some folds there is no training data left.
     """
-    kinds = [Kind(*flags) for flags in product((False, True), (False, True), (False, True), {False, wide})]
+    kinds = [TreeKind(*flags) for flags in product((False, True), repeat=3)]
     parts = left_out(folds)
-    found: dict[Folds, Learned] = {}
-    for number, without in enumerate(parts):
-        seen = observations.of_examples([at for at, fold in enumerate(fold_of) if fold not in without])
-        first, second = Calibration.fit(seen).temperatures
-        trees = {kind: _tree(seen, kind, (first, second)) for kind in kinds}
-        found[without] = Learned(1 + number, (first, second), trees)
-        progress(number + 1, len(parts))
-    return found
+    fits: dict[Folds, Fit] = {}
+    for number, without in enumerate(parts, start=1):
+        kept = observations.of_examples([at for at, fold in enumerate(fold_of) if fold not in without])
+        first, second = Calibration.fit(kept).temperatures
+        trees = {kind: _fit_tree(kept, kind, (first, second)) for kind in kinds}
+        fits[without] = Fit(number, (first, second), trees)
+        progress(number, len(parts))
+    return fits
 
 
-def temperatures_of(learned: Mapping[Folds, Learned]) -> Temperatures:
-    """All temperatures that a memo must keep, uncalibrated ones first."""
-    (ones,), (others,) = UNCALIBRATED
-    warm = sorted((each for each in learned.values() if each.column), key=lambda each: each.column)
+def temperatures_of(fits: Mapping[Folds, Fit]) -> Temperatures:
+    """All temperatures of some fits, by their indices; index 0 is uncalibrated."""
+    (first,), (second,) = UNCALIBRATED
+    ordered = sorted(fits.values(), key=lambda fit: fit.temperature_index)
     return (
-        (ones, *(each.temperatures[0] for each in warm)),
-        (others, *(each.temperatures[1] for each in warm)),
+        (first, *(fit.temperatures[0] for fit in ordered)),
+        (second, *(fit.temperatures[1] for fit in ordered)),
     )
 
 
-def _tree(seen: Observations, kind: Kind, temperatures: tuple[float, float]) -> LearnedTree:
+def _fit_tree(observations: Observations, kind: TreeKind, temperatures: tuple[float, float]) -> TreeVerifier:
     order = (1, 0) if kind.swapped else (0, 1)
-    calibration = [temperatures[at] for at in order] if kind.calibrated else None
-    tree = WideTreeVerifier if kind.wide else TreeVerifier
-    return tree.fit(
-        seen.of_models(*order),
+    calibration = [temperatures[model] for model in order] if kind.calibrated else None
+    return TreeVerifier.fit(
+        observations.of_models(*order),
         calibration=calibration,
         agreeing=kind.agreeing,
         depths=_DEPTHS,

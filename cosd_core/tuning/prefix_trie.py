@@ -1,29 +1,26 @@
-"""What two models think after every prefix of a text, as a trie, and the walk of a setting through it."""
+"""The predictions of two models after every prefix, as a trie, and the replay of a setting in it."""
 
 from dataclasses import dataclass
 
-from cosd_core.verifiers import ConfidenceVerifier, WideTreeVerifier
-from cosd_core.verifiers.features import Further
+from cosd_core.verifiers import ConfidenceVerifier
 
 Temperatures = tuple[tuple[float, ...], tuple[float, ...]]
-"""Per model the temperatures at which its confidences are kept; the first is 1."""
+"""Per model the temperatures at which its confidences are stored; the first is 1."""
 
 UNCALIBRATED: Temperatures = ((1.0,), (1.0,))
 
 
 @dataclass(frozen=True, slots=True)
 class PairPrediction:
-    """What the two models would write after a prefix.
+    """The predictions of both models after a prefix.
 
     Attributes:
-        picks: Every model's token.
-        sure: Every model's confidence in it, at each of its temperatures.
-        further: What wide trees see beside that, the first model drafting; None where nobody wants it.
+        tokens: Every model's token.
+        confidences: Every model's confidence in its token, at each of its temperatures.
     """
 
-    picks: tuple[int, int]
-    sure: tuple[tuple[float, ...], tuple[float, ...]]
-    further: Further | None = None
+    tokens: tuple[int, int]
+    confidences: tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +37,17 @@ class Ending:
 
 
 class Node:
-    """A prefix: how it ends, or else what is thought after it, or nothing yet."""
+    """A prefix, with its ending or the predictions after it, if either is known."""
 
-    __slots__ = ("children", "ending", "thought")
+    __slots__ = ("children", "ending", "prediction")
 
     def __init__(self) -> None:
-        self.thought: PairPrediction | None = None
+        self.prediction: PairPrediction | None = None
         self.ending: Ending | None = None
         self.children: dict[int, Node] = {}
 
     def child(self, token: int) -> "Node":
-        """The prefix that is longer by a token."""
+        """The prefix with one more token."""
         found = self.children.get(token)
         if found is None:
             found = self.children[token] = Node()
@@ -59,35 +56,30 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A way to write that sees nothing but what a :class:`PairPrediction` holds.
+    """A verifier, the roles and the calibration: all that the text after a prefix depends on.
 
     Attributes:
-        verifier: Who judges.
+        verifier: The verifier.
         swapped: Whether the second model drafts.
-        column: Where, among those kept, the temperatures stand that the models are seen at; 0: at 1.
+        temperature_index: The index of the calibration among the stored temperatures; 0: uncalibrated.
     """
 
-    verifier: ConfidenceVerifier | WideTreeVerifier
+    verifier: ConfidenceVerifier
     swapped: bool = False
-    column: int = 0
+    temperature_index: int = 0
 
-    def token(self, thought: PairPrediction) -> int:
-        """Whose token stands: x, or the y that replaces it."""
+    def token(self, prediction: PairPrediction) -> int:
+        """The token that decoding writes: x, or the y that replaces it."""
         draft, assistant = (1, 0) if self.swapped else (0, 1)
-        x, y = thought.picks[draft], thought.picks[assistant]
-        return y if x != y and self._replaces(thought, draft, assistant) else x
-
-    def _replaces(self, thought: PairPrediction, draft: int, assistant: int) -> bool:
-        p, q = thought.sure[draft][self.column], thought.sure[assistant][self.column]
-        if isinstance(self.verifier, ConfidenceVerifier):
-            return self.verifier.replaces(p, q)
-        assert thought.further is not None, "a memo for wide trees keeps it"
-        return self.verifier.replaces(p, q, thought.further.swapped() if self.swapped else thought.further)
+        x, y = prediction.tokens[draft], prediction.tokens[assistant]
+        p = prediction.confidences[draft][self.temperature_index]
+        q = prediction.confidences[assistant][self.temperature_index]
+        return y if x != y and self.verifier.replaces(p, q) else x
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """How far a setting came by what is known.
+    """The known part of a setting's text.
 
     Attributes:
         nodes: The prefixes, the empty one first.
@@ -99,15 +91,20 @@ class Path:
 
     @property
     def last(self) -> Node:
-        """Where it stands."""
+        """The longest prefix."""
         return self.nodes[-1]
+
+    @property
+    def predictions(self) -> list[PairPrediction]:
+        """The predictions after every prefix but the last, one per token."""
+        return [node.prediction for node in self.nodes[:-1] if node.prediction is not None]
 
 
 def replay(root: Node, setting: Setting) -> Path:
-    """Walk from a prompt as far as everything is known."""
+    """Follow a setting from the end of a prompt as far as predictions are known."""
     nodes, tokens, node = [root], [], root
-    while node.ending is None and node.thought is not None:
-        token = setting.token(node.thought)
+    while node.ending is None and node.prediction is not None:
+        token = setting.token(node.prediction)
         node = node.child(token)
         nodes.append(node)
         tokens.append(token)

@@ -1,4 +1,4 @@
-"""Candidates answer the questions, by what was learned without them, and it is known what is right."""
+"""Scores every candidate by cross-validation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from cosd_core.evaluation.methods import Method
 from cosd_core.evaluation.runner import run
 from cosd_core.evaluation.tasks import Task
 from cosd_core.tuning.candidates import Candidate
-from cosd_core.tuning.folds import Folds, Learned, left_out
+from cosd_core.tuning.folds import Fit, Folds, left_out
 from cosd_core.tuning.prefix_trie import Setting
 from cosd_core.tuning.replay import ReplayCache
 from cosd_core.tuning.selection import Flags
 from cosd_core.verifiers import AverageVerifier
 
 Progress = Callable[[str, int, int], None]
-"""Told what is done, how much of it, and of how much."""
+"""Called with the name of a step, its finished parts and all its parts."""
 
 
 class CandidateScorer:
-    """Lets candidates answer, and knows what is right.
+    """Answers the questions with candidates and scores the answers.
 
     Attributes:
-        averaged: Tokens that averages wrote.
+        averaged: The number of tokens that averages wrote.
     """
 
     def __init__(
@@ -36,76 +36,77 @@ class CandidateScorer:
         task: Task,
         *,
         options: Mapping[str, Any],
-        memo: ReplayCache,
+        cache: ReplayCache,
         fold_of: Sequence[int],
-        folds: int,
-        learned: Mapping[Folds, Learned],
+        fits: Mapping[Folds, Fit],
         answers: AnswerFile,
     ) -> None:
         """Prepare.
 
         Args:
-            pair: What answers.
+            pair: The two models.
             task: The questions.
-            options: How texts are written.
-            memo: The replay over the task's prompts.
+            options: Fields of :class:`GenerationOptions`.
+            cache: The replay over the task's prompts.
             fold_of: The fold of every question.
-            folds: How many there are.
-            learned: What was learned without some folds.
-            answers: Where what averages write is kept.
+            fits: The fits without some folds.
+            answers: The file of the averages' answers.
         """
-        self._pair, self._task, self._options, self._memo = pair, task, options, memo
-        self._folds, self._learned, self._answers = folds, learned, answers
-        self._of_fold = [[at for at, each in enumerate(fold_of) if each == fold] for fold in range(folds)]
-        self._known: dict[tuple[int, str], bool] = {}
+        self._pair, self._task, self._options, self._cache = pair, task, options, cache
+        self._folds, self._fits, self._answers = max(fold_of) + 1, fits, answers
+        self._of_fold = [
+            [item for item, each in enumerate(fold_of) if each == fold] for fold in range(self._folds)
+        ]
+        self._scored: dict[tuple[int, str], bool] = {}
         self.averaged = 0
 
-    def judge(self, candidates: Sequence[Candidate], progress: Progress) -> tuple[Flags, Flags]:
-        """What they get right: by what was learned without a question's fold, and without another one, too.
+    def score(self, candidates: Sequence[Candidate], progress: Progress) -> tuple[Flags, Flags]:
+        """Whether each answer is right, with fits without the question's fold, and without one fold more.
 
         Returns:
-            ``[candidates, questions]`` and ``[folds, candidates, questions]``, the other fold first.
+            ``[candidates, questions]`` and ``[folds, candidates, questions]``, where the first axis is the
+            other fold.
         """
         shape = (len(candidates), len(self._task.items))
         right, inner = np.zeros(shape, np.bool_), np.zeros((self._folds, *shape), np.bool_)
         averages = [at for at, each in enumerate(candidates) if isinstance(each.verifier, AverageVerifier)]
-        for number, at in enumerate(averages):
+        for number, index in enumerate(averages):
             progress("averaging", number, len(averages))
-            right[at] = inner[:, at] = self._decoded(candidates[at])
+            right[index] = inner[:, index] = self._decode(candidates[index])
         progress("averaging", len(averages), len(averages))
-        places = [
-            place
-            for at, each in enumerate(candidates)
-            if at not in averages
-            for place in self._places(at, each)
+        trials = [
+            trial
+            for index, candidate in enumerate(candidates)
+            if index not in averages
+            for trial in self._trials(index, candidate)
         ]
-        written = self._memo.write_all(
-            [(place.setting, place.item) for place in places], partial(progress, "replaying")
+        endings = self._cache.generate(
+            [(trial.setting, trial.item) for trial in trials], partial(progress, "replaying")
         )
-        for place, ending in zip(places, written, strict=True):
-            found = self._is_right(place.item, ending.text)
-            if place.outer:
-                right[place.candidate, place.item] = found
-            inner[[*place.inner], place.candidate, place.item] = found
+        for trial, ending in zip(trials, endings, strict=True):
+            found = self._is_right(trial.item, ending.text)
+            if trial.outer:
+                right[trial.candidate, trial.item] = found
+            inner[[*trial.inner], trial.candidate, trial.item] = found
         return right, inner
 
-    def _places(self, at: int, candidate: Candidate) -> Iterator["_Place"]:
-        """Where a candidate is to answer, and what its answers are for."""
+    def _trials(self, index: int, candidate: Candidate) -> Iterator["_Trial"]:
+        """All answers that a candidate needs, with the fits they use."""
         every = tuple(range(self._folds))
-        if not candidate.learns:
-            setting = candidate.setting(Learned())
+        if not candidate.fitted:
+            setting = candidate.setting(Fit())
             for item in range(len(self._task.items)):
-                yield _Place(at, setting, item, outer=True, inner=every)
+                yield _Trial(index, setting, item, outer=True, inner=every)
             return
         for without in filter(None, left_out(self._folds)):
-            setting = candidate.setting(self._learned[without])
+            setting = candidate.setting(self._fits[without])
             for fold in without:
                 others = tuple(without - {fold})
                 for item in self._of_fold[fold]:
-                    yield _Place(at, setting, item, outer=not others, inner=others)
+                    yield _Trial(index, setting, item, outer=not others, inner=others)
 
-    def _decoded(self, candidate: Candidate) -> Flags:
-        """An average is written by itself: it sees both distributions, of which the memo keeps too little."""
+    def _decode(self, candidate: Candidate) -> Flags:
+        """Answer with an average, which cannot be replayed: it needs both whole distributions."""
         parts = {
             "verifier": candidate.verifier,
             "schedule": self._pair.schedule,
@@ -118,23 +119,23 @@ class CandidateScorer:
         self.averaged += sum(answer.tokens for answer in outcome.answers)
         return np.array(outcome.right)
 
-    def _is_right(self, at: int, text: str) -> bool:
-        """Thousands of settings write the same few texts."""
-        if (at, text) not in self._known:
-            self._known[at, text] = self._task.items[at].is_right(text)
-        return self._known[at, text]
+    def _is_right(self, item: int, text: str) -> bool:
+        """The score of a text; thousands of settings write the same few texts."""
+        if (item, text) not in self._scored:
+            self._scored[item, text] = self._task.items[item].is_right(text)
+        return self._scored[item, text]
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Trial:
     """One answer of one candidate.
 
     Attributes:
         candidate: Its number.
-        setting: What it comes to here.
+        setting: Its setting with the fit.
         item: The question.
-        outer: Whether the answer judges the candidate.
-        inner: The folds for which it helps to choose.
+        outer: Whether the answer counts in the candidate's score.
+        inner: The folds for which it counts in the choice.
     """
 
     candidate: int

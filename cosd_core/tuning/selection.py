@@ -1,4 +1,4 @@
-"""Which way to write is chosen, and how good choosing is on questions that it has not seen."""
+"""Chooses a candidate, and estimates the accuracy of the choice on held-out questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosd_core.evaluation.intervals import Interval, paired_difference, share
+from cosd_core.evaluation.intervals import difference
 from cosd_core.tuning.candidates import Candidate
 
 Flags = NDArray[np.bool_]
@@ -17,15 +17,15 @@ _ONE_STANDARD_ERROR = 0.6827
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Table:
-    """What every candidate got right.
+    """The right answers of all candidates.
 
     Attributes:
         candidates: The candidates.
         fold_of: The fold of every question, ``[questions]``.
-        right: Whether the answer is right, by what was learned without the question's own fold,
+        right: Whether the answer is right, with fits without the question's fold,
             ``[candidates, questions]``.
-        inner: The same by what was learned without that fold and another one besides, which comes first,
-            ``[folds, candidates, questions]``; of a fold's own questions it says nothing.
+        inner: The same with fits that also leave out the fold of the first axis,
+            ``[folds, candidates, questions]``; the fold's own questions are not used.
     """
 
     candidates: tuple[Candidate, ...]
@@ -40,18 +40,18 @@ class Table:
 
     @property
     def better_single(self) -> int:
-        """The model that alone has more questions right; with the answers in view, which favours it."""
-        singles = [at for at, each in enumerate(self.candidates) if each.single]
-        return max(singles, key=lambda at: int(self.right[at].sum()))
+        """The single model with more right answers; choosing it by these answers favours it."""
+        singles = [index for index, each in enumerate(self.candidates) if each.single]
+        return max(singles, key=lambda index: int(self.right[index].sum()))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Choice:
-    """How good choosing is.
+    """The result of nested cross-validation.
 
     Attributes:
-        chosen: The candidate that was chosen without looking at a fold, for every fold.
-        right: Whether it answers that fold's questions right, ``[questions]``.
+        chosen: For every fold the candidate that was chosen on the other folds.
+        right: Whether that candidate answers the fold's questions right, ``[questions]``.
     """
 
     chosen: tuple[int, ...]
@@ -62,23 +62,26 @@ def choose(candidates: Sequence[Candidate], right: Flags) -> int:
     """The simplest candidate that is within one standard error of the best over the same questions.
 
     Args:
-        candidates: What there is.
-        right: What each got right, ``[candidates, questions]``.
+        candidates: The candidates.
+        right: Whether each answer is right, ``[candidates, questions]``.
     """
     totals = right.sum(1)
-    best = int(totals.argmax())
+    best = right[int(totals.argmax())]
     good = [
-        at
-        for at in range(len(candidates))
-        if difference(right[best], right[at], _ONE_STANDARD_ERROR).low <= 0
+        index
+        for index in range(len(candidates))
+        if difference(best, right[index], _ONE_STANDARD_ERROR).low <= 0
     ]
-    return min(good, key=lambda at: (candidates[at].complexity[0], -totals[at], candidates[at].complexity))
+    return min(
+        good,
+        key=lambda index: (candidates[index].complexity[0], -totals[index], candidates[index].complexity),
+    )
 
 
 def choose_nested(table: Table) -> Choice:
-    """Choose for every fold by the other folds alone, and see what comes of it.
+    """Choose for every fold on the other folds alone, and score the choice on the fold.
 
-    Not even what candidates learned for those folds came from the one that is judged.
+    The fits that the choice is based on leave out the scored fold, too.
     """
     chosen, right = [], np.zeros(len(table.fold_of), np.bool_)
     for fold in range(table.folds):
@@ -86,15 +89,3 @@ def choose_nested(table: Table) -> Choice:
         chosen.append(choose(table.candidates, table.inner[fold][:, ~held_out]))
         right[held_out] = table.right[chosen[-1], held_out]
     return Choice(tuple(chosen), right)
-
-
-def accuracy(right: Flags) -> Interval:
-    """The share of right answers with Wilson's interval of 95 percent."""
-    return share(int(right.sum()), len(right))
-
-
-def difference(first: Flags, second: Flags, confidence: float = 0.95) -> Interval:
-    """How much more the first has right, with Newcombe's paired interval."""
-    cells = (first & second, first & ~second, ~first & second, ~first & ~second)
-    both, only_first, only_second, neither = (int(each.sum()) for each in cells)
-    return paired_difference(both, only_first, only_second, neither, confidence)

@@ -1,11 +1,14 @@
-"""The contract of a verifier: a pure judgement over confidences that knows no model and no cache."""
+"""The contract of a verifier: it decides from predictions alone and uses no model and no cache."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
+
+from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.prediction import Prediction
-from cosd_core.verifiers.types import Position, Replacement, Verdict
+from cosd_core.verifiers.types import Position, Replacement, Verdict, logits_of
 
 
 class Verifier(ABC):
@@ -13,7 +16,7 @@ class Verifier(ABC):
 
     Attributes:
         name: The word users choose it by.
-        needs_logits: Whether predictions must carry their logits and positions a picker.
+        needs_logits: Whether predictions must carry their logits and positions a sampler.
     """
 
     name: ClassVar[str]
@@ -21,20 +24,20 @@ class Verifier(ABC):
 
     @property
     def calibration(self) -> Sequence[float] | None:
-        """The temperatures of the confidences that it was learned from, the draft's first, or None.
+        """The temperatures of the confidences it was trained on, the draft's first; None if it has none.
 
-        A decoder that is given none takes these.
+        A decoder without a calibration of its own uses these.
         """
         return None
 
     @abstractmethod
     def judge(self, position: Position) -> Replacement | None:
-        """What replaces the draft token at a position whose opinions are known, or None to keep it."""
+        """The replacement of the draft token at a position with opinions, or None to keep the token."""
 
     def can_replace(self, p: float) -> bool:  # noqa: ARG002
         """Whether any opinion could replace a draft token of confidence ``p``.
 
-        Where it says no, the assistants need not be asked (lazy verification).
+        Where the answer is False, the assistants need not run (lazy verification).
         """
         return True
 
@@ -42,11 +45,32 @@ class Verifier(ABC):
         """Refuse a number of assistants that the method is not defined for.
 
         Raises:
-            InvalidOptionError: With the number and what would be right.
+            InvalidOptionError: With the number and the allowed ones.
         """
 
-    def reason(self, p: float, q: float, *, replaced: bool) -> str:
-        """Say in words why tokens of these confidences, which differ, ended as they did."""
+    def fused_logits(self, position: Position) -> torch.Tensor:  # noqa: ARG002
+        """Logits of the token at a position, ``[vocabulary]``: their softmax is its distribution.
+
+        Likelihoods of given texts are computed from it. All predictions carry their logits; the position has
+        no sampler, and ``opinions`` is None only where :meth:`can_replace` ruled a replacement out.
+
+        Raises:
+            InvalidOptionError: The method defines no such distribution.
+        """
+        raise InvalidOptionError(
+            f"verifier={quoted(self)}: likelihoods are defined for verifiers over confidences, trees, "
+            "average, speculative, and those that define fused_logits"
+        )
+
+    def reason(self, p: float, q: float, *, replaced: bool, assistant: int = 0) -> str:  # noqa: ARG002
+        """Explain in words why a draft token was replaced or kept where an assistant's token differs.
+
+        Args:
+            p: The draft's confidence.
+            q: The assistant's confidence.
+            replaced: Whether the assistant's token replaced the draft's.
+            assistant: The assistant's number, counted from 0.
+        """
         verb = "replaced" if replaced else "kept"
         return f"{self.name}: {verb} at p = {p:.2f}, q = {q:.2f}"
 
@@ -56,11 +80,11 @@ class Verifier(ABC):
 
 
 class PairwiseVerifier(Verifier):
-    """A verifier that holds the draft's token against one assistant's at a time."""
+    """A verifier that compares the draft's token with one assistant's at a time."""
 
     @abstractmethod
     def prefers(self, draft: Prediction, opinion: Prediction, assistant: int) -> bool:
-        """Whether an assistant's token replaces the draft's, which is another."""
+        """Whether an assistant's token replaces the draft's different token."""
 
     def judge(self, position: Position) -> Replacement | None:
         """The most confident assistant among those whose token differs and is preferred."""
@@ -76,25 +100,28 @@ class PairwiseVerifier(Verifier):
                 best, best_confidence = Replacement(opinion.id, index), opinion.confidence
         return best
 
+    def fused_logits(self, position: Position) -> torch.Tensor:
+        """The assistant's logits where its token replaces the draft's, else the draft's logits."""
+        replacement = self.judge(position)
+        if replacement is None or position.opinions is None:
+            return logits_of(position.draft)
+        return logits_of(position.opinions[replacement.assistant_index])
+
 
 class ConfidenceVerifier(PairwiseVerifier):
-    """A verifier that sees only the two confidences of a mismatch: rule and tree, and the two singles."""
+    """A verifier over the two confidences of a mismatch, the same for every assistant."""
 
     @abstractmethod
     def replaces(self, p: float, q: float) -> bool:
         """Whether y of confidence ``q`` replaces a different x of confidence ``p``."""
 
-    def for_assistant(self, index: int) -> "ConfidenceVerifier":  # noqa: ARG002
-        """Who judges that assistant's tokens: this verifier, unless each assistant has one of its own."""
-        return self
-
-    def prefers(self, draft: Prediction, opinion: Prediction, assistant: int) -> bool:
+    def prefers(self, draft: Prediction, opinion: Prediction, assistant: int) -> bool:  # noqa: ARG002
         """By the two confidences."""
-        return self.for_assistant(assistant).replaces(draft.confidence, opinion.confidence)
+        return self.replaces(draft.confidence, opinion.confidence)
 
 
-def walk(verifier: Verifier, block: Sequence[Position]) -> Verdict:
-    """Judge a block from the left; the first replacement ends the walk (paper, Algorithm 1)."""
+def verify_block(verifier: Verifier, block: Sequence[Position]) -> Verdict:
+    """Judge a block from left to right; the first replacement ends it (paper, Algorithm 1)."""
     for kept, position in enumerate(block):
         if position.opinions is not None and (replacement := verifier.judge(position)):
             return Verdict(kept, replacement)

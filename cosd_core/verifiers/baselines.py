@@ -1,4 +1,4 @@
-"""The methods CoSD is compared with, through the same loop and caches, so that tables compare methods."""
+"""The methods CoSD is compared with, run by the same loop and caches, so that tables compare methods only."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,7 +8,7 @@ import torch
 from cosd_core.errors import InvalidOptionError
 from cosd_core.options import check_number
 from cosd_core.verifiers.base import ConfidenceVerifier, Verifier
-from cosd_core.verifiers.types import Position, Replacement
+from cosd_core.verifiers.types import Position, Replacement, TokenSampler, logits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class DraftVerifier(ConfidenceVerifier):
         return False
 
     def can_replace(self, p: float) -> bool:  # noqa: ARG002
-        """Never, so the assistants are never asked."""
+        """Never, so the assistants never run."""
         return False
 
-    def reason(self, p: float, q: float, *, replaced: bool) -> str:  # noqa: ARG002
+    def reason(self, p: float, q: float, *, replaced: bool, assistant: int = 0) -> str:  # noqa: ARG002
         """Always the same."""
         return "the draft alone writes"
 
@@ -40,7 +40,15 @@ class AssistantVerifier(ConfidenceVerifier):
         """Always."""
         return True
 
-    def reason(self, p: float, q: float, *, replaced: bool) -> str:  # noqa: ARG002
+    def fused_logits(self, position: Position) -> torch.Tensor:
+        """The logits of the assistant that replaces, or of the most confident one where all tokens agree."""
+        assert position.opinions is not None
+        replacement = self.judge(position)
+        if replacement is not None:
+            return logits_of(position.opinions[replacement.assistant_index])
+        return logits_of(max(position.opinions, key=lambda opinion: opinion.confidence))
+
+    def reason(self, p: float, q: float, *, replaced: bool, assistant: int = 0) -> str:  # noqa: ARG002
         """Always the same."""
         return "the assistant alone writes"
 
@@ -64,18 +72,22 @@ class SpeculativeVerifier(Verifier):
 
     def judge(self, position: Position) -> Replacement | None:
         """Accept or resample."""
-        draft, picker = position.draft, position.picker
-        assert picker is not None
+        draft, sampler = position.draft, _sampler(position)
         assert position.opinions is not None
-        p = picker.distribution(_logits(draft.logits))
-        q = picker.distribution(_logits(position.opinions[0].logits)).to(p.device)
-        if picker.uniform("accept") * p[draft.id] < q[draft.id]:
+        p = sampler.distribution(logits_of(draft))
+        q = sampler.distribution(logits_of(position.opinions[0])).to(p.device)
+        if sampler.uniform("accept") * p[draft.id] < q[draft.id]:
             return None
         residual = (q - p).clamp_(min=0)
         # A residual without mass means p equals q up to rounding: then x is as good as any other.
         if not residual.sum() > 0:
             return None
-        return Replacement(picker.draw(residual, "assistant 0"), 0)
+        return Replacement(sampler.draw(residual, "assistant 0"), 0)
+
+    def fused_logits(self, position: Position) -> torch.Tensor:
+        """The assistant's logits, since the output follows the assistant's distribution."""
+        assert position.opinions is not None
+        return logits_of(position.opinions[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +110,28 @@ class AverageVerifier(Verifier):
         check_number("weight", self.weight, most=1.0)
 
     def judge(self, position: Position) -> Replacement | None:
-        """Keep x where the mixture picks it too; otherwise the mixture's pick stands."""
-        draft, picker = position.draft, position.picker
-        assert picker is not None
-        assert position.opinions is not None
-        p = torch.softmax(_logits(draft.logits), -1)
-        qs = [torch.softmax(_logits(opinion.logits), -1).to(p.device) for opinion in position.opinions]
-        mixture = self.weight * p + (1 - self.weight) * torch.stack(qs).mean(0)
-        token = picker.draw(picker.distribution(mixture.log()), "draft")
-        if token == draft.id:
+        """Keep x if the mixture picks it too; otherwise return the mixture's pick."""
+        sampler = _sampler(position)
+        mixture, assistants = self._mixture(position)
+        token = sampler.draw(sampler.distribution(mixture.log()), "draft")
+        if token == position.draft.id:
             return None
-        leader = max(range(len(qs)), key=lambda index: float(qs[index][token]))
+        leader = max(range(len(assistants)), key=lambda index: float(assistants[index][token]))
         return Replacement(token, leader)
 
-    def reason(self, p: float, q: float, *, replaced: bool) -> str:
-        """Whose token the mixture favoured."""
+    def fused_logits(self, position: Position) -> torch.Tensor:
+        """The logarithm of the mixture."""
+        return self._mixture(position)[0].log()
+
+    def _mixture(self, position: Position) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The mixture and every assistant's distribution, each ``[vocabulary]``."""
+        assert position.opinions is not None
+        p = torch.softmax(logits_of(position.draft), -1)
+        qs = [torch.softmax(logits_of(opinion), -1).to(p.device) for opinion in position.opinions]
+        return self.weight * p + (1 - self.weight) * torch.stack(qs).mean(0), qs
+
+    def reason(self, p: float, q: float, *, replaced: bool, assistant: int = 0) -> str:  # noqa: ARG002
+        """Which token the mixture favoured."""
         outcome = "favours another token than the draft's" if replaced else "favours the draft's token"
         return f"the mixture of both distributions {outcome} (p = {p:.2f}, q = {q:.2f})"
 
@@ -121,6 +140,6 @@ class AverageVerifier(Verifier):
         return {"name": self.name, "weight": self.weight}
 
 
-def _logits(logits: torch.Tensor | None) -> torch.Tensor:
-    assert logits is not None, "a verifier with needs_logits gets them"
-    return logits
+def _sampler(position: Position) -> TokenSampler:
+    assert position.sampler is not None, "positions carry a sampler for verifiers with needs_logits"
+    return position.sampler

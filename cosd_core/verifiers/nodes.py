@@ -1,4 +1,4 @@
-"""The nodes of a decision tree, and their form in JSON, checked one by one."""
+"""The nodes of a decision tree over p and q, and their form in JSON, checked one by one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,42 +21,84 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """The answer: whether y replaces x."""
+    """A decision: whether y replaces x."""
 
     replace: bool
 
 
 Node = Split | Leaf
 
+FEATURES = ("p", "q")
+"""The features of a tree, in the order of its training columns."""
 
-def no_tree(nodes: Sequence[Node], features: Sequence[str]) -> str | None:
-    """What keeps these nodes from being a tree over these features, or None."""
+
+def find_problem(nodes: Sequence[Node]) -> str | None:
+    """The reason why these nodes are no tree, or None."""
     if not isinstance(nodes, tuple) or not all(isinstance(node, Split | Leaf) for node in nodes):
         return f"{quoted(nodes)} is no tuple of Split and Leaf"
     if not nodes:
         return "there are none"
     children: list[int] = []
-    for at, node in enumerate(nodes):
+    for index, node in enumerate(nodes):
         if isinstance(node, Leaf):
             continue
-        if node.feature not in features:
-            return f"node {at} asks for feature {quoted(node.feature)}, there are {features}"
+        if node.feature not in FEATURES:
+            return f"node {index} asks for feature {quoted(node.feature)}, there are {FEATURES}"
         if not isinstance(node.threshold, Real) or not isfinite(node.threshold):
-            return f"node {at} has the threshold {quoted(node.threshold)}"
-        if not (at < node.left < len(nodes) and at < node.right < len(nodes)):
-            return f"node {at} leads to {node.left} and {node.right}; children come after their parent"
+            return f"node {index} has the threshold {quoted(node.threshold)}"
+        if not (index < node.left < len(nodes) and index < node.right < len(nodes)):
+            return f"node {index} leads to {node.left} and {node.right}; children come after their parent"
         children += (node.left, node.right)
     if sorted(children) != list(range(1, len(nodes))):
         return "every node but the first should be the child of exactly one other"
     return None
 
 
-def read_node(at: int, node: object) -> Node:
-    """The node that JSON describes.
+def simplify(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """The same decisions with fewer nodes: a split into two equal leaves becomes one leaf."""
+    kept: list[Node] = []
+
+    def copy(index: int) -> None:
+        node, place = nodes[index], len(kept)
+        kept.append(node)
+        if isinstance(node, Split):
+            copy(node.left)
+            right = len(kept)
+            copy(node.right)
+            if kept[place + 1] == kept[right] and isinstance(kept[right], Leaf):
+                kept[place:] = [kept[right]]
+            else:
+                kept[place] = Split(node.feature, node.threshold, place + 1, right)
+
+    copy(0)
+    return tuple(kept)
+
+
+def can_reach_replacement(nodes: Sequence[Node], p: float) -> bool:
+    """Whether with this p some q leads to a leaf that replaces."""
+    open_nodes = [0]
+    while open_nodes:
+        node = nodes[open_nodes.pop()]
+        if isinstance(node, Leaf):
+            if node.replace:
+                return True
+        elif node.feature == "p":
+            open_nodes.append(node.left if p <= node.threshold else node.right)
+        else:
+            open_nodes += (node.left, node.right)
+    return False
+
+
+def read_nodes(nodes: Sequence[object]) -> tuple[Node, ...]:
+    """The nodes that JSON describes.
 
     Raises:
-        VerifierFileError: It describes none; with its number.
+        VerifierFileError: An entry is no node; with its index.
     """
+    return tuple(_read_node(index, node) for index, node in enumerate(nodes))
+
+
+def _read_node(index: int, node: object) -> Node:
     match node:
         case {"replace": bool(answer), **rest} if not rest:
             return Leaf(answer)
@@ -68,18 +110,20 @@ def read_node(at: int, node: object) -> Node:
             **rest,
         }:
             if not rest and not any(isinstance(number, bool) for number in (value, left, right)):
-                return Split(name, _as_float(at, value), left, right)
+                return Split(name, _as_float(index, value), left, right)
     raise VerifierFileError(
-        f'node {at} is {quoted(node)}; it should be {{"replace": true or false}} or '
+        f'node {index} is {quoted(node)}; it should be {{"replace": true or false}} or '
         '{"feature": name, "threshold": number, "left": index, "right": index}'
     )
 
 
-def _as_float(at: int, value: float) -> float:
+def _as_float(index: int, value: float) -> float:
     try:
         return float(value)
     except OverflowError as error:
-        raise VerifierFileError(f"node {at} has the threshold {quoted(value)}, which is too large") from error
+        raise VerifierFileError(
+            f"node {index} has the threshold {quoted(value)}, which is too large"
+        ) from error
 
 
 def write_node(node: Node) -> dict[str, Any]:

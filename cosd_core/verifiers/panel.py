@@ -1,28 +1,33 @@
-"""A verifier per assistant: whom to believe how far may differ from model to model."""
+"""One verifier per assistant, for assistants whose confidences deserve different thresholds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.verifiers.base import ConfidenceVerifier
+from cosd_core.prediction import Prediction
+from cosd_core.verifiers.base import ConfidenceVerifier, PairwiseVerifier
+from cosd_core.verifiers.baselines import AssistantVerifier
+from cosd_core.verifiers.types import Position
 
 
 @dataclass(frozen=True, slots=True)
-class PanelVerifier(ConfidenceVerifier):
+class PanelVerifier(PairwiseVerifier):
     """Every assistant's token is judged by that assistant's own verifier.
 
     ::
 
         PanelVerifier((RuleVerifier(alpha=0.3), TreeVerifier.load("tree.json")))
 
-    As with one verifier for all, the most confident assistant wins among those whose judgement fires.
+    As with one verifier for all, the most confident assistant wins among those whose verifier replaces.
 
     Attributes:
-        members: The first judges the first assistant, and so on. Each sees only the two confidences.
+        members: One verifier over two confidences per assistant, in the assistants' order.
 
     Raises:
-        InvalidOptionError: There are none, or one of them is no such verifier.
+        InvalidOptionError: The list is empty, or a member is no such verifier.
     """
 
     members: Sequence[ConfidenceVerifier]
@@ -35,7 +40,7 @@ class PanelVerifier(ConfidenceVerifier):
                 f"verifier={quoted(self.members)} should be a list of verifiers, one per assistant"
             )
         for member in self.members:
-            if not isinstance(member, ConfidenceVerifier) or isinstance(member, PanelVerifier):
+            if not isinstance(member, ConfidenceVerifier):
                 raise InvalidOptionError(
                     f"a list of verifiers holds {quoted(getattr(member, 'name', member))}; each of a list "
                     "should judge one assistant by two confidences: rule, tree, draft, assistant, or one of "
@@ -43,19 +48,17 @@ class PanelVerifier(ConfidenceVerifier):
                 )
         object.__setattr__(self, "members", tuple(self.members))
 
-    def for_assistant(self, index: int) -> ConfidenceVerifier:
-        """The member that judges that assistant."""
-        return self.members[index]
-
     @property
     def calibration(self) -> Sequence[float] | None:
-        """Every member's for its own assistant; the draft's must be the same for all that have one."""
-        own = [member.calibration for member in self.members]
-        known = [each for each in own if each is not None]
-        return [known[0][0], *(1.0 if each is None else each[1] for each in own)] if known else None
+        """Each member's temperature for its own assistant; the draft's is the same in all that have one."""
+        calibrations = [member.calibration for member in self.members]
+        known = [each for each in calibrations if each is not None]
+        if not known:
+            return None
+        return [known[0][0], *(1.0 if each is None else each[1] for each in calibrations)]
 
     def check(self, assistants: int) -> None:
-        """There is one member per assistant, and all see the draft's confidence alike."""
+        """There is one member per assistant, and all were trained at one temperature of the draft."""
         drafts = {each[0] for member in self.members if (each := member.calibration)}
         if len(drafts) > 1:
             raise InvalidOptionError(
@@ -67,13 +70,23 @@ class PanelVerifier(ConfidenceVerifier):
                 f"{len(self.members)} verifiers for {assistants} assistants: give each one, or one for all"
             )
 
-    def replaces(self, p: float, q: float) -> bool:
-        """Whether any member says so: whose confidence ``q`` is would have to be known to say more."""
-        return any(member.replaces(p, q) for member in self.members)
+    def prefers(self, draft: Prediction, opinion: Prediction, assistant: int) -> bool:
+        """By that assistant's member."""
+        return self.members[assistant].prefers(draft, opinion, assistant)
 
     def can_replace(self, p: float) -> bool:
         """Whether any member could."""
         return any(member.can_replace(p) for member in self.members)
+
+    def fused_logits(self, position: Position) -> torch.Tensor:
+        """As one verifier for all; with assistant verifiers only, an assistant's logits at every position."""
+        if all(isinstance(member, AssistantVerifier) for member in self.members):
+            return AssistantVerifier().fused_logits(position)
+        return PairwiseVerifier.fused_logits(self, position)  # super() fails in a class with slots
+
+    def reason(self, p: float, q: float, *, replaced: bool, assistant: int = 0) -> str:
+        """That assistant's member's reason."""
+        return self.members[assistant].reason(p, q, replaced=replaced, assistant=assistant)
 
     def to_dict(self) -> dict[str, Any]:
         """Name and members."""

@@ -1,10 +1,11 @@
-"""Where in the (p, q) plane y replaces x: rectangles, in words and as drawings."""
+"""The decision regions of a tree in the (p, q) plane: rectangles, in words and as drawings."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from cosd_core.errors import MissingExtraError
+from cosd_core.utils import require_matplotlib
+from cosd_core.verifiers.nodes import Leaf, Node
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ _COLUMNS, _LINES = 50, 20
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Every (p, q) with ``low < value <= high`` in both coordinates, and the answer there.
+    """Every (p, q) with ``low < value <= high`` in both coordinates, and the decision there.
 
     Attributes:
         p: Low and high.
@@ -32,22 +33,40 @@ class Region:
         return type(self)(p, q, self.replace)
 
     def __str__(self) -> str:
-        """The conditions in words; bounds that every probability keeps are left out."""
-        said = []
+        """The conditions in words, without bounds that every probability meets."""
+        conditions = []
         for name, (low, high) in (("p", self.p), ("q", self.q)):
             if low >= 0 and high < 1:
-                said.append(f"{low:.4g} < {name} <= {high:.4g}")
+                conditions.append(f"{low:.4g} < {name} <= {high:.4g}")
             elif low >= 0:
-                said.append(f"{name} > {low:.4g}")
+                conditions.append(f"{name} > {low:.4g}")
             elif high < 1:
-                said.append(f"{name} <= {high:.4g}")
-        return " and ".join(said) or "always"
+                conditions.append(f"{name} <= {high:.4g}")
+        return " and ".join(conditions) or "always"
+
+
+def regions_of(nodes: Sequence[Node]) -> tuple[Region, ...]:
+    """The reachable leaves of a tree as rectangles, from left to right."""
+    found: list[Region] = []
+    waiting = [(0, Region())]
+    while waiting:
+        index, region = waiting.pop()
+        node = nodes[index]
+        if isinstance(node, Leaf):
+            found.append(Region(region.p, region.q, node.replace))
+            continue
+        low, high = getattr(region, node.feature)
+        if node.threshold < high:
+            waiting.append((node.right, region.within(node.feature, max(low, node.threshold), high)))
+        if low < node.threshold:
+            waiting.append((node.left, region.within(node.feature, low, min(high, node.threshold))))
+    return tuple(found)
 
 
 def rules(regions: Iterable[Region]) -> str:
-    """Where y replaces x, one line per region."""
-    firing = [str(region) for region in regions if region.replace]
-    lines = [f"  {'if' if not at else 'or if'} {each}" for at, each in enumerate(firing)]
+    """The conditions under which y replaces x, one line per region."""
+    conditions = [str(region) for region in regions if region.replace]
+    lines = [f"  {'or if' if index else 'if'} {each}" for index, each in enumerate(conditions)]
     return "\n".join(["y replaces a different x", *(lines or ["  never"])])
 
 
@@ -56,7 +75,7 @@ def draw(replaces: Callable[[float, float], bool]) -> str:
     lines = ["q"]
     for line in reversed(range(_LINES)):
         q = (line + 0.5) / _LINES
-        marks = ("#" if replaces((at + 0.5) / _COLUMNS, q) else "." for at in range(_COLUMNS))
+        marks = ("#" if replaces((column + 0.5) / _COLUMNS, q) else "." for column in range(_COLUMNS))
         lines.append(f"{'1' if line == _LINES - 1 else '0' if line == 0 else ' '} {''.join(marks)}")
     return "\n".join([*lines, f"  0{'p':^{_COLUMNS - 2}}1"])
 
@@ -65,17 +84,15 @@ def plot(regions: Iterable[Region], axes: "Axes | None" = None) -> "Axes":
     """Draw the plane with matplotlib.
 
     Args:
-        regions: What to draw.
-        axes: Where to; None: a new figure.
+        regions: The regions of a tree.
+        axes: The axes to draw on; None: those of a new figure.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import pyplot
-        from matplotlib.patches import Patch, Rectangle
-    except ImportError as error:
-        raise MissingExtraError('plots need matplotlib: pip install "cosd[plots]"') from error
+    require_matplotlib()
+    from matplotlib import pyplot
+    from matplotlib.patches import Patch, Rectangle
 
     colours = {True: "tab:orange", False: "tab:blue"}
     axes = axes or pyplot.subplots(figsize=(4.5, 4.5))[1]

@@ -1,4 +1,4 @@
-"""The values a verifier sees and returns. All of them are frozen."""
+"""The values a verifier receives and returns. All of them are frozen."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,7 +18,7 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of one block: how many draft tokens are kept, and what replaces the next, if anything."""
+    """The outcome of one block: the number of kept draft tokens, and the replacement of the next, if any."""
 
     kept: int
     replacement: Replacement | None
@@ -28,7 +28,7 @@ class TokenSampler(Protocol):
     """Picks a token at one position with the request's sampling options and its own random numbers."""
 
     def distribution(self, logits: torch.Tensor) -> torch.Tensor:
-        """What temperature, top-k and the like make of processed logits; one-hot when greedy.
+        """Probabilities after temperature, top-k and the like, from processed logits; one-hot when greedy.
 
         ``[vocabulary]`` -> ``[vocabulary]``.
         """
@@ -45,15 +45,21 @@ class TokenSampler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """What a verifier sees of one drafted position.
+    """One drafted position.
 
     Attributes:
         draft: x and p.
-        opinions: y and q of every assistant, or None where the assistants were not asked because
+        opinions: y and q of every assistant, or None where the assistants did not run because
             :meth:`Verifier.can_replace` ruled a replacement out.
-        picker: Only for verifiers with ``needs_logits``.
+        sampler: Only for verifiers with ``needs_logits``.
     """
 
     draft: Prediction
     opinions: Opinions | None
-    picker: TokenSampler | None = None
+    sampler: TokenSampler | None = None
+
+
+def logits_of(prediction: Prediction) -> torch.Tensor:
+    """The logits of a prediction that must carry them."""
+    assert prediction.logits is not None, "predictions carry logits for verifiers with needs_logits"
+    return prediction.logits

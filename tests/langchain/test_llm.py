@@ -158,7 +158,7 @@ async def test_the_verifier_can_be_changed_per_call(settings: Any, llm: Any, pai
 
 def test_langchains_names_are_understood(pair: Any) -> None:
     llm = CoSDLLM(
-        draft_model=pair[0], assistant_model=pair[1], max_tokens=5, timeout=60, max_retries=2, stop=[],
+        draft_model=pair[0], assistant_model=pair[1], max_tokens=5, timeout=60, stop=[],
         temperature=0,
     )  # fmt: skip
     assert len(llm.invoke("Hello")) == 5

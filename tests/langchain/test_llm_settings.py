@@ -171,7 +171,7 @@ async def test_reading_a_stream_slowly_takes_time_too(llm: Any) -> None:
 async def test_who_has_read_the_last_chunk_in_time_is_not_told_otherwise(llm: Any) -> None:
     llm.invoke("Hello")
     hurried = llm.model_copy(update={"timeout": 2.0})
-    chunks = hurried._astream_chunks("Hello", max_new_tokens=3)
+    chunks = hurried._call().astream("Hello", max_new_tokens=3)
     while not (await anext(chunks)).generation:
         pass
     await asyncio.sleep(2.1)

@@ -59,13 +59,13 @@ async def test_two_asynchronous_streams_are_written_in_turns(llm: Any, method: s
 
 async def test_loading_does_not_block_the_event_loop(llm: Any, monkeypatch: Any) -> None:
     """The first call puts the decoder together, which may take minutes."""
-    slowly = type(llm.loaded).decoder
+    slowly = type(llm.decoder_cache).get
 
-    def decoder(*arguments: Any) -> Any:
+    def get(*arguments: Any) -> Any:
         time.sleep(0.12)
         return slowly(*arguments)
 
-    monkeypatch.setattr(type(llm.loaded), "decoder", decoder)
+    monkeypatch.setattr(type(llm.decoder_cache), "get", get)
     for method in ("acomplete", "astream_chat"):
         async with loop_stays_free():
             await responses(llm, method, "Hello")

@@ -264,7 +264,13 @@ def test_no_form_of_the_settings_holds_the_token() -> None:
 
 def test_functions_objects_and_weights_are_in_no_dump(llm: Any) -> None:
     told = llm.to_dict()
-    for name in ("callback_manager", "rate_limiter", "loaded", "messages_to_prompt", "completion_to_prompt"):
+    for name in (
+        "callback_manager",
+        "rate_limiter",
+        "decoder_cache",
+        "messages_to_prompt",
+        "completion_to_prompt",
+    ):
         assert name not in told
     for each in (repr(llm), llm.to_json()):
         assert len(each) < 4000

@@ -1,4 +1,4 @@
-"""Which family a chat model belongs to, recognised from its tokenizer."""
+"""Finds the tool format of a model from its tokenizer."""
 
 import json
 import re
@@ -15,33 +15,35 @@ from cosd_core.chat.formats.mistral import MistralFormat
 
 __all__ = ["ToolFormat", "tool_format"]
 
-_THINKING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+_REASONING_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 _GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
-"""A tag of transformers' own, which jinja2 does not know."""
+"""A tag that transformers adds to jinja2."""
 _TAGS = frozenset(
     [tag for each in (HermesFormat, LlamaFormat, MistralFormat) for tag in each.tags]
-    + [tag for tags in _THINKING for tag in tags]
+    + [tag for tags in _REASONING_TAGS for tag in tags]
 )
 _LLAMA = re.compile(r'\{\\?"name\\?": .{0,80}\\?"parameters\\?": ', re.DOTALL)
 
 
 def tool_format(tokenizer: PreTrainedTokenizerBase, chat_template: Any = None) -> ToolFormat:
-    """The format of a model, by its chat template; Hermes, to be taught, if that knows no tools.
+    """The format in the model's chat template; Hermes if the template does not render tools.
 
     Args:
         tokenizer: The model's tokenizer.
-        chat_template: A template instead of its own.
+        chat_template: A template that overrides the tokenizer's.
     """
     template = _template(chat_template or tokenizer.chat_template)
     added = {
         token.content: AddedToken(at, token.special) for at, token in tokenizer.added_tokens_decoder.items()
     }
-    own = getattr(tokenizer, "response_template", None)
+    response_template = getattr(tokenizer, "response_template", None)
     shared: dict[str, Any] = {
-        "thinking": next((tags for tags in _THINKING if tags[1] in template or tags[0] in template), None),
+        "reasoning_tags": next(
+            (tags for tags in _REASONING_TAGS if tags[1] in template or tags[0] in template), None
+        ),
         "tokens": {text: token for text, token in added.items() if text in _TAGS},
-        "response_template": own,
-        "more_visible": _named_in(own, added, tokenizer.eos_token_id) if own is not None else frozenset(),
+        "response_template": response_template,
+        "extra_visible_tokens": _mentioned_tokens(response_template, added, tokenizer.eos_token_id),
     }
     takes_tools = _takes_tools(template)
     if takes_tools and "[TOOL_CALLS]" in template:
@@ -54,7 +56,7 @@ def tool_format(tokenizer: PreTrainedTokenizerBase, chat_template: Any = None) -
 
 
 def _template(template: Any) -> str:
-    """The template for tools, where there are several."""
+    """The template for tools, if there are several."""
     if isinstance(template, (list, tuple)):
         template = {each["name"]: each["template"] for each in template}
     if isinstance(template, Mapping):
@@ -70,9 +72,15 @@ def _takes_tools(template: str) -> bool:
         return False
 
 
-def _named_in(rules: Any, added: Mapping[str, AddedToken], end: int | None) -> frozenset[int]:
-    """The special tokens that a response template mentions, less the one that never is part of a text."""
-    said = json.dumps(rules, ensure_ascii=False).replace("\\", "")  # patterns have their brackets escaped
+def _mentioned_tokens(
+    response_template: Any, added: Mapping[str, AddedToken], end: int | None
+) -> frozenset[int]:
+    """The special tokens that a response template mentions, without the end-of-sequence token."""
+    if response_template is None:
+        return frozenset()
+    source = json.dumps(response_template, ensure_ascii=False).replace(
+        "\\", ""
+    )  # patterns have their brackets escaped
     return frozenset(
-        token.id for text, token in added.items() if token.is_special and token.id != end and text in said
+        token.id for text, token in added.items() if token.is_special and token.id != end and text in source
     )

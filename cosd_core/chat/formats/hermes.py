@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cosd_core.chat.call_parsers import tagged_call
-from cosd_core.chat.formats.base import ToolFormat, any_call, json_rule
-from cosd_core.chat.parser import Calls
+from cosd_core.chat.call_parsers import parse_tagged_call
+from cosd_core.chat.formats.base import ToolFormat, any_call_schema, json_rule
+from cosd_core.chat.parser import CallSyntax
 from cosd_core.chat.tools import Tool
 
 
@@ -17,26 +17,26 @@ class HermesFormat(ToolFormat):
     tags = ("<tool_call>", "</tool_call>")
 
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """Calls, by name and arguments, as the model would write them."""
+        """CallSyntax, by name and arguments, as the model would write them."""
         written = [
             json.dumps({"name": name, "arguments": values}, ensure_ascii=False) for name, values in calls
         ]
         return "\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in written)
 
-    def _calls(self, tools: Sequence[Tool]) -> Calls:
-        return self.tags[0], lambda log: tagged_call(log, self.tags[1], tools)
+    def _call_syntax(self, tools: Sequence[Tool]) -> CallSyntax:
+        return self.tags[0], lambda calls: parse_tagged_call(calls, self.tags[1], tools)
 
-    def _rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:
-        opener, closer = map(self._tag, self.tags)
+    def _grammar_rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:
+        opener, closer = map(self._grammar_tag, self.tags)
         return {
-            **self._inner(tools),
+            **self._call_rules(tools),
             "rest": rf'"\n" inner "\n" {closer}',
             "calls": f"{opener} rest" + (rf' ("\n" {opener} rest)*' if parallel else ""),
-            **self._free(self.tags[0], parallel),
+            **self._free_text_rules(self.tags[0], parallel),
         }
 
-    def _inner(self, tools: Sequence[Tool]) -> dict[str, str]:
-        return {"inner": json_rule(any_call(tools, "arguments"))}
+    def _call_rules(self, tools: Sequence[Tool]) -> dict[str, str]:
+        return {"inner": json_rule(any_call_schema(tools, "arguments"))}
 
 
 class XmlFormat(HermesFormat):
@@ -45,7 +45,7 @@ class XmlFormat(HermesFormat):
     name = "xml"
 
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """Calls, by name and arguments, as the model would write them."""
+        """CallSyntax, by name and arguments, as the model would write them."""
         written = []
         for name, arguments in calls:
             values = "".join(
@@ -54,7 +54,7 @@ class XmlFormat(HermesFormat):
             written.append(f"<tool_call>\n<function={name}>\n{values}</function>\n</tool_call>")
         return "\n".join(written)
 
-    def _inner(self, tools: Sequence[Tool]) -> dict[str, str]:
+    def _call_rules(self, tools: Sequence[Tool]) -> dict[str, str]:
         rules = {"inner": " | ".join(f"call_{at}" for at in range(len(tools)))}
         for at, tool in enumerate(tools):
             parts = [json.dumps(f"<function={tool.name}>\n")]
@@ -67,13 +67,13 @@ class XmlFormat(HermesFormat):
 
     def _parameter(self, rule: str, tool: Tool, key: str, schema: Any) -> dict[str, str]:
         opening = json.dumps(f"<parameter={key}>\n")
-        kinds = tool.kinds(schema)
-        if kinds and "string" not in kinds:
-            return {rule: rf'{opening} {json_rule({**schema, **tool.shared})} "\n</parameter>\n"'}
-        said = schema if isinstance(schema, Mapping) else {}  # true is a schema, too
-        words = said.get("enum") or ([said["const"]] if "const" in said else [])
-        if words:
-            values = " | ".join(json.dumps(_as_text(word)) for word in words)
+        types = tool.json_types(schema)
+        if types and "string" not in types:
+            return {rule: rf'{opening} {json_rule({**schema, **tool.definitions})} "\n</parameter>\n"'}
+        keywords = schema if isinstance(schema, Mapping) else {}  # true is a schema, too
+        choices = keywords.get("enum") or ([keywords["const"]] if "const" in keywords else [])
+        if choices:
+            values = " | ".join(json.dumps(_as_text(choice)) for choice in choices)
             return {rule: rf'{opening} ({values}) "\n</parameter>\n"'}
         return {f"{rule}_text[lazy]": 'TEXT "</parameter>"', rule: rf'{opening} {rule}_text "\n"'}
 

@@ -1,13 +1,13 @@
-"""Calls after ``[TOOL_CALLS]``, in both forms that Mistral's templates have had."""
+"""Calls after ``[TOOL_CALLS]``, in both syntaxes of Mistral's templates."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cosd_core.chat.call_parsers import mistral_calls
-from cosd_core.chat.formats.base import ToolFormat, any_call, json_rule
-from cosd_core.chat.parser import Calls
+from cosd_core.chat.call_parsers import parse_mistral_calls
+from cosd_core.chat.formats.base import ToolFormat, any_call_schema, json_rule
+from cosd_core.chat.parser import CallSyntax
 from cosd_core.chat.tools import Tool
 
 
@@ -16,8 +16,8 @@ class MistralFormat(ToolFormat):
     """``[TOOL_CALLS]`` and a list of calls, or a name, ``[ARGS]`` and arguments: Mistral.
 
     Attributes:
-        named: Whether the template writes the newer form, with a name.
-        numbered: Whether it writes ``[CALL_ID]`` after the name.
+        named: Whether the template writes the newer syntax, with a name.
+        numbered: Whether the template writes ``[CALL_ID]`` after the name.
     """
 
     name = "mistral"
@@ -28,7 +28,7 @@ class MistralFormat(ToolFormat):
     numbered: bool = False
 
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """Calls, by name and arguments, as the model would write them."""
+        """CallSyntax, by name and arguments, as the model would write them."""
         if self.named:
             written = [
                 f"[TOOL_CALLS]{name}[ARGS]{json.dumps(values, ensure_ascii=False)}" for name, values in calls
@@ -37,14 +37,14 @@ class MistralFormat(ToolFormat):
         listed = [{"name": name, "arguments": values} for name, values in calls]
         return f"[TOOL_CALLS] {json.dumps(listed, ensure_ascii=False)}"
 
-    def _calls(self, tools: Sequence[Tool]) -> Calls:  # noqa: ARG002 (needed by others)
-        return self.tags[0], lambda log: mistral_calls(log, self.tags[0])
+    def _call_syntax(self, tools: Sequence[Tool]) -> CallSyntax:  # noqa: ARG002 (needed by others)
+        return self.tags[0], lambda calls: parse_mistral_calls(calls, self.tags[0])
 
-    def _rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:
-        opener, number, arguments = map(self._tag, self.tags)
+    def _grammar_rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:
+        opener, number, arguments = map(self._grammar_tag, self.tags)
         if not self.named:
-            rest = {"rest": f'" "? {json_rule(_list_of(any_call(tools, "arguments"), parallel))}'}
-            return {**rest, "calls": f"{opener} rest", **self._free(self.tags[0], False)}
+            rest = {"rest": f'" "? {json_rule(_list_of(any_call_schema(tools, "arguments"), parallel))}'}
+            return {**rest, "calls": f"{opener} rest", **self._free_text_rules(self.tags[0], False)}
         number = f" {number} /[a-zA-Z0-9]{{9}}/" if self.numbered else ""
         named = [
             f"{json.dumps(tool.name)}{number} {arguments} {json_rule(tool.parameters)}" for tool in tools
@@ -52,7 +52,7 @@ class MistralFormat(ToolFormat):
         return {
             "rest": " | ".join(named),
             "calls": f"({opener} rest)+" if parallel else f"{opener} rest",
-            **self._free(self.tags[0], parallel),
+            **self._free_text_rules(self.tags[0], parallel),
         }
 
 

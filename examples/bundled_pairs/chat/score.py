@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from cosd_core.chat import Chat, Turn
-from cosd_core.chat.events import Answer
+from cosd_core.chat.events import ParsedAnswer
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.models.language_model import LanguageModel
 from cosd_core.verifiers import RuleVerifier, Verifier
@@ -38,14 +38,14 @@ def turns(made: Dialogue) -> Iterator[tuple[list[Message], Message, Skill]]:
         yield made.messages[:at], made.messages[at], skill
 
 
-def answer(decoder: CoSDDecoder, messages: list[Message], tools: list[Message]) -> Answer:
+def answer(decoder: CoSDDecoder, messages: list[Message], tools: list[Message]) -> ParsedAnswer:
     """Generate the next turn."""
     turn = Turn(Chat(messages, tools), decoder.models)
     chunks = decoder.stream(turn.prompt, grammar=turn.grammar, max_new_tokens=LONGEST_ANSWER, truncation=True)
-    return Answer.of([event for chunk in chunks for event in turn.read(chunk)])
+    return ParsedAnswer.of([event for chunk in chunks for event in turn.read(chunk)])
 
 
-def is_right(found: Answer, expected: Message) -> bool:
+def is_right(found: ParsedAnswer, expected: Message) -> bool:
     """Whether an answer is the expected one."""
     calls = [each["function"] for each in expected.get("tool_calls", ())]
     return found.text == expected["content"] and [(each.name, each.arguments) for each in found.calls] == [

@@ -1,0 +1,130 @@
+"""One call of a framework's model, from prompts to generations or chunks."""
+
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, closing
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from cosd_core.chat.messages import Chat
+from cosd_core.chat.openai_options import answer_schema, named_choice
+from cosd_core.chat.turn import Turn
+from cosd_core.decoder import CoSDDecoder
+from cosd_core.frontend.call_settings import CallSettings, ChatCallSettings
+from cosd_core.frontend.decoder_cache import DecoderCache
+from cosd_core.outputs import Chunk, Generation
+
+S_co = TypeVar("S_co", bound=CallSettings, covariant=True)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call(Generic[S_co]):
+    """One call, sync or async.
+
+    The keyword arguments of its methods override single :class:`GenerationOptions` of the settings. Closing a
+    generator stops the work.
+
+    Attributes:
+        settings: The model's settings, overridden by the options of the call.
+        decoder_cache: The decoders over the models of these settings.
+        translated_errors: A context that raises cosd's errors under the framework's names.
+    """
+
+    settings: S_co
+    decoder_cache: DecoderCache
+    translated_errors: Callable[[], AbstractContextManager[None]]
+
+    def decoder(self) -> CoSDDecoder:
+        """The decoder of the settings; the first call loads the models.
+
+        Raises:
+            CoSDError: As :meth:`CoSDDecoder.from_pretrained`.
+        """
+        with self.translated_errors():
+            return self.decoder_cache.get(self.settings)
+
+    async def run_in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run work that may load the models outside the event loop."""
+        return await self.decoder_cache.run_in_thread(work, *arguments)
+
+    def generate(self, prompts: Sequence[Any], **overrides: Any) -> list[Generation]:
+        """One generation per prompt; the prompts are decoded as one batch."""
+        with self.translated_errors():
+            found: list[Generation] = self.decoder().generate(list(prompts), **self._options(overrides))
+            return found
+
+    async def agenerate(self, prompts: Sequence[Any], **overrides: Any) -> list[Generation]:
+        """:meth:`generate` for asyncio."""
+        decoder = await self.run_in_thread(self.decoder)
+        with self.translated_errors():
+            found: list[Generation] = await decoder.agenerate(list(prompts), **self._options(overrides))
+            return found
+
+    def stream(self, prompts: Any, **overrides: Any) -> Generator[Chunk, None, None]:
+        """The text in chunks, as soon as it is final."""
+        with (
+            self.translated_errors(),
+            closing(self.decoder().stream(prompts, **self._options(overrides))) as chunks,
+        ):
+            yield from chunks
+
+    async def astream(self, prompts: Any, **overrides: Any) -> AsyncGenerator[Chunk, None]:
+        """:meth:`stream` for asyncio."""
+        decoder = await self.run_in_thread(self.decoder)
+        with self.translated_errors():
+            async with aclosing(decoder.astream(prompts, **self._options(overrides))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    def _options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self.settings.generation_options(), "timeout": self.settings.timeout, **overrides}
+
+    def info(self, generation: Generation) -> dict[str, Any]:
+        """The metadata of a generation, as plain JSON."""
+        trace = {"trace": generation.to_dict()["tokens"]} if self.settings.return_trace else {}
+        return {
+            "finish_reason": generation.finish_reason,
+            "stop_sequence": generation.stop_sequence,
+            "model_name": self.settings.model_name,
+            "verifier": generation.verifier.to_dict(),
+            "stats": generation.stats.to_dict(),
+            **trace,
+        }
+
+
+def chat_turn(
+    call: Call[ChatCallSettings], messages: Sequence[Mapping[str, Any]], form: Mapping[str, Any]
+) -> Turn:
+    """The turn that a call continues a chat by.
+
+    Args:
+        call: The call.
+        messages: The chat so far.
+        form: The second result of :func:`split_options`: tools, tool choice and response format.
+
+    Raises:
+        InvalidOptionError: The options contradict each other, or a schema cannot be enforced.
+        InvalidPromptError: A model's template does not take the messages.
+    """
+    settings, tools = call.settings, form.get("tools") or ()
+    with call.translated_errors():
+        return Turn(
+            Chat(messages, tools, settings.chat_template, settings.chat_template_kwargs),
+            call.decoder().models,
+            tool_choice=named_choice(form.get("tool_choice"), tools),
+            parallel_tool_calls=form.get("parallel_tool_calls"),
+            strict=form.get("strict"),
+            answer_schema=answer_schema(form.get("response_format")),
+            grammar=settings.grammar,
+        )
+
+
+def token_usage(generations: Sequence[Generation]) -> dict[str, int]:
+    """The number of tokens in prompts and completions."""
+    prompts = sum(each.prompt_tokens for each in generations)
+    completions = sum(len(each.token_ids) for each in generations)
+    return {
+        "prompt_tokens": prompts,
+        "completion_tokens": completions,
+        "total_tokens": prompts + completions,
+    }

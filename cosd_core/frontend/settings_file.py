@@ -1,0 +1,56 @@
+"""Settings in a JSON file."""
+
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from cosd_core.errors import CoSDError, EvaluationFileError, quoted
+from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings
+
+
+def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read a settings file, such as ``cosd tune`` writes: a JSON object with fields of :class:`Settings`.
+
+    ::
+
+        llm = CoSDLLM(**read_settings("tuned.json"))  # LangChain's, LlamaIndex's, or Settings itself
+
+    The file may leave out fields that the caller adds, the models included. Nothing in it is executed.
+
+    Raises:
+        EvaluationFileError: The file cannot be read, holds no JSON object, or a field is unknown or wrong.
+    """
+    where = f"settings {quoted(str(path))}"
+    try:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, TypeError) as error:
+        raise EvaluationFileError(f"cannot read {where}: {quoted(error)}") from error
+    if not isinstance(settings, dict):
+        raise EvaluationFileError(f"{where} should be a JSON object, not {quoted(settings)}")
+    try:
+        Settings(**{"draft_model": "", "assistant_model": [""] * _num_assistants(settings), **settings})
+    except CoSDError as error:
+        raise EvaluationFileError(f"{where}: {error}") from error
+    return settings
+
+
+def merge_settings(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file, overridden by the given ones.
+
+    If a verifier is given, the file's settings of its own verifier are dropped.
+    """
+    dropped = ("calibration", *VERIFIER_OF_SETTING) if "verifier" in given else ()
+    return {**{name: value for name, value in file.items() if name not in dropped}, **given}
+
+
+def _num_assistants(settings: Mapping[str, Any]) -> int:
+    """The number of assistants that settings without ``assistant_model`` are written for."""
+    per_assistant = [settings.get(name) for name in ("verifier", "tree_path", "assistant_adapter")]
+    counts = [len(each) for each in per_assistant if isinstance(each, list)]
+    if isinstance(verifier := settings.get("verifier"), Mapping) and verifier.get("name") == "panel":
+        counts.append(len(verifier["members"]) if isinstance(verifier.get("members"), list) else 1)
+    if isinstance(temperatures := settings.get("calibration"), list):
+        counts.append(len(temperatures) - 1)
+    return max([1, *counts])

@@ -1,0 +1,121 @@
+"""Runs the rounds of several calls: their rows share batches, and the batches take turns."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from cosd_core.generation.call import Call
+from cosd_core.generation.loop import Batch
+from cosd_core.generation.row import Row
+
+
+class RoundDriver:
+    """The calls under way and their batches; one thread at a time may use it.
+
+    A call joins a batch that has room for its rows, if they are of like length, and otherwise opens another.
+    After a failure every call of the batch finishes in a batch of its own, so that only the call that caused
+    it fails.
+    """
+
+    def __init__(self, open_batch: Callable[[Sequence[Row]], Batch], batch_size: int) -> None:
+        """Begin without calls.
+
+        Args:
+            open_batch: Opens a batch for rows.
+            batch_size: The most rows of several calls that share a batch.
+        """
+        self._open_batch = open_batch
+        self._batch_size = batch_size
+        self._batches: deque[Batch] = deque()  # in the order of their turns
+        self._isolated: set[Batch] = set()  # no other call may join these
+        self._calls: dict[Row, Call] = {}  # by their unfinished rows
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no rows are under way."""
+        return not self._batches
+
+    def add(self, call: Call) -> None:
+        """Start the next group of a call, or end the call if there is none."""
+        if call.is_over:
+            return
+        try:
+            rows = next(call.groups, None)
+            if rows is None:
+                call.send(None)
+                return
+            self._place(rows)
+            self._calls.update(dict.fromkeys(rows, call))
+        except BaseException as error:
+            call.fail(error)
+
+    def run_round(self) -> None:
+        """Run a round of the batch whose turn it is, and send each call its steps."""
+        batch = self._batches.popleft()
+        try:
+            self._remove(batch, [row for row in batch.rows if self._calls[row].is_over])
+            for row, step in zip(batch.rows, batch.round(), strict=True):
+                self._calls[row].send(step)
+            self._remove(batch, [row for row in batch.rows if row.is_finished])
+        except BaseException as error:
+            self._isolate_failure(batch, error)
+            return
+        if batch.rows:
+            self._batches.append(batch)
+        else:
+            self._isolated.discard(batch)
+
+    def fail_all(self, error: BaseException) -> None:
+        """End every call by an error."""
+        self._batches.clear()
+        self._isolated.clear()
+        for call in set(self._calls.values()):
+            call.fail(error)
+        self._calls.clear()
+
+    def _place(self, rows: Sequence[Row]) -> None:
+        """Add rows to a batch that has room for them, or open one."""
+        for batch in self._batches:
+            has_room = len(batch.rows) + len(rows) <= self._batch_size
+            if has_room and batch not in self._isolated and batch.can_join(rows):
+                batch.add(rows)
+                return
+        self._batches.append(self._open_batch(rows))
+
+    def _remove(self, batch: Batch, rows: Sequence[Row]) -> None:
+        """Remove rows from their batch; calls without other unfinished rows start their next group."""
+        batch.remove(rows)
+        self._forget(rows)
+
+    def _isolate_failure(self, batch: Batch, error: BaseException) -> None:
+        """Give every call of a failed batch a batch of its own; a call that was alone fails."""
+        self._isolated.discard(batch)
+        self._forget([row for row in batch.rows if row.is_finished])
+        rows_of: dict[Call, list[Row]] = {}
+        for row in batch.rows:
+            if not row.is_finished:
+                rows_of.setdefault(self._calls[row], []).append(row)
+        for call, rows in rows_of.items():
+            if len(rows_of) == 1:
+                self._fail(call, rows, error)
+            else:
+                self._isolate(call, rows)
+
+    def _isolate(self, call: Call, rows: Sequence[Row]) -> None:
+        try:
+            for row in rows:
+                row.discard_block()
+            batch = self._open_batch(rows)
+        except BaseException as error:
+            self._fail(call, rows, error)
+            return
+        self._isolated.add(batch)
+        self._batches.append(batch)
+
+    def _fail(self, call: Call, rows: Sequence[Row], error: BaseException) -> None:
+        call.fail(error)
+        self._forget(rows)
+
+    def _forget(self, rows: Sequence[Row]) -> None:
+        calls = {self._calls.pop(row) for row in rows}
+        for call in calls.difference(self._calls.values()):
+            self.add(call)

@@ -1,0 +1,224 @@
+"""The contract of a model backend: what decoding needs of a language model, wherever it runs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from cosd_core.errors import UnsupportedModelError, quoted
+from cosd_core.prediction import Prediction
+from cosd_core.sampling.predict import predict
+from cosd_core.sampling.sampler import SamplingPosition
+
+
+class PendingPredictions(ABC):
+    """The predictions of a pass that may still be running."""
+
+    @abstractmethod
+    def result(self) -> list[list[Prediction]]:
+        """Wait for the pass, and return one prediction per row and position.
+
+        Raises:
+            GenerationError: The pass failed.
+            ModelOutputError: The model returned something that is no prediction.
+            LogitsProcessorError: A user's logits processor failed.
+        """
+
+
+class Session(ABC):
+    """A model at work on the rows of one batch.
+
+    A session has no commit and no rollback: every pass gets all ids of every row. The session compares them
+    with those that it has processed, keeps its state up to the longest common prefix, and processes the rest.
+    """
+
+    @abstractmethod
+    def submit(
+        self,
+        rows: Sequence[list[int]],
+        positions: Sequence[Sequence[SamplingPosition]],
+        *,
+        keep_logits: bool = False,
+    ) -> PendingPredictions:
+        """Start one pass. The passes of models on different devices or servers run at the same time.
+
+        Args:
+            rows: All token ids of every row, prompt included; none is empty. New rows come after the others.
+            positions: Per row the positions to predict, at least one in all: the last one is behind the row's
+                last id, the one before it is behind the last id but one, and so on.
+            keep_logits: Whether the predictions carry their logits. Backends without logits cannot.
+
+        Raises:
+            GenerationError: The pass failed.
+            ModelOutputError: The model returned something that is no prediction.
+        """
+
+    @abstractmethod
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only the rows of these indices, in this order."""
+
+    def predict(
+        self,
+        rows: Sequence[list[int]],
+        positions: Sequence[Sequence[SamplingPosition]],
+        *,
+        keep_logits: bool = False,
+    ) -> list[list[Prediction]]:
+        """Run one pass, and return its predictions. As :meth:`submit`."""
+        return self.submit(rows, positions, keep_logits=keep_logits).result()
+
+
+class LogitsSession(Session):
+    """A session of a model that returns the logits of its whole vocabulary."""
+
+    def __init__(self, *, role: str, calibration: float) -> None:
+        """Create it.
+
+        Args:
+            role: ``"draft"`` or ``"assistant 0"``; it selects the random numbers of sampled tokens.
+            calibration: The temperature of the model's confidences.
+        """
+        self._role = role
+        self._calibration = calibration
+
+    @abstractmethod
+    def logits(self, rows: Sequence[list[int]], *, last: int) -> torch.Tensor:
+        """Run one pass, and return the logits behind each of the last ``last`` ids of every row.
+
+        Args:
+            rows: As in :meth:`submit`.
+            last: How many positions to return. Positions before a row's first id have arbitrary logits.
+
+        Returns:
+            ``[rows, last, vocabulary]`` on the model's output device.
+
+        Raises:
+            GenerationError: The pass failed.
+            ModelOutputError: The logits are of an unexpected shape.
+        """
+
+    def submit(
+        self,
+        rows: Sequence[list[int]],
+        positions: Sequence[Sequence[SamplingPosition]],
+        *,
+        keep_logits: bool = False,
+    ) -> PendingPredictions:
+        """Start one pass. As :meth:`Session.submit`."""
+        logits = self.logits(rows, last=max(map(len, positions)))
+        return _PendingLogits(logits, positions, self._role, keep_logits, self._calibration)
+
+
+@dataclass(frozen=True, slots=True)
+class _PendingLogits(PendingPredictions):
+    """Logits that a device may still be computing; reading them waits for the pass."""
+
+    logits: torch.Tensor
+    positions: Sequence[Sequence[SamplingPosition]]
+    role: str
+    keep_logits: bool
+    calibration: float
+
+    def result(self) -> list[list[Prediction]]:
+        last = self.logits.shape[1]
+        wanted = [
+            row[last - len(each) :] for row, each in zip(self.logits, self.positions, strict=True) if each
+        ]
+        predictions = iter(
+            predict(
+                torch.cat(wanted),
+                [position for each in self.positions for position in each],
+                self.role,
+                keep_logits=self.keep_logits,
+                calibration=self.calibration,
+            )
+        )
+        return [[next(predictions) for _ in each] for each in self.positions]
+
+
+class BaseLanguageModel(ABC):
+    """A causal language model and its tokenizer.
+
+    Attributes:
+        name: Its name in messages and traces.
+        tokenizer: Its tokenizer. Models with equal vocabularies can share theirs.
+    """
+
+    name: str
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    @abstractmethod
+    def vocabulary_size(self) -> int:
+        """The number of ids that the model scores and the tokenizer knows."""
+
+    @property
+    @abstractmethod
+    def context_length(self) -> int | None:
+        """The most tokens that prompt and answer may have together, or None if the model has no limit."""
+
+    @property
+    @abstractmethod
+    def eos_token_ids(self) -> frozenset[int]:
+        """The ids that end a text."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """The device of the model's logits, or the CPU where it returns none."""
+
+    @property
+    @abstractmethod
+    def batchable(self) -> bool:
+        """Whether rows of different lengths share passes, so that larger batches are faster.
+
+        Raises:
+            UnsupportedModelError: The model cannot take part.
+        """
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A key of everything that its predictions depend on, as far as it is known without reading weights.
+
+        It covers the name, the precision and the configuration; caches on disk use it in their keys.
+        """
+
+    @abstractmethod
+    def open_session(self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0) -> Session:
+        """Start to work on the rows of one batch.
+
+        Args:
+            vocabulary: How many token ids take part.
+            role: ``"draft"`` or ``"assistant 0"``; it selects the random numbers of sampled tokens.
+            calibration: The temperature of the model's confidences.
+
+        Raises:
+            UnsupportedModelError: The model cannot take part.
+        """
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text."""
+        return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Text of token ids."""
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+            )
+        )
+
+
+def open_logits_session(model: BaseLanguageModel, *, vocabulary: int) -> LogitsSession:
+    """A session of a model whose logits are needed themselves, for teacher forcing and likelihoods.
+
+    Raises:
+        UnsupportedModelError: The model's backend returns no logits.
+    """
+    session = model.open_session(vocabulary=vocabulary)
+    if not isinstance(session, LogitsSession):
+        raise UnsupportedModelError(f"model {quoted(model.name)} returns no logits; scoring texts needs them")
+    return session

@@ -1,0 +1,101 @@
+"""The events of an answer as LangChain's message chunks."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall
+from langchain_core.messages.tool import tool_call_chunk
+
+from cosd_core.chat.events import (
+    CallDelta,
+    CallEnd,
+    CallStart,
+    Event,
+    InvalidCall,
+    ReasoningDelta,
+    TextDelta,
+)
+from langchain_cosd.broken_json import breaking_suffix
+
+
+class ChunkWriter:
+    """Converts the events of one answer to message chunks, which LangChain merges to one message.
+
+    Blocks of content are numbered in their order, since LangChain merges blocks of equal numbers.
+    """
+
+    def __init__(self, output_version: str | None) -> None:
+        self._as_blocks = output_version == "v1"
+        self._block, self._kind = -1, ""
+        self._calls: dict[int, tuple[str, int]] = {}  # id and block, by the call's index in the answer
+        self._arguments: dict[int, str] = {}
+        self._invalid: dict[str | None, tuple[str, str]] = {}  # text and error, by the call's id
+
+    def write(self, events: Sequence[Event]) -> list[AIMessageChunk]:
+        """The chunks of these events."""
+        return [chunk for event in events if (chunk := self._chunk(event)) is not None]
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether the answer holds a valid tool call."""
+        return len(self._calls) > len(self._invalid)
+
+    def with_errors(self, message: AIMessage) -> AIMessage:
+        """The merged message, with the text and the error of every invalid call."""
+        if not message.invalid_tool_calls:
+            return message
+        invalid: dict[Any, Any] = {call["id"]: self._with_error(call) for call in message.invalid_tool_calls}
+        content = message.content
+        if isinstance(content, list):
+            content = [invalid.get(part.get("id"), part) for part in content if isinstance(part, dict)]
+        return message.model_copy(update={"invalid_tool_calls": [*invalid.values()], "content": content})
+
+    def _with_error(self, call: InvalidToolCall) -> InvalidToolCall:
+        text, error = self._invalid[call["id"]]
+        return {**call, "args": text, "error": error}
+
+    def _chunk(self, event: Event) -> AIMessageChunk | None:
+        match event:
+            case TextDelta(text):
+                block = {"type": "text", "text": text, "index": self._block_of("text")}
+                return self._as_block(block) if self._as_blocks else AIMessageChunk(content=text)
+            case ReasoningDelta(text):
+                block = {"type": "reasoning", "reasoning": text, "index": self._block_of("reasoning")}
+                if self._as_blocks:
+                    return self._as_block(block)
+                return AIMessageChunk(content="", additional_kwargs={"reasoning_content": text})
+            case CallStart(at, name):
+                return self._call(at, name, "")
+            case CallDelta(at, arguments):
+                self._arguments[at] += arguments
+                return self._call(at, None, arguments)
+            case InvalidCall(at, text, error):
+                arguments = self._arguments.get(at, text)
+                suffix = breaking_suffix(arguments)
+                chunk = self._call(at, None, suffix if at in self._calls else arguments + suffix)
+                self._invalid[self._calls[at][0]] = (text, error)
+                return chunk
+            case CallEnd():
+                return None  # earlier chunks hold the name and the arguments
+
+    def _call(self, at: int, name: str | None, arguments: str) -> AIMessageChunk:
+        is_new = at not in self._calls
+        if is_new:
+            # Nine letters and digits: Mistral's templates require this form, others accept it.
+            self._calls[at] = (uuid4().hex[:9], self._block_of(f"call {at}"))
+            self._arguments[at] = ""
+        call_id, block = self._calls[at]
+        chunk = tool_call_chunk(name=name, args=arguments, id=call_id if is_new else None, index=block)
+        if self._as_blocks:
+            return self._as_block({**chunk, "type": "tool_call_chunk"}, tool_call_chunks=[chunk])
+        return AIMessageChunk(content="", tool_call_chunks=[chunk])
+
+    def _as_block(self, block: dict[str, Any], **fields: Any) -> AIMessageChunk:
+        return AIMessageChunk(content=[block], response_metadata={"output_version": "v1"}, **fields)
+
+    def _block_of(self, kind: str) -> int:
+        """The number of the current block, or of a new one if the kind of content changes."""
+        if kind != self._kind:
+            self._block, self._kind = self._block + 1, kind
+        return self._block

@@ -1,0 +1,148 @@
+"""The events of an answer as LlamaIndex's responses."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    LogProb,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+
+from cosd_core import Chunk, Generation, TracedToken
+from cosd_core.chat.events import (
+    CallDelta,
+    CallEnd,
+    CallStart,
+    Event,
+    InvalidCall,
+    ReasoningDelta,
+    TextDelta,
+)
+
+
+@dataclass
+class _ToolCall:
+    """A tool call, perhaps incomplete; ``parsed`` holds the arguments of a complete one."""
+
+    name: str
+    call_id: str = field(default_factory=lambda: uuid4().hex[:9])  # the form that Mistral's templates require
+    arguments: str = ""
+    parsed: dict[str, Any] | None = None
+
+
+class ResponseBuilder:
+    """Accumulates the events of one answer, and returns the response so far.
+
+    The text of an invalid call becomes part of the answer's text.
+    """
+
+    def __init__(self, read: Callable[[Chunk | Generation], Sequence[Event]], *, logprobs: bool) -> None:
+        """Begin with an empty answer.
+
+        Args:
+            read: Converts a chunk, or the whole generation, to events.
+            logprobs: Whether responses hold the tokens' log-probabilities.
+        """
+        self._read = read
+        self._logprobs: list[list[LogProb]] | None = [] if logprobs else None
+        self._calls: dict[int, _ToolCall] = {}
+        self._text = self._delta = self._reasoning = self._reasoning_delta = ""
+        self._errors: list[str] = []
+        self._raw: dict[str, Any] | None = None
+
+    def add(self, piece: Chunk | Generation) -> None:
+        """Add a chunk, or the whole generation."""
+        before, reasoning_before = len(self._text), len(self._reasoning)
+        for event in self._read(piece):
+            self._add_event(event)
+        self._delta, self._reasoning_delta = self._text[before:], self._reasoning[reasoning_before:]
+        if self._logprobs is not None:
+            self._logprobs += map(_logprobs, piece.tokens)
+
+    def end(self, info: dict[str, Any], usage: dict[str, int]) -> None:
+        """Add the metadata of the finished generation."""
+        if self._calls and info["finish_reason"] == "stop":
+            info = {**info, "finish_reason": "tool_calls"}
+        self._raw = {**info, "usage": usage}
+
+    def completion(self) -> CompletionResponse:
+        """The answer as text."""
+        return CompletionResponse(text=self._text, **self._response_fields())
+
+    def chat(self) -> ChatResponse:
+        """The answer as a message, with blocks for reasoning, text and complete calls.
+
+        ``additional_kwargs["tool_calls"]`` has the calls in OpenAI's form, in a stream the incomplete ones
+        too: LlamaIndex's programs read them there.
+        """
+        blocks: list[Any] = [ThinkingBlock(content=self._reasoning)] if self._reasoning else []
+        if self._text or not self._calls:
+            blocks.append(TextBlock(text=self._text))
+        calls = list(self._calls.values())
+        blocks += [
+            ToolCallBlock(tool_call_id=call.call_id, tool_name=call.name, tool_kwargs=call.parsed)
+            for call in calls
+            if call.parsed is not None
+        ]
+        fields = {"tool_calls": [_openai(call) for call in calls]} if calls else {}
+        message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=fields)
+        return ChatResponse(message=message, **self._response_fields())
+
+    def _response_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        if self._raw:
+            fields = {**self._raw["usage"], "finish_reason": self._raw["finish_reason"]}
+        if self._errors:
+            fields["invalid_tool_calls"] = list(self._errors)
+        if self._reasoning_delta:
+            fields["thinking_delta"] = self._reasoning_delta
+        logprobs = None if self._logprobs is None else list(self._logprobs)
+        return {"raw": self._raw, "additional_kwargs": fields, "delta": self._delta, "logprobs": logprobs}
+
+    def _add_event(self, event: Event) -> None:
+        match event:
+            case TextDelta(text):
+                self._text += text
+            case ReasoningDelta(text):
+                self._reasoning += text
+            case CallStart(at, name):
+                self._calls[at] = _ToolCall(name)
+            case CallDelta(at, arguments):
+                self._calls[at].arguments += arguments
+            case CallEnd(at, name, arguments):
+                call = self._calls.setdefault(at, _ToolCall(name))
+                call.parsed, call.arguments = arguments, json.dumps(arguments, ensure_ascii=False)
+            case InvalidCall(at, text, error):
+                self._calls.pop(at, None)
+                self._text += text
+                self._errors.append(error)
+
+
+def _openai(call: _ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.call_id, "type": "function", "function": function}
+
+
+def _logprobs(token: TracedToken) -> list[LogProb]:
+    """The accepted token, then the rejected one, each with the confidence of its own model."""
+    accepted, rejected = (token.p, token.q) if token.source == "draft" else (token.q, token.p)
+    logprobs = [_logprob(token.text, accepted)]
+    if token.other_text:
+        logprobs.append(_logprob(token.other_text, rejected))
+    return logprobs
+
+
+def _logprob(text: str, confidence: float | None) -> LogProb:
+    # The smallest float instead of 0: the probability of a sampled token may round to 0.
+    value = math.log(max(confidence or 0.0, 5e-324))
+    return LogProb(token=text, logprob=value, bytes=list(text.encode()))

@@ -23,7 +23,7 @@ lint: .venv/.installed
 
 types: .venv/.installed  ## strict types of the packages, and of a program that uses them
 	$(BIN)/mypy
-	$(BIN)/mypy --strict --follow-imports silent --config-file /dev/null tests/typing/user_program.py
+	$(BIN)/mypy --strict --follow-imports silent --config-file "" tests/typing/user_program.py
 
 wheel: .venv/.installed  ## build the wheel and use it in a clean environment
 	PYTHON=$(BIN)/python scripts/check_wheel.sh

@@ -7,7 +7,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "${PYTHON:-python3}" -m build --wheel --outdir "$work/dist" . >/dev/null
-size=$(stat --format=%s "$work"/dist/*.whl)
+size=$(cat "$work"/dist/*.whl | wc -c)
 echo "the wheel has $size bytes"
 test "$size" -le 1500000
 "${PYTHON:-python3}" -m venv "$work/venv"
@@ -56,7 +56,7 @@ assert all(getattr(each, '__file__', None) is None for each in (llama_index, lla
 "$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" mypy
 cp "$root/tests/typing/user_program.py" .
 printf '[mypy]\nplugins = pydantic.mypy\n' > plugin.ini
-for config in /dev/null plugin.ini; do
+for config in "" plugin.ini; do
   venv/bin/mypy --strict --config-file "$config" user_program.py
 done
 venv/bin/python -c "

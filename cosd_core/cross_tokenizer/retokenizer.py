@@ -44,14 +44,7 @@ class RetokenizedText:
     def __init__(
         self, prompt: Sequence[int], view: TokenizerView, names: frozenset[str], sampler: Sampler
     ) -> None:
-        """Begin after a prompt.
-
-        Args:
-            prompt: In the assistant's tokens.
-            view: The assistant's tokens.
-            names: The names of special tokens that are part of the text.
-            sampler: The assistant's.
-        """
+        """Begin after a prompt in the assistant's tokens; special tokens of ``names`` belong to the text."""
         self.view = view
         self.ids = list(prompt)
         self.starts: list[TokenPosition] = []

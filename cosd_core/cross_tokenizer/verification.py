@@ -109,8 +109,7 @@ class BlockVerification:
         Args:
             draft_text: What the draft wrote.
             retokenized: The same text in each assistant's tokens.
-            predictions: By assistant and number of ids before, the token that it would write there. May be
-                filled until :meth:`run`.
+            predictions: By assistant and number of ids before, the token that it would write there.
             verifier: Decides which candidates replace the draft's text.
             draft: The draft's tokens.
             names: The names of special tokens that are part of the text.

@@ -27,11 +27,7 @@ class Call(ABC):
     """
 
     def __init__(self, timeout: float | None) -> None:
-        """Begin without rows.
-
-        Args:
-            timeout: Seconds from now after which the call fails; None: never.
-        """
+        """Begin without rows; the call fails ``timeout`` seconds from now, or never."""
         self.groups: Groups = iter(())
         self.is_over = False
         self._timeout = timeout
@@ -66,12 +62,7 @@ class SyncCall(Call):
         self._events.append(event)
 
     def received(self) -> Iterator[Step]:
-        """The steps received so far.
-
-        Raises:
-            AnswerTimeoutError: The timeout has passed.
-            BaseException: The error that ended the call.
-        """
+        """The steps received so far; raises the error that ended the call, or AnswerTimeoutError."""
         event: Event
         try:
             while self._events:

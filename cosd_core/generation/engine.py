@@ -51,14 +51,10 @@ class Engine:
     async def asteps(
         self, make_groups: Callable[[], Groups], timeout: float | None
     ) -> AsyncGenerator[Step, None]:
-        """Decode on the worker thread, together with other calls.
-
-        Args:
-            make_groups: Makes the rows of the call, on the worker; its errors are raised here.
-            timeout: Seconds from now after which the call fails; None: never.
+        """Decode on the worker thread, together with other calls; ``make_groups`` runs there, too.
 
         Raises:
-            AnswerTimeoutError: The timeout has passed.
+            AnswerTimeoutError: So many seconds have passed.
             GenerationError: The interpreter is shutting down.
         """
         if self._process != os.getpid():  # a forked child has no worker, and the calls are its parent's

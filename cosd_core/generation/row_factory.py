@@ -23,32 +23,20 @@ class MakeRow(Protocol):
     """Makes the rows of one call."""
 
     def __call__(self, index: int, request: Request, verifier: Verifier | None = None) -> Row:
-        """A row for a request.
-
-        Args:
-            index: The number of the request in its call.
-            request: The checked prompt and its options.
-            verifier: The verifier of this row; None: that of the call.
-        """
+        """A row for the request of this number in its call; ``verifier`` replaces that of the call."""
 
 
 class RowFactory(ABC):
     """Makes rows for some models and their verifier."""
 
     def __init__(self, models: Sequence[BaseLanguageModel], alignment: Alignment, config: RowConfig) -> None:
-        """Make rows that share a configuration.
-
-        Args:
-            models: The draft, then the assistants.
-            alignment: How their vocabularies fit together.
-            config: The settings of all rows.
-        """
+        """Make rows for a draft and its assistants, whose vocabularies are aligned."""
         self._models = models
         self._alignment = alignment
         self._config = config
         # An end-of-sequence token of one model is one for all models that share its vocabulary.
         differences = (None, *alignment.differences)
-        sharing = [model for model, other in zip(models, differences, strict=True) if not other]
+        sharing = [model for model, difference in zip(models, differences, strict=True) if not difference]
         self._shared_eos_ids = frozenset().union(*(model.eos_token_ids for model in sharing))
 
     @abstractmethod

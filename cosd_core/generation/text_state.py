@@ -88,10 +88,10 @@ class TextState:
         return self._sampler.is_over(ids, len(self.request.ids), len(ids))
 
     def positions(self, first: int, input_ids: list[int] | None = None) -> list[SamplingPosition]:
-        """The positions behind the text's first tokens, up to one behind the last.
+        """The position behind all ids, and the ``first`` positions before it.
 
         Args:
-            first: How many of the ids from the end the first position lies before; 0 is the last position.
+            first: How many more positions than one.
             input_ids: The same ids behind the prompt of another model; None: :attr:`input_ids`.
         """
         ids = self.input_ids if input_ids is None else input_ids

@@ -54,15 +54,7 @@ class Sampler:
         matcher: GrammarMatcher | None = None,
         allowed: torch.Tensor | None = None,
     ) -> None:
-        """Put the parts together.
-
-        Args:
-            options: The request's options.
-            eos_token_ids: The tokens that end a text.
-            random_numbers: Those of the request.
-            matcher: The request's grammar at the start of the text, or None.
-            allowed: The tokens that may be picked at all, bool, ``[vocabulary]``; None: all.
-        """
+        """Put the parts together; ``allowed``, bool, ``[vocabulary]``: which tokens may be picked at all."""
         self.options = options
         self.random_numbers = random_numbers
         self._eos_token_ids = eos_token_ids

@@ -5,4 +5,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH=$PWD
 python -m pytest -m gpu -p no:cacheprovider tests
-python scripts/gpu_bench.py "$@"
+python -m benchmarks.gpu "$@"

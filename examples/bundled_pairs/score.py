@@ -60,7 +60,7 @@ def table(scores: Sequence[Scores]) -> str:
     return "\n".join(lines)
 
 
-def _load(folder: Path) -> tuple[LanguageModel, LanguageModel]:
+def load_folder(folder: Path) -> tuple[LanguageModel, LanguageModel]:
     facts, arithmetic = (
         LanguageModel.from_pretrained(str(folder / name), dtype="float32", device="cpu")
         for name in ("facts", "arithmetic")
@@ -84,7 +84,7 @@ def main() -> None:
     logging.disable_progress_bar()
     questions = [each for kind in KINDS for each in held_out(kind, given.questions, given.seed)]
     if given.pair:
-        pairs = [_load(folder) for folder in given.pair]
+        pairs = [load_folder(folder) for folder in given.pair]
     else:
         pairs = [load_words_pair() if given.words else load_pair()]
     print(f"{given.questions} held-out questions of each kind, question seed {given.seed}\n")

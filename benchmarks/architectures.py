@@ -1,9 +1,9 @@
-"""Which causal language models can take part: `python scripts/architectures.py` writes docs/architectures.md.
+"""Try every causal architecture of transformers: `python -m benchmarks.architectures` (about 20 minutes).
 
-Of every architecture that the installed transformers knows, two small random models write together, three
-prompts of different lengths at once and one by one, and are held against the uncached reference of the tests.
-Each runs in a process of its own with a time limit. With names as arguments only these are tried, and
-nothing is written.
+Per architecture two small random models write together, three prompts of different lengths at once and one
+by one; the texts are compared with the uncached reference of the tests. Each architecture runs in a process
+of its own with a time limit. The table of docs/architectures.md is replaced; with names as arguments only these
+are tried, and nothing is written.
 """
 
 import multiprocessing
@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # the reference is part of the tests
 
 import torch
 import transformers
@@ -127,13 +125,16 @@ SCALES = (0.3, 0.15, 0.6)
 """Standard deviations of the weights, until one makes models that read their prompts and disagree."""
 
 
+KINDS = ("works", "refused", "wrong", "not built")
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an architecture: a kind, and what there is to say."""
+    """The result of one architecture: one of KINDS, the strategy of its cache, and a note."""
 
-    kind: str  # "works", "refused", "wrong", "not built"
-    strategy: str
-    note: str
+    kind: str
+    strategy: str = ""
+    note: str = ""
 
 
 def shrunk(config: PreTrainedConfig, overrides: dict[str, Any]) -> PreTrainedConfig:
@@ -169,7 +170,7 @@ def build(kind: str, *, seed: int, scale: float) -> PreTrainedModel:
     config = shrunk(CONFIG_MAPPING[kind](), OVERRIDES.get(kind, {}))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config).float().eval()
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config).float().eval()
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.data.normal_(std=scale)
@@ -179,22 +180,22 @@ def build(kind: str, *, seed: int, scale: float) -> PreTrainedModel:
 
 
 def examine(kind: str) -> Outcome:
-    """Build models until two of them show something, let them write, and compare."""
-    outcome = Outcome("not built", "", "")
+    """Build models until two of them write different texts, and compare these with the reference."""
+    outcome = Outcome("not built")
     for scale in SCALES:
         try:
             models = [build(kind, seed=seed, scale=scale) for seed in (0, 1)]
             with torch.inference_mode():
                 models[0](input_ids=torch.arange(5)[None])
         except Exception as error:
-            return Outcome("not built", "", _said(error))
+            return Outcome("not built", "", _line(error))
         outcome = _compare(kind, *(LanguageModel(model, byte_tokenizer(), name=kind) for model in models))
-        if outcome.note != _MUTE:
+        if outcome.note != _SAME:
             break
     return outcome
 
 
-_MUTE = "random models of it all write the same"
+_SAME = "random models of it all write the same"
 
 
 def _compare(kind: str, draft: LanguageModel, assistant: LanguageModel) -> Outcome:
@@ -203,24 +204,24 @@ def _compare(kind: str, draft: LanguageModel, assistant: LanguageModel) -> Outco
         decoder = CoSDDecoder(draft, assistant, verifier=VERIFIER, schedule="fixed", draft_length=4)
     except UnsupportedModelError as error:
         return Outcome(
-            "refused", "", _said(error).removeprefix(f"model '{kind}' ({type(draft.model).__name__}) ")
+            "refused", "", _line(error).removeprefix(f"model '{kind}' ({type(draft.model).__name__}) ")
         )
     options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS}
     written = [write(draft, [assistant], VERIFIER, prompt, **options) for prompt in PROMPTS]
     if len({each.ids for each in written}) < len(PROMPTS) or not any(each.replaced for each in written):
-        return Outcome("not built", "", _MUTE)
+        return Outcome("not built", "", _SAME)
     try:
         for prompt, each in zip(PROMPTS, written, strict=True):
             assert_agrees(decoder.generate(prompt, **options), each, asked=True, tolerance=1e-3)
         for each, generation in zip(written, decoder.generate(PROMPTS, **options), strict=True):
             assert_agrees(generation, each, asked=True, tolerance=1e-3)
     except (AssertionError, CoSDError) as error:
-        return Outcome("wrong", str(plan), f"{type(error).__name__}: {_said(error)}")
+        return Outcome("wrong", str(plan), f"{type(error).__name__}: {_line(error)}")
     return Outcome("works", str(plan), "together" if plan.batched else "one by one")
 
 
-def _said(error: BaseException) -> str:
-    """What an exception says, in one line and without places of this machine."""
+def _line(error: BaseException) -> str:
+    """An exception's message in one line, without paths of this machine."""
     line = " ".join(str(error).split()) or type(error).__name__
     return re.sub(r"(/[\w.+-]+){2,}/?", "...", line)[:160]
 
@@ -235,7 +236,7 @@ def _child(kind: str, answer: Connection) -> None:
     except BaseException as error:
         if os.environ.get("VERBOSE"):
             traceback.print_exc()
-        answer.send(Outcome("wrong", "", f"{type(error).__name__}: {_said(error)}"))
+        answer.send(Outcome("wrong", "", f"{type(error).__name__}: {_line(error)}"))
 
 
 def examined(kind: str) -> Outcome:
@@ -254,67 +255,34 @@ def examined(kind: str) -> Outcome:
 
 
 def page(outcomes: dict[str, Outcome]) -> str:
-    """The outcomes as a page of markdown."""
+    """The page with its text as it is, and new counts and a new table."""
+    text, counted, _ = PAGE.read_text(encoding="utf-8").partition("\nTried with transformers ")
     count = Counter(outcome.kind for outcome in outcomes.values())
-    counts = {kind.replace(" ", "_"): count[kind] for kind in _KINDS}
-    lengths = "{}, {} and {}".format(*map(len, PROMPTS))
-    lines = [_HEAD.format(version=transformers.__version__, lengths=lengths, **counts)]
+    counts = ", ".join(f"{count[kind]} {kind}" for kind in KINDS)
+    lines = [text + counted + f"{transformers.__version__}: {counts}.\n"]
+    lines += ["| architecture | class | outcome | strategy | rows | why not |\n|---|---|---|---|---|---|"]
     for kind, outcome in outcomes.items():
-        cells = [f"`{kind}`", f"`{MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]}`", outcome.kind]
         note = outcome.note.replace("|", "/")
-        cells += [outcome.strategy, note, ""] if outcome.kind == "works" else [outcome.strategy, "", note]
+        notes = [note, ""] if outcome.kind == "works" else ["", note]
+        cells = [
+            f"`{kind}`",
+            f"`{MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]}`",
+            outcome.kind,
+            outcome.strategy,
+            *notes,
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-_KINDS = ("works", "refused", "wrong", "not built")
-
-_HEAD = """\
-# Which architectures can take part
-
-A model is asked about positions ahead of the text, and what it thinks is thrown away where a drafted token
-does not stand. So its memory must go back, and be right afterwards. When a model is first used,
-`cosd_core/models/probe.py` runs about ten passes over up to two dozen tokens, some with a cache and some
-without, and takes the first of these strategies under which both say the same, up to what rounding does in
-the model's type:
-
-* **attention**: keys and values per position. Any suffix can be dropped. Rows of different lengths share
-  passes (*together*) if the model is right about padding; if not, every row has passes of its own (*one by
-  one*). Where attention goes by positions alone, rows of a batch may keep masked gaps behind dropped
-  tokens.
-* **states**: a state that moves on with every token, as in Mamba and its hybrids. Snapshots are kept at up
-  to eight lengths, dense near the end, one of them at the end of the prompt; going back restores the latest
-  that is not too long, and reads on from there. Layers of attention beside the states are cut, not copied.
-  A row has a state of its own, so rows are read one by one. *In blocks*: several tokens can be fed at once
-  on top of a state. *Token by token*: the model is right only if they come singly, so a verification costs
-  one pass per drafted token.
-* **uncached**: there is no cache, or none that is right, and every pass reads the whole text. The text is
-  right, and long ones are slow.
-
-A model is refused before its first token, with the reason, if its passes fail, if it is not causal, or if
-it says that it keeps keys and values alone and is wrong with them. What a short pass cannot see is taken
-from the config: sliding windows, rotary embeddings that follow the length, attention scaled by the slot. A
-text that crosses the length at which a longrope model changes its frequencies is read anew there.
-
-The table holds every causal language model of transformers {version}: {works} work, {refused} are refused,
-{wrong} are wrong, {not_built} were not built small enough to try. Of each, two random models wrote three
-texts from prompts of {lengths} tokens, alone and as one batch, with windows of 8 tokens and replacements
-among what was drafted, and every token and confidence was held against a loop without a cache
-(`tests/reference.py`). `python scripts/architectures.py` makes this page anew.
-
-| architecture | class | outcome | strategy | rows | why not |
-|---|---|---|---|---|---|"""
-
-
 def main(names: list[str]) -> None:
-    """Try them all, and say how it goes."""
+    """Try all and print each outcome."""
     torch.set_num_threads(1)
     kinds = names or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     outcomes: dict[str, Outcome] = {}
     for number, kind in enumerate(kinds, 1):
         outcome = outcomes[kind] = examined(kind)
-        said = " ".join(filter(None, (outcome.strategy, outcome.note)))
-        print(f"{number}/{len(kinds)} {kind}: {outcome.kind}: {said}", flush=True)
+        print(f"{number}/{len(kinds)} {kind}: {outcome.kind}: {outcome.strategy} {outcome.note}", flush=True)
     if not names:
         PAGE.write_text(page(outcomes), encoding="utf-8")
     sys.exit(any(outcome.kind == "wrong" for outcome in outcomes.values()))

@@ -218,14 +218,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)], llm_output=output)
 
     def _resolve_model_profile(self) -> ModelProfile:
-        profile = ModelProfile(
-            text_inputs=True, text_outputs=True, image_inputs=False, audio_inputs=False, video_inputs=False,
-            tool_calling=True, tool_choice=True, tool_call_streaming=True, structured_output=True,
-            temperature=True, open_weights=True, max_output_tokens=self.max_new_tokens,
-        )  # fmt: skip
-        if (length := self._source_settings().known_context_length()) is not None:
-            profile["max_input_tokens"] = max(length - self.max_new_tokens, 0)
-        return profile
+        return _profile(self.max_new_tokens, self._source_settings().known_context_length())
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """The part of LangChain's cache key besides the messages: settings, options, form of the answer."""
@@ -239,6 +232,17 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "cosd-chat"
+
+
+def _profile(max_new_tokens: int, context_length: int | None) -> ModelProfile:
+    profile = ModelProfile(
+        text_inputs=True, text_outputs=True, image_inputs=False, audio_inputs=False, video_inputs=False,
+        tool_calling=True, tool_choice=True, tool_call_streaming=True, structured_output=True,
+        temperature=True, open_weights=True, max_output_tokens=max_new_tokens,
+    )  # fmt: skip
+    if context_length is not None:
+        profile["max_input_tokens"] = max(context_length - max_new_tokens, 0)
+    return profile
 
 
 def _message_chunks(

@@ -3,8 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
-from operator import itemgetter
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import (
@@ -17,21 +16,18 @@ from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable
 from pydantic import BaseModel, ConfigDict, Field
 
-from cosd_core import Chunk, Generation, InvalidOptionError, Turn
+from cosd_core import Chunk, Generation, Turn
 from cosd_core.chat.openai_options import answer_schema, named_choice, split_options
-from cosd_core.errors import quoted
 from cosd_core.frontend.call import Call, chat_turn, token_usage
 from cosd_core.frontend.framework_model import ChatFrameworkModel
 from langchain_cosd.base import CoSDModel, generation_info
 from langchain_cosd.chunk_writer import ChunkWriter
 from langchain_cosd.messages import to_core
-from langchain_cosd.parsers import json_parser, tool_parser
-from langchain_cosd.tools import ToolLike, described_tools, is_not_object, schema_format
-
-Method = Literal["json_schema", "function_calling", "json_mode"]
+from langchain_cosd.structured_output import Method, structured_output, with_raw
+from langchain_cosd.tools import ToolLike, described_tools, schema_format
 
 _PROFILE_SETTINGS = ("max_tokens", "max_new_tokens", "draft_model", "assistant_model")
 """The settings that a profile is made from."""
@@ -140,44 +136,8 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
             OutputParserException: At a call: the answer was cut, or does not match the schema
                 (``json_mode`` only).
         """
-        if method not in ("json_schema", "function_calling", "json_mode"):
-            raise InvalidOptionError(
-                f'method={quoted(method)} should be "json_schema", "function_calling" or "json_mode"'
-            )
-        if schema is None and method != "json_mode":
-            raise InvalidOptionError(f'method="{method}" needs a schema')
-        described_format = {
-            "kwargs": {"method": method, **({} if strict is None else {"strict": strict})},
-            "schema": schema,
-        }
-        if method == "function_calling":
-            assert schema is not None
-            if is_not_object(schema):
-                raise InvalidOptionError(
-                    f'schema={quoted(schema)}: functions take objects; method="json_schema" takes any schema'
-                )
-            (tool,) = described_tools([schema])
-            llm = self.bind_tools(
-                [tool],
-                tool_choice=tool["function"]["name"],
-                parallel_tool_calls=False,
-                ls_structured_output_format=described_format,
-                **kwargs,
-            )
-            parser: Runnable[Any, Any] = tool_parser(schema, tool["function"]["name"])
-        else:
-            response_format = {"type": "json_object"} if method == "json_mode" else schema_format(schema)
-            llm = self.bind(
-                response_format=response_format,
-                **({} if schema is None else {"ls_structured_output_format": described_format}),
-                **kwargs,
-            )
-            parser = json_parser(schema)
-        if not include_raw:
-            return llm | parser
-        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
-        failed = RunnablePassthrough.assign(parsed=lambda _: None)
-        return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+        llm, parser = structured_output(self, schema, method, strict, kwargs)
+        return with_raw(llm, parser) if include_raw else llm | parser
 
     def get_num_tokens_from_messages(
         self, messages: Sequence[BaseMessage], tools: Sequence[ToolLike] | None = None
@@ -262,14 +222,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)], llm_output=output)
 
     def _resolve_model_profile(self) -> ModelProfile:
-        profile = ModelProfile(
-            text_inputs=True, text_outputs=True, image_inputs=False, audio_inputs=False, video_inputs=False,
-            tool_calling=True, tool_choice=True, tool_call_streaming=True, structured_output=True,
-            temperature=True, open_weights=True, max_output_tokens=self.max_new_tokens,
-        )  # fmt: skip
-        if (length := self._source_settings().known_context_length()) is not None:
-            profile["max_input_tokens"] = max(length - self.max_new_tokens, 0)
-        return profile
+        return _profile(self.max_new_tokens, self._source_settings().known_context_length())
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """The part of LangChain's cache key besides the messages: settings, options, form of the answer."""
@@ -283,6 +236,17 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "cosd-chat"
+
+
+def _profile(max_new_tokens: int, context_length: int | None) -> ModelProfile:
+    profile = ModelProfile(
+        text_inputs=True, text_outputs=True, image_inputs=False, audio_inputs=False, video_inputs=False,
+        tool_calling=True, tool_choice=True, tool_call_streaming=True, structured_output=True,
+        temperature=True, open_weights=True, max_output_tokens=max_new_tokens,
+    )  # fmt: skip
+    if context_length is not None:
+        profile["max_input_tokens"] = max(context_length - max_new_tokens, 0)
+    return profile
 
 
 def _message_chunks(

@@ -1,10 +1,9 @@
 """A model pair as a LlamaIndex LLM."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Any, cast
 
-from llama_index.core.agent.react import ReActChatFormatter, ReActOutputParser
 from llama_index.core.async_utils import asyncio_run
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -14,39 +13,27 @@ from llama_index.core.base.llms.types import (
     CompletionResponse,
     CompletionResponseAsyncGen,
     CompletionResponseGen,
-    MessageRole,
-    ToolCallBlock,
 )
 from llama_index.core.instrumentation.events.llm import (
     LLMStructuredPredictEndEvent,
     LLMStructuredPredictStartEvent,
 )
-from llama_index.core.llms import LLM
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.loading import RECOGNIZED_LLMS
-from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 from llama_index.core.types import Model, PydanticProgramMode
 from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel
 
-from cosd_core import GenerationError
-from cosd_core.errors import quoted
-from llama_index_cosd.base import CoSDModel
 from llama_index_cosd.calls import PreparedCall
 from llama_index_cosd.program import CoSDProgram, Options
 from llama_index_cosd.responses import ResponseBuilder
-
-if TYPE_CHECKING:
-    from llama_index.core.chat_engine.types import AgentChatResponse
-    from llama_index.core.tools.types import BaseTool
+from llama_index_cosd.tool_calls import ToolCallingModel
 
 _dispatcher = get_dispatcher(__name__)
 
 
-class CoSDLLM(CoSDModel):
+class CoSDLLM(ToolCallingModel):
     """Two or more language models behind one LlamaIndex LLM.
 
     ::
@@ -160,79 +147,6 @@ class CoSDLLM(CoSDModel):
         call = await self.decoder_cache.run_in_thread(PreparedCall.to_chat, self, messages, kwargs)
         return call.astream(ResponseBuilder.chat)
 
-    # Tool calls
-
-    def _prepare_chat_with_tools(
-        self,
-        tools: Sequence["BaseTool"],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        verbose: bool = False,  # noqa: ARG002 - nothing is printed
-        allow_parallel_tool_calls: bool = False,
-        tool_required: bool = False,
-        tool_choice: str | dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        if isinstance(user_msg, str):
-            user_msg = ChatMessage(role=MessageRole.USER, content=user_msg)
-        return {
-            "messages": [*(chat_history or ()), *([user_msg] if user_msg else ())],
-            "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
-            "tool_choice": tool_choice or ("any" if tool_required else "auto"),
-            "parallel_tool_calls": allow_parallel_tool_calls,
-            **kwargs,
-        }
-
-    def get_tool_calls_from_response(
-        self,
-        response: ChatResponse,
-        error_on_no_tool_call: bool = True,
-        **kwargs: Any,  # noqa: ARG002 - LlamaIndex's signature
-    ) -> list[ToolSelection]:
-        """The tool calls of an answer; within a stream the incomplete ones too.
-
-        Raises:
-            GenerationError: There is none, and ``error_on_no_tool_call``.
-        """
-        calls = response.message.additional_kwargs.get("tool_calls")
-        if calls is None:
-            blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
-            calls = [
-                {"id": each.tool_call_id, "function": {"name": each.tool_name, "arguments": each.tool_kwargs}}
-                for each in blocks
-            ]
-        if not calls and error_on_no_tool_call:
-            raise GenerationError(f"the answer calls no tool: {quoted(response.message.content)}")
-        return [
-            ToolSelection(
-                tool_id=call["id"] or "",
-                tool_name=call["function"]["name"],
-                tool_kwargs=_arguments(call["function"]["arguments"]),
-            )
-            for call in calls
-        ]
-
-    def predict_and_call(self, tools: Sequence["BaseTool"], *args: Any, **kwargs: Any) -> "AgentChatResponse":
-        """Run the tool that the models call.
-
-        With ``react_chat_formatter`` or ``output_parser`` a ReAct agent chooses the tool; otherwise the chat
-        template shows the tools, whether or not ``is_function_calling_model``.
-        """
-        if options := _react_options(kwargs):
-            return LLM.predict_and_call(self, list(tools), *args, **options)
-        return FunctionCallingLLM.predict_and_call(self._as_function_calling(), tools, *args, **kwargs)
-
-    async def apredict_and_call(
-        self, tools: Sequence["BaseTool"], *args: Any, **kwargs: Any
-    ) -> "AgentChatResponse":
-        """:meth:`predict_and_call` for asyncio."""
-        if options := _react_options(kwargs):
-            return await LLM.apredict_and_call(self, list(tools), *args, **options)
-        return await FunctionCallingLLM.apredict_and_call(self._as_function_calling(), tools, *args, **kwargs)
-
-    def _as_function_calling(self) -> "CoSDLLM":
-        return self.model_copy(update={"is_function_calling_model": True})
-
     # Structured prediction
 
     def structured_predict(
@@ -277,24 +191,6 @@ class CoSDLLM(CoSDModel):
         if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
             return await super()._structured_astream_call(output_cls, prompt, llm_kwargs, **prompt_args)
         return await CoSDProgram(output_cls, self, prompt).astream_call(llm_kwargs=llm_kwargs, **prompt_args)
-
-
-def _arguments(arguments: Any) -> dict[str, Any]:
-    if isinstance(arguments, str):
-        try:
-            arguments = parse_partial_json(arguments)
-        except ValueError:
-            arguments = {}
-    return arguments if isinstance(arguments, dict) else {}
-
-
-def _react_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a ReAct agent if any is given, else none: LlamaIndex adds no defaults for its agent."""
-    if not any(name in options for name in ("react_chat_formatter", "output_parser")):
-        return {}
-    formatter = options.get("react_chat_formatter") or ReActChatFormatter.from_defaults()
-    parser = options.get("output_parser") or ReActOutputParser()
-    return {**options, "react_chat_formatter": formatter, "output_parser": parser}
 
 
 def _record_start(cls: type[BaseModel], prompt: BasePromptTemplate, prompt_args: dict[str, Any]) -> None:

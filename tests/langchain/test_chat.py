@@ -47,7 +47,7 @@ from cosd_core.chat.rendering import render
 from cosd_core.demo import load_pair
 from langchain_cosd import ChatCoSD, CoSDLLM
 from langchain_cosd.messages import to_core
-from langchain_cosd.parsers import json_parser
+from langchain_cosd.structured_output import json_parser
 from tests.langchain.conftest import Caller, loop_stays_free
 from tests.models import ascii_model, counted_passes, on_pass
 

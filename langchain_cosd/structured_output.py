@@ -1,13 +1,58 @@
-"""LangChain's parsers of structured answers, which raise on an answer that was cut off."""
+"""Structured output: a chat model that is bound to a schema, and a parser of its complete answers."""
 
-from typing import Any
+from operator import itemgetter
+from typing import Any, Literal
 
 from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import BaseChatModel
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.outputs import ChatGeneration, Generation
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from cosd_core import InvalidOptionError
+from cosd_core.errors import quoted
+from langchain_cosd.tools import described_tools, is_not_object, schema_format
+
+Method = Literal["json_schema", "function_calling", "json_mode"]
+
+
+def structured_output(
+    chat: BaseChatModel, schema: Any, method: Method, strict: bool | None, options: dict[str, Any]
+) -> tuple[Runnable[Any, Any], Runnable[Any, Any]]:
+    """The chat model, bound to the schema and the options of its calls, and the parser of its answers.
+
+    Raises:
+        InvalidOptionError: The method is unknown, needs a schema, or cannot have this one.
+    """
+    if method not in ("json_schema", "function_calling", "json_mode"):
+        raise InvalidOptionError(
+            f'method={quoted(method)} should be "json_schema", "function_calling" or "json_mode"'
+        )
+    if schema is None and method != "json_mode":
+        raise InvalidOptionError(f'method="{method}" needs a schema')
+    if schema is not None:  # for LangSmith
+        arguments = {"method": method, **({} if strict is None else {"strict": strict})}
+        options = {"ls_structured_output_format": {"kwargs": arguments, "schema": schema}, **options}
+    if method != "function_calling":
+        response_format = {"type": "json_object"} if method == "json_mode" else schema_format(schema)
+        return chat.bind(response_format=response_format, **options), json_parser(schema)
+    if is_not_object(schema):
+        raise InvalidOptionError(
+            f'schema={quoted(schema)}: functions take objects; method="json_schema" takes any schema'
+        )
+    (tool,) = described_tools([schema])
+    name = tool["function"]["name"]
+    llm = chat.bind_tools([tool], tool_choice=name, parallel_tool_calls=False, **options)
+    return llm, tool_parser(schema, name)
+
+
+def with_raw(llm: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """A chain that returns the message, its parsed value, and the error of the parser instead of raising."""
+    parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
 
 class _CheckedParser:

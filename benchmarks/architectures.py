@@ -2,8 +2,8 @@
 
 Per architecture two small random models write together, three prompts of different lengths at once and one
 by one; the texts are compared with the uncached reference of the tests. Each architecture runs in a process
-of its own with a time limit. The table of docs/architectures.md is replaced; with names as arguments only these
-are tried, and nothing is written.
+of its own with a time limit. The table of docs/architectures.md is replaced; with names as arguments only
+these are tried, and nothing is written.
 """
 
 import multiprocessing

@@ -481,7 +481,7 @@ class _FaultyState(ScheduleState):
     def begin_round(self, _rows: int, joined: int, steps: Sequence[Step]) -> None:
         for _ in steps:
             self.schedule.count("step")
-        if joined:
+        for _ in range(joined):
             self.schedule.count("joined")
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from cosd_core import CoSDDecoder, TreeVerifier, observe
-from cosd_core.demo import KINDS, Question, held_out, is_correct, load_pair, practice
+from cosd_core.demo import KINDS, Question, held_out, is_correct, load_pair
+from examples.bundled_pairs.questions import practice
 
 TESTED = {kind: held_out(kind, 300) for kind in KINDS}
 UNSEEN = {kind: [each for each in held_out(kind, 669) if each not in set(TESTED[kind])] for kind in KINDS}

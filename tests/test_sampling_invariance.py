@@ -176,7 +176,10 @@ def pairs_of_words(verifier: str, **options: Any) -> Counter[tuple[str, ...]]:
     )
     given = [GenerationOptions(max_new_tokens=2, seed=seed, **options) for seed in SEEDS]
     requests = [Request("a", (tuple(draft.encode("a")),) * 2, each) for each in given]
-    steps = writer._decode(writer._groups(requests, writer._rows.begin(given[0])))
+    make = writer._rows.for_call(given[0])
+    rows = [make(number, request) for number, request in enumerate(requests)]
+    batches = [writer._open_batch(rows[start : start + 2_000]) for start in range(0, len(rows), 2_000)]
+    steps = [step for batch in batches for step in batch.rounds()]
     finished = {step.index: step.generation.token_ids for step in steps if step.generation}
     for seed in SEEDS[:5]:  # the public way gives the same
         assert writer.generate("a", max_new_tokens=2, seed=seed, **options).token_ids == finished[seed]

@@ -43,8 +43,8 @@ class CrossTokenizerRow:
         """Begin after the prompt of an empty text, whose buffer takes bytes.
 
         Args:
-            text: The text as the draft writes it.
-            draft: The draft's tokens.
+            text: The text in the draft's tokens.
+            draft: These tokens.
             names: The names of special tokens that are part of the text.
             retokenized: The text in each assistant's tokens.
         """
@@ -102,8 +102,7 @@ class CrossTokenizerRow:
 
     def next_position(self) -> SamplingPosition:
         """Where the draft writes its next token."""
-        [position] = self._text.positions(0)
-        return position
+        return self._text.positions(0)[0]
 
     def propose(self, prediction: Prediction) -> None:
         """Add the draft's next token to the block."""

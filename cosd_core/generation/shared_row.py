@@ -56,8 +56,7 @@ class SharedRow:
 
     def next_position(self) -> SamplingPosition:
         """Where the draft writes its next token."""
-        [position] = self._text.positions(0)
-        return position
+        return self._text.positions(0)[0]
 
     def propose(self, prediction: Prediction) -> None:
         """Add the draft's next token to the block.

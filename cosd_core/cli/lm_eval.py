@@ -14,7 +14,9 @@ FORWARD_ARGUMENTS: dict[str, Any] = {
 
 
 def run_lm_eval(context: typer.Context) -> None:
-    """lm-evaluation-harness, with a pair as its model *cosd*; all further arguments are the harness's own.
+    """lm-evaluation-harness, with a pair as its model *cosd*.
+
+    All further arguments are the harness's own.
 
         cosd lm-eval run --model cosd --model_args draft=org/model-a,assistant=org/model-b --tasks gsm8k
 

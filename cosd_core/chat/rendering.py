@@ -100,7 +100,7 @@ def _shared_format(
     """
     index = next((index for index, each in enumerate(formats) if each.takes_tools), 0)
     # The tags of reasoning are shared, too; the draft's prompt shows whether reasoning has begun.
-    reasoning_tags = next((each.reasoning_tags for each in formats if each.has_reasoning), None)
+    reasoning_tags = next((each.reasoning_tags for each in formats if each.reasoning_tags), None)
     shared = replace(formats[index], reasoning_tags=reasoning_tags)
     if all(each is tokenizers[0] for each in tokenizers):
         return shared

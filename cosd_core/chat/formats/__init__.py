@@ -9,9 +9,7 @@ from jinja2 import Environment, TemplateSyntaxError, meta
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core.chat.formats.base import AddedToken, ToolFormat
-from cosd_core.chat.formats.hermes import HermesFormat, XmlFormat
-from cosd_core.chat.formats.llama import LlamaFormat
-from cosd_core.chat.formats.mistral import MistralFormat
+from cosd_core.chat.formats.families import HermesFormat, LlamaFormat, MistralFormat, XmlFormat
 
 __all__ = ["ToolFormat", "tool_format"]
 

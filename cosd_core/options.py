@@ -20,11 +20,7 @@ T = TypeVar("T")
 
 
 def check_number(name: str, value: object, *, least: float = 0.0, most: float = inf) -> None:
-    """Check that a value is a finite number within bounds.
-
-    Raises:
-        InvalidOptionError: It is not.
-    """
+    """Raise :class:`InvalidOptionError` unless a value is a finite number within bounds."""
     bounds = f"of at least {least:g}" if most == inf else f"between {least:g} and {most:g}"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (number and least <= value <= min(most, float_info.max)):  # type: ignore[operator]
@@ -32,14 +28,10 @@ def check_number(name: str, value: object, *, least: float = 0.0, most: float = 
 
 
 def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
-    """The temperature of every model's confidences.
-
-    Args:
-        calibration: One number per model, the draft's first; None sets all to 1.
-        models: The number of models.
+    """The temperature of every model's confidences, the draft's first; 1 for all if ``calibration`` is None.
 
     Raises:
-        InvalidOptionError: Their number is not that of the models, or one is no number from 0.01 to 100.
+        InvalidOptionError: Their number is not that of the ``models``, or one is no number from 0.01 to 100.
     """
     if calibration is None:
         return (1.0,) * models
@@ -56,16 +48,14 @@ def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
 def check_adapters(adapters: object, assistants: int) -> tuple[str | None, ...]:
     """The adapter of every assistant, or None for an assistant without one.
 
-    Args:
-        adapters: A hub id or path for a single assistant, a list with one entry per assistant, or None.
-        assistants: The number of assistants.
+    ``adapters`` is a hub id or path for a single assistant, a list with one entry per assistant, or None.
 
     Raises:
         InvalidOptionError: Their number is not that of the assistants, or one is no string or path.
     """
+    if adapters is None:
+        return (None,) * assistants
     entries = [adapters] if isinstance(adapters, str | PathLike) else adapters
-    if entries is None:
-        entries = [None] * assistants
     if not isinstance(entries, (list, tuple)) or len(entries) != assistants:
         raise InvalidOptionError(
             f"assistant_adapter={quoted(adapters)} should hold a hub id, a path or None for every assistant, "

@@ -64,11 +64,7 @@ class ToolFormat(ABC):
         return self.reasoning_tags is not None and prompt_tail.rstrip().endswith(self.reasoning_tags[0])
 
     def parser(self, tools: Sequence[ToolDescription] | None = None, *, prompt: str = "") -> Parser:
-        """A parser of one answer to a prompt. Without tools, nothing is parsed as a call.
-
-        Raises:
-            InvalidOptionError: The description of a tool is invalid.
-        """
+        """A parser of one answer to a prompt. Without tools, nothing is parsed as a call."""
         offered = parse_tools(tools)
         if self.response_template is not None:
             return TemplateParser(self.response_template, prompt, offered)
@@ -90,13 +86,8 @@ class ToolFormat(ABC):
     ) -> Grammar:
         """The grammar of answers with valid calls, after reasoning if the template contains any.
 
-        Args:
-            tools: The tools on offer.
-            choice: ``"any"`` for a call of any tool, the name of a tool for a call of that one, ``"auto"``
-                for text that may contain calls, ``"none"`` for an answer without calls.
-            parallel: Whether there may be more than one call.
-            answer_schema: The JSON schema of an answer without calls; None admits any text.
-            starts_in_reasoning: Whether the prompt ends with the opening reasoning tag.
+        ``choice`` and ``answer_schema`` are those of :class:`Turn`; ``parallel`` allows more than one call,
+        ``starts_in_reasoning`` says that the prompt ends with the opening reasoning tag.
 
         Raises:
             InvalidOptionError: A schema cannot be enforced, or the calls of this model cannot.

@@ -137,7 +137,7 @@ class ToolFormat(ABC):
 
     @abstractmethod
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """CallSyntax, by name and arguments, as the model would write them."""
+        """Calls, by name and arguments, in the syntax of the model."""
 
     @abstractmethod
     def _call_syntax(self, tools: Sequence[Tool]) -> CallSyntax:

@@ -17,7 +17,7 @@ class HermesFormat(ToolFormat):
     tags = ("<tool_call>", "</tool_call>")
 
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """CallSyntax, by name and arguments, as the model would write them."""
+        """Calls, by name and arguments, in the syntax of the model."""
         written = [
             json.dumps({"name": name, "arguments": values}, ensure_ascii=False) for name, values in calls
         ]
@@ -46,7 +46,7 @@ class XmlFormat(HermesFormat):
     name = "xml"
 
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """CallSyntax, by name and arguments, as the model would write them."""
+        """Calls, by name and arguments, in the syntax of the model."""
         written = []
         for name, arguments in calls:
             values = "".join(
@@ -86,7 +86,7 @@ class LlamaFormat(ToolFormat):
     tags = ("<|python_tag|>",)
 
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """CallSyntax, by name and arguments, as the model would write them."""
+        """Calls, by name and arguments, in the syntax of the model."""
         return "; ".join(
             json.dumps({"name": name, "parameters": values}, ensure_ascii=False) for name, values in calls
         )
@@ -122,7 +122,7 @@ class MistralFormat(ToolFormat):
     numbered: bool = False
 
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """CallSyntax, by name and arguments, as the model would write them."""
+        """Calls, by name and arguments, in the syntax of the model."""
         if self.named:
             written = [
                 f"[TOOL_CALLS]{name}[ARGS]{json.dumps(values, ensure_ascii=False)}" for name, values in calls

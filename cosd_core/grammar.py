@@ -1,7 +1,7 @@
 """Constraints on the generated text: a JSON schema, a regular expression or a Lark grammar."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast, get_origin
 
@@ -113,13 +113,8 @@ class Grammar:
         """The grammar in llguidance's serialization."""
         from llguidance import LLMatcher  # here: most generations need no grammar
 
-        match self.kind:
-            case "json_schema":
-                return LLMatcher.grammar_from_json_schema(self.source)
-            case "regex":
-                return LLMatcher.grammar_from_regex(self.source)
-            case "lark":
-                return LLMatcher.grammar_from_lark(self.source)
+        serialize: Callable[[str], str] = getattr(LLMatcher, f"grammar_from_{self.kind}")
+        return serialize(self.source)
 
 
 def guided_schema(schema: Schema) -> dict[str, Any]:
@@ -151,15 +146,13 @@ def _close_objects(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     closed = dict(schema)
-    for name in _SCHEMA_KEYWORDS:
-        if name in closed:
-            closed[name] = _close_objects(closed[name])
-    for name in _SCHEMA_LIST_KEYWORDS:
-        if isinstance(closed.get(name), (list, tuple)):
-            closed[name] = [_close_objects(each) for each in closed[name]]
-    for name in _SCHEMA_MAPPING_KEYWORDS:
-        if isinstance(closed.get(name), Mapping):
-            closed[name] = {key: _close_objects(each) for key, each in closed[name].items()}
+    for name, value in schema.items():
+        if name in _SCHEMA_KEYWORDS:
+            closed[name] = _close_objects(value)
+        elif name in _SCHEMA_LIST_KEYWORDS and isinstance(value, (list, tuple)):
+            closed[name] = [_close_objects(each) for each in value]
+        elif name in _SCHEMA_MAPPING_KEYWORDS and isinstance(value, Mapping):
+            closed[name] = {key: _close_objects(each) for key, each in value.items()}
     if closed.get("format") not in (None, *_FORMATS):
         del closed["format"]
     if "properties" in closed and "allOf" not in closed:

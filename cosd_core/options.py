@@ -20,11 +20,7 @@ T = TypeVar("T")
 
 
 def check_number(name: str, value: object, *, least: float = 0.0, most: float = inf) -> None:
-    """Check that a value is a finite number within bounds.
-
-    Raises:
-        InvalidOptionError: It is not.
-    """
+    """Raise :class:`InvalidOptionError` unless a value is a finite number within bounds."""
     bounds = f"of at least {least:g}" if most == inf else f"between {least:g} and {most:g}"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (number and least <= value <= min(most, float_info.max)):  # type: ignore[operator]
@@ -32,14 +28,10 @@ def check_number(name: str, value: object, *, least: float = 0.0, most: float = 
 
 
 def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
-    """The temperature of every model's confidences.
-
-    Args:
-        calibration: One number per model, the draft's first; None sets all to 1.
-        models: The number of models.
+    """The temperature of every model's confidences, the draft's first; 1 for all if ``calibration`` is None.
 
     Raises:
-        InvalidOptionError: Their number is not that of the models, or one is no number from 0.01 to 100.
+        InvalidOptionError: Their number is not that of the ``models``, or one is no number from 0.01 to 100.
     """
     if calibration is None:
         return (1.0,) * models
@@ -56,16 +48,14 @@ def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
 def check_adapters(adapters: object, assistants: int) -> tuple[str | None, ...]:
     """The adapter of every assistant, or None for an assistant without one.
 
-    Args:
-        adapters: A hub id or path for a single assistant, a list with one entry per assistant, or None.
-        assistants: The number of assistants.
+    ``adapters`` is a hub id or path for a single assistant, a list with one entry per assistant, or None.
 
     Raises:
         InvalidOptionError: Their number is not that of the assistants, or one is no string or path.
     """
+    if adapters is None:
+        return (None,) * assistants
     entries = [adapters] if isinstance(adapters, str | PathLike) else adapters
-    if entries is None:
-        entries = [None] * assistants
     if not isinstance(entries, (list, tuple)) or len(entries) != assistants:
         raise InvalidOptionError(
             f"assistant_adapter={quoted(adapters)} should hold a hub id, a path or None for every assistant, "
@@ -255,21 +245,12 @@ class GenerationOptions(Options):
         InvalidOptionError: A name is unknown, or a value of a wrong type or out of its range.
     """
 
-    max_new_tokens: int = Field(
-        default=128, ge=1, description="The maximum number of tokens, the end token included."
-    )
-    min_new_tokens: int = Field(
-        default=0, ge=0, description="No end-of-sequence token before this many tokens."
-    )
+    max_new_tokens: int = Field(default=128, ge=1, description="The token limit, the end token included.")
+    min_new_tokens: int = Field(default=0, ge=0, description="No end token before this many tokens.")
     temperature: float = Field(
-        default=0.0,
-        ge=0.0,
-        allow_inf_nan=False,
-        description="0 picks the most probable token; above 0 samples.",
+        default=0.0, ge=0, allow_inf_nan=False, description="0: the most probable token; above 0: sampling."
     )
-    top_p: float = Field(
-        default=1.0, gt=0.0, le=1.0, description="Sample from the smallest set with this mass."
-    )
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Sample from the smallest set with this mass.")
     top_k: int = Field(default=0, ge=0, description="Sample from the k most probable tokens; 0 means all.")
     min_p: Probability = Field(
         default=0.0, description="Drop tokens below this share of the best one's probability."
@@ -286,12 +267,10 @@ class GenerationOptions(Options):
         default=None, description="Ids that end the text. None: those of the models' own generation configs."
     )
     logits_processor: Processors = Field(
-        default=(),
-        description="transformers LogitsProcessors, applied to every model. They must be stateless.",
+        default=(), description="transformers LogitsProcessors, applied to every model; must be stateless."
     )
     grammar: GrammarLike = Field(
-        default=None,
-        description="Constrains the text: a Grammar, or a JSON schema as a dictionary or a class.",
+        default=None, description="Constrains the text: a Grammar, or a JSON schema as a dictionary or class."
     )
     truncation: bool = Field(
         default=False, description="Cut a prompt that is too long from the left instead of raising an error."
@@ -308,9 +287,7 @@ class ChatOptions(Options):
         InvalidOptionError: A name is unknown, or a value of a wrong type.
     """
 
-    chat_template: str | None = Field(
-        default=None, description="A Jinja template instead of every model's own."
-    )
+    chat_template: str | None = Field(default=None, description="A Jinja template instead of the models'.")
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description='Further variables of the template: {"enable_thinking": False}.'
     )
@@ -323,18 +300,10 @@ class LoadingOptions(Options):
         InvalidOptionError: A name is unknown, a value of a wrong type, or two contradict each other.
     """
 
-    dtype: str | torch.dtype = Field(
-        default="auto", description='"auto", "float32", "bfloat16", ... or a torch.dtype.'
-    )
-    device: str | torch.device = Field(
-        default="auto", description='"auto" takes the best there is: cuda, mps, cpu.'
-    )
-    device_map: str | dict[str, Any] | None = Field(
-        default=None, description="Spread one model (accelerate)."
-    )
-    attn_implementation: str | None = Field(
-        default=None, description='"sdpa", "eager", "flash_attention_2", ...'
-    )
+    dtype: str | torch.dtype = Field(default="auto", description='"auto", "float32", ... or a torch.dtype.')
+    device: str | torch.device = Field(default="auto", description='"auto": the first of cuda, mps, cpu.')
+    device_map: str | dict[str, Any] | None = Field(default=None, description="Spread a model (accelerate).")
+    attn_implementation: str | None = Field(default=None, description='"sdpa", "flash_attention_2", ...')
     quantization_config: Any = Field(
         default=None, description='A transformers quantization config, or one as JSON: {"quant_method": ...}.'
     )
@@ -344,12 +313,8 @@ class LoadingOptions(Options):
     cache_dir: str | None = Field(default=None, description="The folder of downloaded files.")
     local_files_only: bool = Field(default=False, description="Make no request to the hub.")
     trust_remote_code: bool = Field(default=False, description="Run code that comes with the model.")
-    use_safetensors: bool = Field(
-        default=True, description="False also admits pickled weights, which can run code."
-    )
-    tokenizer: str | None = Field(
-        default=None, description="Hub id or path of the tokenizer, if not the model's own."
-    )
+    use_safetensors: bool = Field(default=True, description="False admits pickle files, which can run code.")
+    tokenizer: str | None = Field(default=None, description="Hub id or path of another tokenizer.")
 
     @field_validator("quantization_config")
     @classmethod

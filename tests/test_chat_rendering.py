@@ -360,7 +360,7 @@ def test_the_thoughts_of_either_model_are_known_as_such():
         pair = [chat_model(each, seed=at) for at, each in enumerate(templates)]
         writing = render(Chat([user("Hi")], [NOW]), pair).format
         assert (writing.name, writing.reasoning_tags) == ("hermes", ("<think>", "</think>"))
-    assert not render(Chat([user("Hi")]), [chat_model("hermes"), chat_model("chatml")]).format.has_reasoning
+    assert not render(Chat([user("Hi")]), [chat_model("hermes"), chat_model("chatml")]).format.reasoning_tags
 
 
 # Whatever is said

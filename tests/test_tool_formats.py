@@ -120,7 +120,7 @@ GO = ("go", {"to": {"lat": 1.5}})
 def test_families_are_recognised(family, name):
     assert fmt(family).name == name
     assert fmt(family).takes_tools == (family != "none")
-    assert fmt(family).has_reasoning == (family == "thinking")
+    assert bool(fmt(family).reasoning_tags) == (family == "thinking")
 
 
 def test_the_template_for_tools_goes_first():

@@ -1,7 +1,8 @@
 """Parsers of calls in the syntax of each model family."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from cosd_core.chat.call_recorder import CallRecorder, MalformedCall, parse_json
 from cosd_core.chat.character_parser import (
@@ -20,107 +21,69 @@ _ARGUMENTS = frozenset({"arguments", "parameters"})
 """Models use either key."""
 
 
+class CallSyntax(NamedTuple):
+    """How a model writes calls.
+
+    Attributes:
+        opener: The tag that begins calls.
+        parse: The parser of the text after that tag.
+        resume: The tag after which parsing goes on if a call is malformed; empty if nothing follows calls.
+        allows_bare_calls: Whether an answer that is JSON as a whole is parsed as calls, without any tag.
+    """
+
+    opener: str
+    parse: Callable[[CallRecorder], CharacterParser[None]]
+    resume: str
+    allows_bare_calls: bool = False
+
+
+def parse_calls(calls: CallRecorder, syntax: CallSyntax) -> CharacterParser[str]:
+    """Calls after their opening tag, which has been consumed.
+
+    The rest of a malformed call is skipped up to the tag ``resume``, which is returned.
+    """
+    try:
+        yield from syntax.parse(calls)
+    except EndOfText:
+        calls.end_of_text()
+        raise
+    except MalformedCall as error:
+        try:
+            while not syntax.resume or not calls.ends_with(syntax.resume):
+                yield
+        except EndOfText:
+            calls.fail(error)
+            raise
+        calls.fail(error, without=syntax.resume)
+        return syntax.resume
+    return ""
+
+
 def parse_tagged_call(calls: CallRecorder, closer: str, tools: Sequence[Tool]) -> CharacterParser[None]:
     """One call, as JSON or XML, between ``<tool_call>``, which has been consumed, and its closing tag."""
     calls.begin()
-    try:
-        opening = yield from skip_space()
-        if opening == "{":
-            yield from _parse_json_call(calls)
-        elif opening == "<":
-            yield from _parse_xml_call(calls, tools)
-        else:
-            raise MalformedCall("it does not begin with a brace or a <function> tag")  # noqa: TRY301
-        calls.validate()
-        yield from expect_tag(closer)
-        calls.end()
-    except EndOfText:
-        calls.end_of_text()
-        raise
-    except MalformedCall as error:
-        yield from _skip_malformed(calls, error, closer)
+    opening = yield from skip_space()
+    if opening == "{":
+        yield from _parse_json_call(calls)
+    elif opening == "<":
+        yield from _parse_xml_call(calls, tools)
+    else:
+        raise MalformedCall("it does not begin with a brace or a <function> tag")
+    calls.validate()
+    yield from expect_tag(closer)
+    calls.end()
 
 
-def parse_mistral_calls(calls: CallRecorder, opener: str) -> CharacterParser[None]:
-    """A list of calls, or a name and its arguments, after ``[TOOL_CALLS]``, which has been consumed."""
-    while True:
-        try:
-            opening = yield from skip_space()
-            if opening == "[":
-                yield from _parse_json_list(calls)
-            else:
-                calls.begin(1)
-                yield from _parse_named_call(calls, opening)
-                calls.validate()
-                calls.end()
-        except EndOfText:
-            calls.end_of_text()
-            raise
-        except MalformedCall as error:
-            yield from _skip_malformed(calls, error, opener)  # the next opener begins the next call
-        else:
-            return
+def parse_mistral_calls(calls: CallRecorder) -> CharacterParser[None]:
+    """After ``[TOOL_CALLS]``, which has been consumed: a list of calls, or a name and its arguments.
 
-
-def parse_llama_calls(calls: CallRecorder) -> CharacterParser[None]:
-    """Calls from ``<|python_tag|>``, which has been consumed, to the end of the text."""
-    try:
-        opening = yield from skip_space()
-        yield from parse_json_calls(calls, opening)
-    except EndOfText:
-        calls.end_of_text()
-        raise
-    except MalformedCall as error:
-        if not calls.is_open:
-            calls.begin(1)
-        yield from _skip_malformed(calls, error, "")
-
-
-def parse_json_calls(
-    calls: CallRecorder, opening: str, *, needs_arguments: bool = False
-) -> CharacterParser[None]:
-    """JSON objects, separated by semicolons or white space, up to the end of the text.
-
-    Raises:
-        MalformedCall: There is something else, or an object lacks the arguments that it needs.
+    The latter are ``name[ARGS]{...}``, ``name[CALL_ID]...[ARGS]{...}`` or ``name{...}``.
     """
-    while True:
-        if opening != "{":
-            raise MalformedCall("it does not begin with a brace")
-        calls.begin(1)
-        yield from _parse_json_call(calls)
-        if needs_arguments and not calls.has_arguments:
-            raise MalformedCall("it has no arguments")
-        calls.validate()
-        calls.end()
-        opening = yield from skip_space(";")
-
-
-def _skip_malformed(calls: CallRecorder, error: MalformedCall, end: str) -> CharacterParser[None]:
-    """Skip the rest of a malformed call: up to the tag ``end``, or without one to the end of the text."""
-    try:
-        while not end or not calls.ends_with(end):
-            yield
-    except EndOfText:
-        calls.fail(error)
-        raise
-    calls.fail(error, without=end)
-
-
-def _parse_json_list(calls: CallRecorder) -> CharacterParser[None]:
     character = yield from skip_space()
-    while character != "]":
-        calls.begin(1)
-        if character != "{":
-            raise MalformedCall("it does not begin with a brace")
-        yield from _parse_json_call(calls)
-        calls.validate()
-        calls.end()
-        character = yield from skip_space(",")
-
-
-def _parse_named_call(calls: CallRecorder, character: str) -> CharacterParser[None]:
-    """``name[ARGS]{...}``, ``name[CALL_ID]...[ARGS]{...}`` or ``name{...}``."""
+    if character == "[":
+        yield from parse_json_calls(calls, separator=",", end="]")
+        return
+    calls.begin(1)
     name = ""
     while character not in "[{":
         name += character
@@ -137,6 +100,28 @@ def _parse_named_call(calls: CallRecorder, character: str) -> CharacterParser[No
         raise MalformedCall("the arguments are not an object")
     calls.set_name(name)
     yield from copy_container(character, calls.add_arguments)
+    calls.validate()
+    calls.end()
+
+
+def parse_json_calls(
+    calls: CallRecorder, opening: str = "", separator: str = ";", end: str = "", needs_arguments: bool = False
+) -> CharacterParser[None]:
+    """JSON objects, separated by ``separator`` or white space, up to ``end`` or the end of the text.
+
+    Their first character is ``opening``, if it has been consumed.
+    """
+    opening = opening or (yield from skip_space())
+    while opening != end:
+        calls.begin(1)
+        if opening != "{":
+            raise MalformedCall("it does not begin with a brace")
+        yield from _parse_json_call(calls)
+        if needs_arguments and not calls.has_arguments:
+            raise MalformedCall("it has no arguments")
+        calls.validate()
+        calls.end()
+        opening = yield from skip_space(separator)
 
 
 def _parse_json_call(calls: CallRecorder) -> CharacterParser[None]:

@@ -44,11 +44,7 @@ class CallRecorder:
         self._name, self._pieces, self._arguments = None, [], None
 
     def set_name(self, name: object) -> None:
-        """Set the name, and emit the arguments that came before it.
-
-        Raises:
-            MalformedCall: It is no string, or empty.
-        """
+        """Set the name, which must be a string, not empty, and emit the arguments that came before it."""
         if not isinstance(name, str) or not name.strip():
             raise MalformedCall("the name is not a string, or empty")
         self._name = name.strip()
@@ -63,11 +59,7 @@ class CallRecorder:
             self.events.append(CallDelta(self.count - 1, piece))
 
     def validate(self) -> None:
-        """Check the call after its last argument.
-
-        Raises:
-            MalformedCall: It has no name, or its arguments are no object.
-        """
+        """Check after the last argument that the call has a name, and that its arguments are an object."""
         if self._name is None:
             raise MalformedCall("it has no name")
         if not self._pieces:
@@ -103,11 +95,7 @@ class CallRecorder:
 
 
 def parse_json(text: str) -> Any:
-    """A JSON value.
-
-    Raises:
-        MalformedCall: The text is no JSON, or nested too deeply.
-    """
+    """A JSON value; raises ``MalformedCall`` if the text is no JSON, or nested too deeply."""
     try:
         return json.loads(text, parse_constant=_reject_constant)
     except RecursionError:

@@ -91,10 +91,3 @@ def merge_deltas(events: Iterable[Event]) -> list[Event]:
             case _:
                 merged += run
     return merged
-
-
-def drain(events: list[Event]) -> list[Event]:
-    """Empty a list of events and return them, their deltas merged."""
-    merged = merge_deltas(events)
-    events.clear()
-    return merged

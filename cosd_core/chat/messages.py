@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
-from cosd_core.chat.tools import parse_tools
+from cosd_core.chat.tools import function_part, parse_tools
 from cosd_core.errors import InvalidOptionError, InvalidPromptError, quoted
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -107,11 +107,7 @@ def schema_instruction(schema: Mapping[str, Any]) -> str:
 
 
 def _content_text(content: Any, where: str) -> str:
-    """The content of a message as text; text parts are concatenated.
-
-    Raises:
-        InvalidPromptError: The content is of another type, or has a part that is no text, such as an image.
-    """
+    """The content of a message as text; text parts are concatenated, other parts (images) are rejected."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -175,9 +171,8 @@ def _parse_message(index: int, message: Any) -> dict[str, Any]:
 
 def _parse_call(where: str, call: Any) -> dict[str, Any]:
     """A call whose arguments are a dictionary, as templates expect it."""
-    function = call.get("function", call) if isinstance(call, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    arguments = function.get("arguments", {}) if isinstance(function, Mapping) else None
+    function = function_part(call)
+    name, arguments = function.get("name"), function.get("arguments", {})
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)

@@ -1,82 +1,89 @@
 """Parses an answer, while it is generated, into text, reasoning and tool calls."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from typing import Protocol
+from contextlib import suppress
 
-from cosd_core.chat.call_parsers import parse_json_calls
+from cosd_core.chat.call_parsers import CallSyntax, parse_calls, parse_json_calls
 from cosd_core.chat.call_recorder import CallRecorder, MalformedCall
 from cosd_core.chat.character_parser import CharacterParser, EndOfText
-from cosd_core.chat.events import Event, ReasoningDelta, TextDelta, drain
+from cosd_core.chat.events import Event, ReasoningDelta, TextDelta, merge_deltas
 from cosd_core.chat.text_stream import TextStream
 
-CallSyntax = tuple[str, Callable[[CallRecorder], CharacterParser[None]]]
-"""The tag that begins calls, and the parser of the text after it."""
 
-
-class Parser(Protocol):
+class Parser(ABC):
     """Receives an answer in pieces and returns its events."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._text = TextStream(lambda text: self._events.append(TextDelta(text)))
+        self._reasoning = TextStream(lambda text: self._events.append(ReasoningDelta(text)))
+        self._reasoning.mark_tag()
 
     def feed(self, text: str) -> list[Event]:
         """The events that are certain after this piece."""
+        self._parse(text)
+        return self._take_events()
 
     def finish(self) -> list[Event]:
         """The last events: the text ends here."""
+        self._parse_end()
+        self._text.finish()
+        return self._take_events()
+
+    def _take_events(self) -> list[Event]:
+        events = merge_deltas(self._events)
+        self._events.clear()
+        return events
+
+    @abstractmethod
+    def _parse(self, text: str) -> None:
+        """Parse the next piece."""
+
+    @abstractmethod
+    def _parse_end(self) -> None:
+        """Parse what is pending at the end of the text."""
 
 
-class AnswerParser:
+class AnswerParser(Parser):
     """Parses an answer character by character, so its result does not depend on the pieces.
 
     Args:
         reasoning_tags: The opening and closing tag of reasoning, if the model writes reasoning.
         starts_in_reasoning: Whether the prompt ends with the opening tag.
         call_syntax: The syntax of calls; None parses no calls.
-        allow_bare_calls: Whether an answer that is JSON as a whole is parsed as calls, too.
-        ignored_tags: Tags that are dropped wherever they do not begin a call.
+        call_tags: The tags of that syntax. They are dropped wherever they do not belong to a call.
     """
 
     def __init__(
         self,
-        *,
-        reasoning_tags: tuple[str, str] | None = None,
-        starts_in_reasoning: bool = False,
-        call_syntax: CallSyntax | None = None,
-        allow_bare_calls: bool = False,
-        ignored_tags: Collection[str] = (),
+        reasoning_tags: tuple[str, str] | None,
+        starts_in_reasoning: bool,
+        call_syntax: CallSyntax | None,
+        call_tags: Collection[str],
     ) -> None:
-        self._events: list[Event] = []
+        super().__init__()
         self._calls = CallRecorder(self._events)
-        self._text = TextStream(lambda text: self._events.append(TextDelta(text)))
-        self._reasoning = TextStream(lambda text: self._events.append(ReasoningDelta(text)))
-        self._reasoning.mark_tag()
         self._reasoning_tags, self._starts_in_reasoning = reasoning_tags, starts_in_reasoning
-        self._call_syntax, self._allow_bare_calls = call_syntax, allow_bare_calls
-        call_tags = call_syntax[:1] if call_syntax else ()
-        self._tags = frozenset({*(reasoning_tags or ()), *call_tags, *ignored_tags})
+        self._call_syntax = call_syntax
+        self._tags = frozenset({*(reasoning_tags or ()), *call_tags})
         self._parser = self._parse_message()
         next(self._parser)
 
-    def feed(self, text: str) -> list[Event]:
-        """The events that are certain after this piece."""
+    def _parse(self, text: str) -> None:
         for character in text:
             self._calls.consumed.append(character)
             self._parser.send(character)
-        return drain(self._events)
 
-    def finish(self) -> list[Event]:
-        """The last events: the text ends here."""
-        try:
+    def _parse_end(self) -> None:
+        with suppress(StopIteration):
             self._parser.throw(EndOfText())
-        except StopIteration:
-            self._text.finish()
-        return drain(self._events)
 
     def _parse_message(self) -> CharacterParser[None]:
-        try:
+        with suppress(EndOfText):
             if self._starts_in_reasoning:
                 yield from self._parse_reasoning()
             yield from self._parse_answer()
-        except EndOfText:
-            return
 
     def _parse_reasoning(self) -> CharacterParser[None]:
         assert self._reasoning_tags is not None
@@ -85,16 +92,17 @@ class AnswerParser:
         self._reasoning.mark_tag()
 
     def _parse_answer(self) -> CharacterParser[None]:
+        syntax = self._call_syntax
         while True:
             first = ""
-            if self._allow_bare_calls and not self._text.has_text and not self._calls.count:
+            if syntax and syntax.allows_bare_calls and not self._text.has_text and not self._calls.count:
                 first = yield from self._parse_bare_calls()
             tag = yield from self._copy_until_tag(self._tags, self._text.write, first)
             self._text.mark_tag()
-            if self._call_syntax and tag == self._call_syntax[0]:
-                yield from self._call_syntax[1](self._calls)
+            while syntax and tag == syntax.opener:
+                tag = yield from parse_calls(self._calls, syntax)
                 self._text.mark_tag()
-            elif self._reasoning_tags and tag == self._reasoning_tags[0]:
+            if self._reasoning_tags and tag == self._reasoning_tags[0]:
                 yield from self._parse_reasoning()
 
     def _copy_until_tag(

@@ -15,7 +15,7 @@ and a further heading in the answer ends it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
@@ -68,13 +68,11 @@ def render(chat: Chat, models: Sequence[BaseLanguageModel]) -> ChatPrompt:
     prompts: dict[int, tuple[str, tuple[int, ...]]] = {}
     for model, template, own_format in zip(models, templates, formats, strict=True):
         if id(model.tokenizer) not in prompts:
+            tools = [dict(each) for each in chat.tools] if own_format.takes_tools else []
             if own_format.takes_tools:
-                messages, tools = (
-                    with_call_ids(chat.messages, own_format),
-                    [dict(each) for each in chat.tools],
-                )
+                messages = with_call_ids(chat.messages, own_format)
             else:
-                messages, tools = with_tools_as_text(chat, answer_format), []
+                messages = with_tools_as_text(chat, answer_format)
             options = {
                 **chat.chat_template_kwargs,
                 "chat_template": _PLAIN_TEMPLATE if template is None else chat.chat_template,
@@ -100,21 +98,17 @@ def _shared_format(
     """
     index = next((index for index, each in enumerate(formats) if each.takes_tools), 0)
     # The tags of reasoning are shared, too; the draft's prompt shows whether reasoning has begun.
-    reasoning_tags = next((each.reasoning_tags for each in formats if each.has_reasoning), None)
+    reasoning_tags = next((each.reasoning_tags for each in formats if each.reasoning_tags), None)
     shared = replace(formats[index], reasoning_tags=reasoning_tags)
     if all(each is tokenizers[0] for each in tokenizers):
         return shared
     added = tokenizers[index].added_tokens_decoder
     extra_tags = [str(added[token].content) for token in shared.extra_visible_tokens]
     tags = {*shared.tags, *(reasoning_tags or ()), *extra_tags}
-    ids = [
-        {
-            str(token.content): token_id
-            for token_id, token in each.added_tokens_decoder.items()
-            if str(token.content) in tags
-        }
-        for each in tokenizers
+    added_ids = [
+        {str(token.content): at for at, token in each.added_tokens_decoder.items()} for each in tokenizers
     ]
+    ids = [{tag: each[tag] for tag in tags & each.keys()} for each in added_ids]
     if all(each == ids[0] for each in ids):
         return shared
     visible, spelt = frozenset(ids[0].values()), frozenset(tag for each in ids for tag in each)
@@ -169,5 +163,5 @@ def _tool_format(tokenizer: PreTrainedTokenizerBase, chat_template: str | None) 
     known = _formats.setdefault(tokenizer, {})
     template = chat_template or tokenizer.chat_template
     if str(template) not in known:
-        known[str(template)] = tool_format(tokenizer, cast(Any, template))
+        known[str(template)] = tool_format(tokenizer, template)
     return known[str(template)]

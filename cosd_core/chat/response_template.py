@@ -10,17 +10,8 @@ from transformers.utils.chat_parsing.response_parser import ResponseParser
 from transformers.utils.chat_parsing.response_templates import load_response_template
 
 from cosd_core.chat.call_recorder import MalformedCall, parse_json
-from cosd_core.chat.events import (
-    CallDelta,
-    CallEnd,
-    CallStart,
-    Event,
-    InvalidCall,
-    ReasoningDelta,
-    TextDelta,
-    drain,
-)
-from cosd_core.chat.text_stream import TextStream
+from cosd_core.chat.events import CallDelta, CallEnd, CallStart, InvalidCall
+from cosd_core.chat.parser import Parser
 from cosd_core.chat.tools import Tool
 from cosd_core.errors import InvalidOptionError, quoted
 
@@ -29,7 +20,7 @@ _BODY = "cosd:body"
 _REASONING = frozenset({"reasoning_content", "reasoning", "thinking"})
 
 
-class TemplateParser:
+class TemplateParser(Parser):
     """Parses with transformers' ``ResponseParser``, except for the content of calls.
 
     That parser raises at a malformed call and loses all that it parsed before. So it only finds the text of
@@ -60,33 +51,25 @@ class TemplateParser:
             loaded.fields.pop(_CALLS, None)
         for field in loaded.fields.values():
             field.optional = True
+        super().__init__()
         self._tools = {tool.name: tool for tool in tools}
-        self._events: list[Event] = []
-        self._text = TextStream(lambda text: self._events.append(TextDelta(text)))
-        self._reasoning = TextStream(lambda text: self._events.append(ReasoningDelta(text)))
-        self._reasoning.mark_tag()
         self._consumed: list[str] = []
         self._count = 0
         self._parser = ResponseParser(loaded, prefix=prompt)
 
-    def feed(self, text: str) -> list[Event]:
-        """The events that are certain after this piece."""
+    def _parse(self, text: str) -> None:
         self._consumed.append(text)
-        return self._convert(self._parser.feed(text), is_cut=False)
+        self._convert(self._parser.feed(text), is_cut=False)
 
-    def finish(self) -> list[Event]:
-        """The last events: the text ends here."""
+    def _parse_end(self) -> None:
         _, events = self._parser.finalize()
-        is_cut = bool(events) and not self._ends_with_closed_call("".join(self._consumed))
-        converted = self._convert(events, is_cut=is_cut)
-        self._text.finish()
-        return [*converted, *drain(self._events)]
+        self._convert(events, is_cut=not self._ends_with_closed_call("".join(self._consumed)))
 
     def _ends_with_closed_call(self, text: str) -> bool:
         closing = self._field.close_re if self._field else None
         return closing is None or any(match.end() == len(text) for match in closing.finditer(text))
 
-    def _convert(self, events: Sequence[Mapping[str, Any]], *, is_cut: bool) -> list[Event]:
+    def _convert(self, events: Sequence[Mapping[str, Any]], *, is_cut: bool) -> None:
         for event in events:
             name, kind = event["field"], event["type"]
             if kind == "region_close" and name == _CALLS:
@@ -98,7 +81,6 @@ class TemplateParser:
             elif kind == "region_open" and name != "content":
                 self._text.mark_tag()
                 self._reasoning.mark_tag()
-        return drain(self._events)
 
     def _convert_calls(self, region: Mapping[str, str], *, is_cut: bool) -> None:
         """Emit the calls of one region: its text, and the named groups of its opening tag."""

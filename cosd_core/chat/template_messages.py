@@ -36,13 +36,12 @@ def _merge(messages: Messages) -> Messages:
         if role == "tool" or len(neighbours) == 1:
             merged += neighbours
             continue
-        contents = [each["content"] for each in neighbours if each["content"]]
-        message = {**neighbours[0], "content": "\n\n".join(contents)}
+        message = dict(neighbours[0])
+        for key in ("content", "reasoning_content"):
+            if texts := [each[key] for each in neighbours if each.get(key)]:
+                message[key] = "\n\n".join(texts)
         if calls := [call for each in neighbours for call in each.get("tool_calls", ())]:
             message["tool_calls"] = calls
-        reasoning = [each["reasoning_content"] for each in neighbours if each.get("reasoning_content")]
-        if reasoning:
-            message["reasoning_content"] = "\n\n".join(reasoning)
         merged.append(message)
     return merged
 

@@ -32,9 +32,9 @@ class Tool:
         Raises:
             InvalidOptionError: The tool has no name, or its parameters are no dictionary.
         """
-        function = described.get("function", described) if isinstance(described, Mapping) else None
-        name = function.get("name") if isinstance(function, Mapping) else None
-        if function is None or not isinstance(name, str) or not name:
+        function = function_part(described)
+        name = function.get("name")
+        if not isinstance(name, str) or not name:
             raise InvalidOptionError(
                 f'tool {quoted(described)} should be {{"type": "function", "function": {{"name": ...}}}}'
             )
@@ -96,12 +96,14 @@ def _json_type(value: Any) -> str:
     return next((name for python_type, name in _JSON_TYPES if isinstance(value, python_type)), "null")
 
 
-def parse_tools(tools: Sequence[Mapping[str, Any]] | None) -> tuple[Tool, ...]:
-    """Tools from their descriptions.
+def function_part(described: object) -> Mapping[str, Any]:
+    """The ``function`` of a tool or a call in OpenAI's format, or the whole; empty if it is no dictionary."""
+    function = described.get("function", described) if isinstance(described, Mapping) else None
+    return function if isinstance(function, Mapping) else {}
 
-    Raises:
-        InvalidOptionError: A description is invalid, two tools share a name, or a name is reserved.
-    """
+
+def parse_tools(tools: Sequence[Mapping[str, Any]] | None) -> tuple[Tool, ...]:
+    """Tools from their descriptions, which must be valid, with names that differ and are not reserved."""
     parsed = tuple(map(Tool.of, tools or ()))
     names = [tool.name for tool in parsed]
     if reserved := [name for name in names if name in ("auto", "none", "any")]:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cosd_core import demo, explain
+from cosd_core import explain
 from cosd_core.cli.console import out
 from cosd_core.cli.shared import bundled_questions, load_bundled_pair, write_page
 from cosd_core.decoder import CoSDDecoder
@@ -19,6 +19,8 @@ _NOTE = (
     "Bold and underlined: written by the arithmetic model. Each model was trained on purpose to be unsure of "
     "the other's domain (examples/bundled_pairs/README.md in the repository)."
 )
+_FIRST = ("Q: atomic number of iron plus 7? A:", " iron is 26, 26+7=33")
+"""A question that needs both models, and its answer."""
 
 
 def run_demo(
@@ -36,7 +38,7 @@ def run_demo(
     """
     decoder = CoSDDecoder(*load_bundled_pair())
     prompts: list[tuple[str, str | None]] = [(_as_question(each), None) for each in questions or ()]
-    prompts = prompts or [(each.prompt, each.answer) for each in _selection()]
+    prompts = prompts or [_FIRST, *((each.prompt, each.answer) for each in bundled_questions(2))]
     first = _compare(decoder, prompts)
     out.print("\nThe first answer in figures:", style="bold")
     out.print(explain.summary(first))
@@ -45,13 +47,6 @@ def run_demo(
         out.print(f"\nwrote {html}")
     if not questions and sys.stdin.isatty() and out.is_terminal:
         _prompt_user(decoder)
-
-
-def _selection() -> list[demo.Question]:
-    return [
-        demo.Question("both", "Q: atomic number of iron plus 7? A:", " iron is 26, 26+7=33"),
-        *bundled_questions(2),
-    ]
 
 
 def _as_question(text: str) -> str:

@@ -21,10 +21,9 @@ _ONE_OR_PER_ASSISTANT = ("verifier", "tree_path")
 
 
 def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command a flag per field of :class:`Settings`; it receives the given ones as ``settings``.
+    """Give a command a flag per field of :class:`Settings`, except for the fields ``left_out``.
 
-    Args:
-        *left_out: Fields that get no flag.
+    The command receives the values of the flags that were given as ``settings``.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,6 @@ from cosd_core import explain
 from cosd_core.cli.console import out
 from cosd_core.cli.flags import with_settings
 from cosd_core.cli.shared import make_settings, write_page
-from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidPromptError
 from cosd_core.frontend.settings import Settings
 from cosd_core.frontend.settings_file import merge_settings, read_settings
@@ -40,11 +39,11 @@ def run_generate(
     The text is streamed to standard output, errors go to standard error.
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
-    merged = make_settings(
-        merge_settings(read_settings(settings_file), settings) if settings_file else settings
-    )
+    if settings_file:
+        settings = merge_settings(read_settings(settings_file), settings)
+    merged = make_settings(settings)
     text = prompt if prompt is not None else _read_stdin()
-    generation = _generate(merged.decoder(), merged, text, stream=not (as_json or show_sources))
+    generation = _generate(merged, text, stream=not (as_json or show_sources))
     if as_json:
         out.print_json(json.dumps(generation.to_dict()))
     elif show_sources:
@@ -54,9 +53,9 @@ def run_generate(
         write_page(html, generation)
 
 
-def _generate(decoder: CoSDDecoder, settings: Settings, prompt: str, *, stream: bool) -> Generation:
+def _generate(settings: Settings, prompt: str, *, stream: bool) -> Generation:
     generation = None
-    with closing(decoder.stream(prompt, **settings.generation_options())) as chunks:
+    with closing(settings.decoder().stream(prompt, **settings.generation_options())) as chunks:
         for chunk in chunks:
             if stream:
                 print(explain.harmless(chunk.text) if out.is_terminal else chunk.text, end="", flush=True)

@@ -22,11 +22,7 @@ def names_models(settings: Mapping[str, Any]) -> bool:
 
 
 def make_settings(given: Mapping[str, Any]) -> Settings:
-    """Validate the settings of a command.
-
-    Raises:
-        InvalidOptionError: A model is missing, or a setting is wrong.
-    """
+    """Validate the settings of a command, which must name the models."""
     for name, flag in (("draft_model", "--draft"), ("assistant_model", "--assistant")):
         if name not in given:
             raise InvalidOptionError(f"{flag} is missing: give a hub id or the path of a model folder")
@@ -46,14 +42,7 @@ def with_models_and_tasks(
 ) -> tuple[dict[str, Any], list[str]]:
     """The settings and the tasks, with the bundled pair and its questions if the settings name no model.
 
-    Args:
-        settings: The given settings.
-        tasks: The given tasks.
-        plots: Whether plots will be drawn.
-
-    Raises:
-        InvalidOptionError: There are models but no task.
-        MissingExtraError: Plots need a package that is not installed.
+    Raises an error before the models are loaded if a task is missing, or a package that plots need.
     """
     tasks = tasks or ([] if names_models(settings) else [BUNDLED])
     if not tasks:
@@ -83,11 +72,7 @@ def bundled_questions(count: int) -> list[demo.Question]:
 
 
 def write_page(path: Path, generation: Generation) -> None:
-    """Write the HTML page of a generation to a file.
-
-    Raises:
-        CoSDError: The file cannot be written.
-    """
+    """Write the HTML page of a generation to a file; raises :class:`CoSDError` if that fails."""
     try:
         path.write_text(explain.to_html(generation), encoding="utf-8")
     except OSError as error:

@@ -9,9 +9,7 @@ from jinja2 import Environment, TemplateSyntaxError, meta
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core.chat.formats.base import AddedToken, ToolFormat
-from cosd_core.chat.formats.hermes import HermesFormat, XmlFormat
-from cosd_core.chat.formats.llama import LlamaFormat
-from cosd_core.chat.formats.mistral import MistralFormat
+from cosd_core.chat.formats.families import HermesFormat, LlamaFormat, MistralFormat, XmlFormat
 
 __all__ = ["ToolFormat", "tool_format"]
 
@@ -26,12 +24,7 @@ _LLAMA = re.compile(r'\{\\?"name\\?": .{0,80}\\?"parameters\\?": ', re.DOTALL)
 
 
 def tool_format(tokenizer: PreTrainedTokenizerBase, chat_template: Any = None) -> ToolFormat:
-    """The format in the model's chat template; Hermes if the template does not render tools.
-
-    Args:
-        tokenizer: The model's tokenizer.
-        chat_template: A template that overrides the tokenizer's.
-    """
+    """The format in ``chat_template``, or else in the tokenizer's; Hermes if that does not render tools."""
     template = _template(chat_template or tokenizer.chat_template)
     added = {
         token.content: AddedToken(at, token.special) for at, token in tokenizer.added_tokens_decoder.items()
@@ -78,9 +71,8 @@ def _mentioned_tokens(
     """The special tokens that a response template mentions, without the end-of-sequence token."""
     if response_template is None:
         return frozenset()
-    source = json.dumps(response_template, ensure_ascii=False).replace(
-        "\\", ""
-    )  # patterns have their brackets escaped
+    # The patterns escape the brackets of tokens.
+    source = json.dumps(response_template, ensure_ascii=False).replace("\\", "")
     return frozenset(
         token.id for text, token in added.items() if token.is_special and token.id != end and text in source
     )

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from cosd_core.chat.parser import AnswerParser, CallSyntax, Parser
+from cosd_core.chat.call_parsers import CallSyntax
+from cosd_core.chat.parser import AnswerParser, Parser
 from cosd_core.chat.response_template import TemplateParser
 from cosd_core.chat.tools import Tool, parse_tools
 from cosd_core.errors import InvalidOptionError, quoted
@@ -28,7 +29,6 @@ class ToolFormat(ABC):
     """Parses the calls of a model family, constrains them by a grammar, and renders them for prompts.
 
     Attributes:
-        allows_bare_calls: Whether an answer that is JSON as a whole is parsed as calls, without any tag.
         call_ids_have_nine_characters: Whether the templates demand call ids of nine letters and digits.
         takes_tools: Whether the chat template renders tools, calls and results. If not, the prompt must
             contain the texts of ``instructions``, ``render_calls`` and ``render_result``.
@@ -41,7 +41,6 @@ class ToolFormat(ABC):
 
     name: ClassVar[str]
     tags: ClassVar[tuple[str, ...]] = ()
-    allows_bare_calls: ClassVar[bool] = False
     call_ids_have_nine_characters: ClassVar[bool] = False
 
     takes_tools: bool
@@ -50,11 +49,6 @@ class ToolFormat(ABC):
     response_template: Mapping[str, Any] | None = None
     extra_visible_tokens: frozenset[int] = frozenset()
     spelt: frozenset[str] = frozenset()
-
-    @property
-    def has_reasoning(self) -> bool:
-        """Whether the template contains reasoning."""
-        return self.reasoning_tags is not None
 
     @property
     def visible_tokens(self) -> frozenset[int]:
@@ -70,20 +64,15 @@ class ToolFormat(ABC):
         return self.reasoning_tags is not None and prompt_tail.rstrip().endswith(self.reasoning_tags[0])
 
     def parser(self, tools: Sequence[ToolDescription] | None = None, *, prompt: str = "") -> Parser:
-        """A parser of one answer to a prompt. Without tools, nothing is parsed as a call.
-
-        Raises:
-            InvalidOptionError: The description of a tool is invalid.
-        """
+        """A parser of one answer to a prompt. Without tools, nothing is parsed as a call."""
         offered = parse_tools(tools)
         if self.response_template is not None:
             return TemplateParser(self.response_template, prompt, offered)
         return AnswerParser(
-            reasoning_tags=self.reasoning_tags,
-            starts_in_reasoning=self.opens_reasoning(prompt),
-            call_syntax=self._call_syntax(offered) if offered else None,
-            allow_bare_calls=bool(offered) and self.allows_bare_calls,
-            ignored_tags=self.tags if offered else (),
+            self.reasoning_tags,
+            self.opens_reasoning(prompt),
+            self._call_syntax(offered) if offered else None,
+            self.tags if offered else (),
         )
 
     def grammar(
@@ -97,13 +86,8 @@ class ToolFormat(ABC):
     ) -> Grammar:
         """The grammar of answers with valid calls, after reasoning if the template contains any.
 
-        Args:
-            tools: The tools on offer.
-            choice: ``"any"`` for a call of any tool, the name of a tool for a call of that one, ``"auto"``
-                for text that may contain calls, ``"none"`` for an answer without calls.
-            parallel: Whether there may be more than one call.
-            answer_schema: The JSON schema of an answer without calls; None admits any text.
-            starts_in_reasoning: Whether the prompt ends with the opening reasoning tag.
+        ``choice`` and ``answer_schema`` are those of :class:`Turn`; ``parallel`` allows more than one call,
+        ``starts_in_reasoning`` says that the prompt ends with the opening reasoning tag.
 
         Raises:
             InvalidOptionError: A schema cannot be enforced, or the calls of this model cannot.
@@ -153,11 +137,11 @@ class ToolFormat(ABC):
 
     @abstractmethod
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """CallSyntax, by name and arguments, as the model would write them."""
+        """Calls, by name and arguments, in the syntax of the model."""
 
     @abstractmethod
     def _call_syntax(self, tools: Sequence[Tool]) -> CallSyntax:
-        """The tag that begins calls, and the parser of the text after it."""
+        """The syntax of calls of these tools."""
 
     @abstractmethod
     def _grammar_rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:

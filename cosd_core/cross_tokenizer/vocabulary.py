@@ -5,7 +5,7 @@ import re
 from copy import deepcopy
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer, pre_tokenizers
@@ -48,7 +48,7 @@ class Vocabulary:
         self._name = tokenizer.name_or_path or type(tokenizer).__name__
         try:
             backend = getattr(tokenizer, "backend_tokenizer", None)
-            self._backend: _Backend = (
+            self._backend = (
                 _FastBackend(backend) if isinstance(backend, Tokenizer) else _SlowBackend(tokenizer)
             )
             added = tokenizer.added_tokens_decoder
@@ -204,25 +204,15 @@ class Vocabulary:
         return [], ""
 
 
-class _Backend(Protocol):
-    """A tokenizer of either library."""
-
-    byte_map: dict[str, int]
-    """The byte that each character of a token represents; empty if its tokens are not byte-level."""
-    falls_back_to_bytes: bool
-    added: set[int]
-    """Tokens beyond the learned vocabulary, which are plain text. Some families add learned pieces again."""
-    unknown: set[int]
-
-    def encode(self, text: str, specials: bool) -> tuple[list[int], Spans | None]: ...
-
-    def decode(self, ids: list[int]) -> str: ...
-
-    def token(self, token_id: int) -> str | bytes | None: ...
-
-
 class _FastBackend:
-    """A tokenizer of the `tokenizers` library."""
+    """A tokenizer of the `tokenizers` library.
+
+    Attributes:
+        byte_map: The byte that each character of a token represents; empty if its tokens are not byte-level.
+        falls_back_to_bytes: Whether characters without a token become tokens of single bytes.
+        added: Tokens beyond the learned vocabulary, plain text. Some families add learned pieces again.
+        unknown: The id of the unknown token, if there is one.
+    """
 
     def __init__(self, backend: Tokenizer) -> None:
         self._splitting = _copy(backend)
@@ -251,7 +241,7 @@ class _FastBackend:
 
 
 class _SlowBackend:
-    """A tokenizer written in Python, which gives no offsets."""
+    """The same for a tokenizer written in Python, which gives no offsets."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = deepcopy(tokenizer)

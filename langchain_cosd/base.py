@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLanguageModel, LangSmithParams
 from pydantic import SecretStr, model_validator
 
@@ -11,6 +12,10 @@ from cosd_core import Generation, __version__
 from cosd_core.frontend.call import Call, token_usage
 from cosd_core.frontend.framework_model import FrameworkModel
 from langchain_cosd.errors import langchain_errors
+
+Stop = list[str] | None
+Run = CallbackManagerForLLMRun | None
+AsyncRun = AsyncCallbackManagerForLLMRun | None
 
 
 class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
@@ -22,6 +27,8 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
 
     aliases: ClassVar[Mapping[str, str]] = {**FrameworkModel.aliases, "api_key": "token"}
     translated_errors: ClassVar[Callable[[], AbstractContextManager[None]]] = staticmethod(langchain_errors)
+
+    _ls_model_type: ClassVar[Literal["llm", "chat"]] = "llm"
 
     if TYPE_CHECKING:  # LangChain's names, for editors and type checkers
         api_key: SecretStr | str | None = None
@@ -46,21 +53,19 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
         """The ids of a text's tokens, by the draft's tokenizer."""
         return self._decoder().draft.encode(text, add_special_tokens=False)
 
-    def _with_stop(self, stop: list[str] | None, options: Mapping[str, Any]) -> Self:
+    def _with_stop(self, stop: Stop, options: Mapping[str, Any]) -> Self:
         """This model with the options of one call, of which LangChain passes ``stop`` separately."""
         if stop is not None and stop != list(self.stop):
             options = {**options, "stop": stop}
         return self._with_options(options) if options else self
 
-    def _tracing_params(
-        self, kind: Literal["llm", "chat"], stop: Any, options: Mapping[str, Any]
-    ) -> LangSmithParams:
+    def _get_ls_params(self, stop: Any = None, **options: Any) -> LangSmithParams:
         """What LangSmith records of a call with these options, which are not validated yet."""
         settings = self._settings
         max_tokens = options.get("max_tokens") or options.get("max_new_tokens") or settings.max_new_tokens
         params = LangSmithParams(
             ls_provider="cosd",
-            ls_model_type=kind,
+            ls_model_type=self._ls_model_type,
             ls_model_name=options.get("model") or settings.model_name,
             ls_temperature=options.get("temperature", settings.temperature),
             ls_max_tokens=max_tokens,

@@ -5,29 +5,26 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 from typing import Any, cast
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import (
-    BaseChatModel,
-    LangSmithParams,
-    LanguageModelInput,
-    ModelProfile,
-)
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
 
 from cosd_core import Chunk, Generation, Turn
 from cosd_core.chat.openai_options import answer_schema, named_choice, split_options
 from cosd_core.frontend.call import Call, chat_turn, token_usage
 from cosd_core.frontend.framework_model import ChatFrameworkModel
-from langchain_cosd.base import CoSDModel, generation_info
+from langchain_cosd.base import AsyncRun, CoSDModel, Run, Stop, generation_info
 from langchain_cosd.chunk_writer import ChunkWriter
 from langchain_cosd.messages import to_core
 from langchain_cosd.structured_output import Method, structured_output, with_raw
 from langchain_cosd.tools import ToolLike, described_tools, schema_format
+
+Messages = list[BaseMessage]
 
 _PROFILE_SETTINGS = ("max_tokens", "max_new_tokens", "draft_model", "assistant_model")
 """The settings that a profile is made from."""
@@ -61,6 +58,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
     """
 
     model_config = ConfigDict(extra="forbid")
+    _ls_model_type = "chat"
 
     streaming: bool = Field(
         default=False, description="Run invoke as a stream, so that callbacks receive tokens."
@@ -148,40 +146,29 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
             return 0
         return len(chat_turn(self._call(), to_core(messages), {"tools": described}).prompt.ids[0])
 
-    # The hooks of BaseChatModel
+    # The hooks of BaseChatModel, which itself reports tokens and results to the run manager
 
+    @override
     def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - BaseChatModel reports the result
-        **kwargs: Any,
+        self, messages: Messages, stop: Stop = None, run_manager: Run = None, **kwargs: Any
     ) -> ChatResult:
         call, form = self._call_for(stop, kwargs)
         turn = chat_turn(call, to_core(messages), form)
         (generation,) = call.generate([turn.prompt], grammar=turn.grammar)
         return self._result(call, generation, turn)
 
+    @override
     async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
+        self, messages: Messages, stop: Stop = None, run_manager: AsyncRun = None, **kwargs: Any
     ) -> ChatResult:
         call, form = self._call_for(stop, kwargs)
-        turn = await call.decoder_cache.run_in_thread(
-            chat_turn, call, to_core(messages), form
-        )  # may load the models
+        turn = await call.decoder_cache.run_in_thread(chat_turn, call, to_core(messages), form)
         (generation,) = await call.agenerate([turn.prompt], grammar=turn.grammar)
         return self._result(call, generation, turn)
 
+    @override
     def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - BaseChatModel reports tokens
-        **kwargs: Any,
+        self, messages: Messages, stop: Stop = None, run_manager: Run = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         call, form = self._call_for(stop, kwargs)
         turn = chat_turn(call, to_core(messages), form)
@@ -190,12 +177,9 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
             for chunk in chunks:
                 yield from _message_chunks(call, chunk, turn, writer)
 
+    @override
     async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
+        self, messages: Messages, stop: Stop = None, run_manager: AsyncRun = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         call, form = self._call_for(stop, kwargs)
         turn = await call.decoder_cache.run_in_thread(chat_turn, call, to_core(messages), form)
@@ -205,7 +189,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
                 for converted in _message_chunks(call, chunk, turn, writer):
                     yield converted
 
-    def _call_for(self, stop: list[str] | None, options: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
+    def _call_for(self, stop: Stop, options: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
         """A call with these options, and those of them that determine the form of the answer."""
         others, form = split_options(options)
         others.pop("stream", None)  # LangChain has chosen the method by it
@@ -222,31 +206,24 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)], llm_output=output)
 
     def _resolve_model_profile(self) -> ModelProfile:
-        return _profile(self.max_new_tokens, self._source_settings().known_context_length())
+        profile = ModelProfile(
+            text_inputs=True, text_outputs=True, image_inputs=False, audio_inputs=False, video_inputs=False,
+            tool_calling=True, tool_choice=True, tool_call_streaming=True, structured_output=True,
+            temperature=True, open_weights=True, max_output_tokens=self.max_new_tokens,
+        )  # fmt: skip
+        if (context_length := self._source_settings().known_context_length()) is not None:
+            profile["max_input_tokens"] = max(context_length - self.max_new_tokens, 0)
+        return profile
 
-    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+    def _get_llm_string(self, stop: Stop = None, **kwargs: Any) -> str:
         """The part of LangChain's cache key besides the messages: settings, options, form of the answer."""
         call, form = self._call_for(stop, kwargs)
         form["response_format"] = answer_schema(form.get("response_format"))
         return json.dumps([self._llm_type, call.settings.identity, form], sort_keys=True, default=str)
 
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return self._tracing_params("chat", stop, kwargs)
-
     @property
     def _llm_type(self) -> str:
         return "cosd-chat"
-
-
-def _profile(max_new_tokens: int, context_length: int | None) -> ModelProfile:
-    profile = ModelProfile(
-        text_inputs=True, text_outputs=True, image_inputs=False, audio_inputs=False, video_inputs=False,
-        tool_calling=True, tool_choice=True, tool_call_streaming=True, structured_output=True,
-        temperature=True, open_weights=True, max_output_tokens=max_new_tokens,
-    )  # fmt: skip
-    if context_length is not None:
-        profile["max_input_tokens"] = max(context_length - max_new_tokens, 0)
-    return profile
 
 
 def _message_chunks(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
 
 from cosd_core.chat import events
@@ -23,7 +23,7 @@ class ChunkWriter:
         self._block, self._kind = -1, ""
         self._calls: dict[int, tuple[str, int]] = {}  # id and block, by the call's index in the answer
         self._arguments: dict[int, str] = {}
-        self._invalid: dict[str | None, tuple[str, str]] = {}  # text and error, by the call's id
+        self._invalid: dict[str | None, dict[str, str]] = {}  # text and error, by the call's id
 
     def write(self, answer_events: Sequence[Event]) -> list[AIMessageChunk]:
         """The chunks of these events."""
@@ -38,15 +38,12 @@ class ChunkWriter:
         """The merged message, with the text and the error of every invalid call."""
         if not message.invalid_tool_calls:
             return message
-        invalid: dict[Any, Any] = {call["id"]: self._with_error(call) for call in message.invalid_tool_calls}
+        calls = message.invalid_tool_calls
+        invalid: dict[Any, Any] = {call["id"]: {**call, **self._invalid[call["id"]]} for call in calls}
         content = message.content
         if isinstance(content, list):
             content = [invalid.get(part.get("id"), part) for part in content if isinstance(part, dict)]
         return message.model_copy(update={"invalid_tool_calls": [*invalid.values()], "content": content})
-
-    def _with_error(self, call: InvalidToolCall) -> InvalidToolCall:
-        text, error = self._invalid[call["id"]]
-        return {**call, "args": text, "error": error}
 
     def _chunk(self, event: Event) -> AIMessageChunk | None:
         match event:
@@ -67,7 +64,7 @@ class ChunkWriter:
                 arguments = self._arguments.get(at, text)
                 suffix = breaking_suffix(arguments)
                 chunk = self._call(at, None, suffix if at in self._calls else arguments + suffix)
-                self._invalid[self._calls[at][0]] = (text, error)
+                self._invalid[self._calls[at][0]] = {"args": text, "error": error}
                 return chunk
             case events.CallEnd():
                 return None  # earlier chunks hold the name and the arguments

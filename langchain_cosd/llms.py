@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseLLM, LangSmithParams
+from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
+from typing_extensions import override
 
 import cosd_core
 from cosd_core.frontend.call import Call, token_usage
-from langchain_cosd.base import CoSDModel, generation_info
+from langchain_cosd.base import AsyncRun, CoSDModel, Run, Stop, generation_info
 
 _RUN_ARGUMENTS = ("tags", "metadata", "run_name", "run_id")
 """Arguments of a call that are for LangChain's callbacks, not options of the text."""
@@ -41,7 +41,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
     # make a copy of the model that has the options of the call as settings, and pass the settings' ``stop``.
 
     def generate(
-        self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
+        self, prompts: list[str], stop: Stop = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Complete the prompts; see :meth:`BaseLLM.generate`."""
         run = {name: kwargs.pop(name) for name in _RUN_ARGUMENTS if name in kwargs}
@@ -49,39 +49,29 @@ class CoSDLLM(CoSDModel, BaseLLM):
         return super(CoSDLLM, model).generate(prompts, list(model.stop) or stop, callbacks, **run)
 
     async def agenerate(
-        self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
+        self, prompts: list[str], stop: Stop = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """:meth:`generate` for asyncio."""
         run = {name: kwargs.pop(name) for name in _RUN_ARGUMENTS if name in kwargs}
         model = self._with_stop(stop, kwargs)
         return await super(CoSDLLM, model).agenerate(prompts, list(model.stop) or stop, callbacks, **run)
 
+    @override
     def _generate(
-        self,
-        prompts: list[str],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - BaseLLM reports the result
-        **kwargs: Any,
+        self, prompts: list[str], stop: Stop = None, run_manager: Run = None, **kwargs: Any
     ) -> LLMResult:
         call = self._with_stop(stop, kwargs)._call()
         return _result(call, call.generate(prompts))
 
+    @override
     async def _agenerate(
-        self,
-        prompts: list[str],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
+        self, prompts: list[str], stop: Stop = None, run_manager: AsyncRun = None, **kwargs: Any
     ) -> LLMResult:
         call = self._with_stop(stop, kwargs)._call()
         return _result(call, await call.agenerate(prompts))
 
     def _stream(
-        self,
-        prompt: str,
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, prompt: str, stop: Stop = None, run_manager: Run = None, **kwargs: Any
     ) -> Iterator[GenerationChunk]:
         call = self._with_stop(stop, kwargs)._call()
         with closing(call.stream(prompt)) as chunks:
@@ -92,11 +82,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
                 yield converted
 
     async def _astream(
-        self,
-        prompt: str,
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, prompt: str, stop: Stop = None, run_manager: AsyncRun = None, **kwargs: Any
     ) -> AsyncIterator[GenerationChunk]:
         call = self._with_stop(stop, kwargs)._call()
         async with aclosing(call.astream(prompt)) as chunks:
@@ -105,9 +91,6 @@ class CoSDLLM(CoSDModel, BaseLLM):
                 if run_manager:
                     await run_manager.on_llm_new_token(converted.text, chunk=converted)
                 yield converted
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return self._tracing_params("llm", stop, kwargs)
 
     @property
     def _llm_type(self) -> str:

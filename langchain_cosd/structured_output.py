@@ -21,11 +21,7 @@ Method = Literal["json_schema", "function_calling", "json_mode"]
 def structured_output(
     chat: BaseChatModel, schema: Any, method: Method, strict: bool | None, options: dict[str, Any]
 ) -> tuple[Runnable[Any, Any], Runnable[Any, Any]]:
-    """The chat model, bound to the schema and the options of its calls, and the parser of its answers.
-
-    Raises:
-        InvalidOptionError: The method is unknown, needs a schema, or cannot have this one.
-    """
+    """The chat model, bound to the schema and the options of its calls, and the parser of its answers."""
     if method not in ("json_schema", "function_calling", "json_mode"):
         raise InvalidOptionError(
             f'method={quoted(method)} should be "json_schema", "function_calling" or "json_mode"'
@@ -59,11 +55,7 @@ class _CheckedParser:
     """Checks that the answer is complete before it is parsed: LangChain's parsers complete cut-off JSON."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Parse an answer.
-
-        Raises:
-            OutputParserException: A token limit or a stop string cut it, or it does not match the schema.
-        """
+        """Parse an answer; one that a token limit or a stop string cut raises ``OutputParserException``."""
         for generation in result:
             if isinstance(generation, ChatGeneration):
                 _check_complete(generation)

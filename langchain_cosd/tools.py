@@ -16,11 +16,7 @@ ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
 
 
 def described_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
-    """Tools in OpenAI's form.
-
-    Raises:
-        InvalidOptionError: The form of a tool is not supported.
-    """
+    """Tools in OpenAI's form."""
     try:
         described = [_described(tool) for tool in tools]
     except Exception as error:  # a mistake in a user's annotations may raise any exception
@@ -32,21 +28,14 @@ def described_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
 
 def schema_format(schema: Any) -> dict[str, Any]:
     """A schema as OpenAI's ``response_format``."""
-    described = as_json_schema(schema)
+    described = _as_json_schema(schema)
     return {"type": "json_schema", "json_schema": {"name": described["title"], "schema": described}}
 
 
-def as_json_schema(schema: Any) -> dict[str, Any]:
-    """A schema in any form that LangChain supports, as JSON schema with a title.
-
-    Raises:
-        InvalidOptionError: The form of the schema is not supported.
-    """
-    if is_not_object(schema):
-        return {
-            "title": "answer",
-            **schema,
-        }  # LangChain converts functions only, and their arguments are objects
+def _as_json_schema(schema: Any) -> dict[str, Any]:
+    """A schema in any form that LangChain supports, as JSON schema with a title."""
+    if is_not_object(schema):  # LangChain converts functions only, and their arguments are objects
+        return {"title": "answer", **schema}
     if isinstance(schema, dict) and ("properties" in schema or "$ref" in schema):
         schema = {"title": "answer", **schema}
     try:

@@ -16,15 +16,10 @@ from cosd_core.outputs import Chunk, Generation
 
 @dataclass(frozen=True)
 class Call:
-    """One call, sync or async.
+    """One call, sync or async, with the settings of the model, overridden by the options of the call.
 
     The keyword arguments of its methods override single :class:`GenerationOptions` of the settings. Closing a
-    generator stops the work.
-
-    Attributes:
-        settings: The model's settings, overridden by the options of the call.
-        decoder_cache: The decoders over the models of these settings.
-        translated_errors: A context that raises cosd's errors under the framework's names.
+    generator stops the work. ``translated_errors`` raises cosd's errors under the framework's names.
     """
 
     settings: CallSettings
@@ -32,11 +27,7 @@ class Call:
     translated_errors: Callable[[], AbstractContextManager[None]]
 
     def decoder(self) -> CoSDDecoder:
-        """The decoder of the settings; the first call loads the models.
-
-        Raises:
-            CoSDError: As :meth:`CoSDDecoder.from_pretrained`.
-        """
+        """The decoder of the settings; the first call loads the models."""
         with self.translated_errors():
             return self.decoder_cache.get(self.settings)
 
@@ -55,10 +46,8 @@ class Call:
 
     def stream(self, prompts: Any, **overrides: Any) -> Generator[Chunk, None, None]:
         """The text in chunks, as soon as it is final."""
-        with (
-            self.translated_errors(),
-            closing(self.decoder().stream(prompts, **self._options(overrides))) as chunks,
-        ):
+        stream = self.decoder().stream(prompts, **self._options(overrides))
+        with self.translated_errors(), closing(stream) as chunks:
             yield from chunks
 
     async def astream(self, prompts: Any, **overrides: Any) -> AsyncGenerator[Chunk, None]:
@@ -86,17 +75,7 @@ class Call:
 
 
 def chat_turn(call: Call, messages: Sequence[Mapping[str, Any]], form: Mapping[str, Any]) -> Turn:
-    """The turn by which a call continues a chat.
-
-    Args:
-        call: The call.
-        messages: The chat so far.
-        form: The second result of :func:`split_options`: tools, tool choice and response format.
-
-    Raises:
-        InvalidOptionError: The options contradict each other, or a schema cannot be enforced.
-        InvalidPromptError: A model's template does not take the messages.
-    """
+    """The turn by which a call continues a chat; ``form`` is the second result of :func:`split_options`."""
     settings, tools = call.settings, form.get("tools") or ()
     with call.translated_errors():
         return Turn(

@@ -39,11 +39,7 @@ class DecoderCache:
         return self._decoders[0][1].models if self._decoders else None
 
     def get(self, settings: Settings) -> CoSDDecoder:
-        """The decoder of these settings, whose models are those of the cache; the first call loads them.
-
-        Raises:
-            CoSDError: As :meth:`CoSDDecoder.from_pretrained`.
-        """
+        """The decoder of these settings, whose models are those of the cache; the first call loads them."""
         method = settings.method()
         with self._lock:
             for known, decoder in self._decoders:

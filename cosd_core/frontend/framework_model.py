@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
@@ -45,11 +45,7 @@ class FrameworkModel(CallFields):
     if TYPE_CHECKING:  # the alias, for editors and type checkers
         max_tokens: int | None = 128
     else:
-
-        @property
-        def max_tokens(self) -> int:
-            """The frameworks' name for ``max_new_tokens``."""
-            return self.max_new_tokens
+        max_tokens = property(attrgetter("max_new_tokens"), doc="Frameworks' name for ``max_new_tokens``.")
 
     @model_validator(mode="before")
     @classmethod

@@ -8,7 +8,6 @@ from weakref import WeakKeyDictionary
 import torch
 
 from cosd_core.generation.scheduling import Schedule
-from cosd_core.grammar import Grammar
 from cosd_core.models.base import BaseLanguageModel
 from cosd_core.verifiers import PanelVerifier, Verifier
 
@@ -32,12 +31,9 @@ def to_jsonable(value: Any) -> Any:
             return {"object": f"{value.name}#{_object_id(value)}"}
         case PanelVerifier():
             return {**value.to_dict(), "members": to_jsonable(value.members)}
-        case Verifier() | Schedule() if type(value).__module__.startswith("cosd_core."):
-            return value.to_dict()
-        case Verifier() | Schedule():  # to_dict of a user's own class may leave out settings
+        case Verifier() | Schedule() if not type(value).__module__.startswith("cosd_core."):
+            # The to_dict of a user's own class may leave out settings.
             return {**value.to_dict(), "object": _object_id(value)}
-        case Grammar():
-            return value.to_dict()
         case torch.dtype() | torch.device():
             return str(value).removeprefix("torch.")
     if hasattr(value, "to_dict"):

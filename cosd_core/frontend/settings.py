@@ -29,10 +29,7 @@ MODEL_SETTINGS = ("draft_model", "assistant_model", "draft_adapter", "assistant_
 VERIFIER_OF_SETTING = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
 """The settings that only one verifier has, and the name of that verifier."""
 
-METHOD_SETTINGS = (
-    *("verifier", "alpha", "beta", "tree_path", "weight", "calibration"),
-    *("schedule", "draft_length", "batch_size"),
-)
+METHOD_SETTINGS = ("verifier", *VERIFIER_OF_SETTING, "calibration", "schedule", "draft_length", "batch_size")
 """The settings that determine how the models are fused."""
 
 
@@ -199,12 +196,12 @@ class Settings(SettingsFields):
         return {name: getattr(self, name) for name in GenerationOptions.model_fields if name in given}
 
     def _make_verifier(self) -> Verifier:
-        for name in sorted(self.model_fields_set & set(VERIFIER_OF_SETTING)):
-            changed = getattr(self, name) != SettingsFields.model_fields[name].default
-            if changed and self.verifier != VERIFIER_OF_SETTING[name]:
+        for name, owner in VERIFIER_OF_SETTING.items():
+            value = getattr(self, name)
+            if self.verifier != owner and value != SettingsFields.model_fields[name].default:
                 raise InvalidOptionError(
-                    f"{name}={quoted(getattr(self, name))} is a setting of "
-                    f'verifier="{VERIFIER_OF_SETTING[name]}", but verifier={quoted(self.verifier)}'
+                    f'{name}={quoted(value)} is a setting of verifier="{owner}", '
+                    f"but verifier={quoted(self.verifier)}"
                 )
         match self.verifier:
             case RuleVerifier.name:
@@ -225,11 +222,7 @@ def assistant_sources(settings: Mapping[str, Any]) -> list[ModelSource]:
 
 
 def model_names(settings: Mapping[str, Any]) -> list[str]:
-    """The name of every model in the settings, the draft first, as in :attr:`LanguageModel.name`.
-
-    Raises:
-        InvalidOptionError: The number of adapters differs from the number of assistants.
-    """
+    """The name of every model in the settings, the draft first, as in :attr:`LanguageModel.name`."""
     assistants = assistant_sources(settings)
     drafts = [settings["draft_model"]] if "draft_model" in settings else []
     adapters = [settings.get("draft_adapter")] * len(drafts)
@@ -249,11 +242,7 @@ def settings_of_names(draft: str, assistant: str) -> dict[str, Any]:
 
 
 def modified(path: str) -> int:
-    """When a tree file was last modified, in nanoseconds; -1 if there is none.
-
-    Raises:
-        VerifierFileError: The path cannot be looked up.
-    """
+    """When a tree file was last modified, in nanoseconds; -1 if there is none."""
     try:
         return Path(path).stat().st_mtime_ns if Path(path).is_file() else -1
     except (OSError, ValueError) as error:

@@ -13,10 +13,9 @@ from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
 from cosd_core.models.base import BaseLanguageModel, LogitsSession
 from cosd_core.models.batched_session import BatchedSession
-from cosd_core.models.forward import PassRunner, input_device
+from cosd_core.models.forward import PassRunner, Plan, input_device
 from cosd_core.models.loading import adapter_tokenizer, best_device, check_path, load, resolve_source
 from cosd_core.models.naming import with_adapter
-from cosd_core.models.plan import Plan
 from cosd_core.models.probe import probe
 from cosd_core.models.registry import ModelRegistry
 from cosd_core.models.sequential_session import SequentialSession

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor
 
 from cosd_core import CoSDDecoder, GenerationError, Grammar, LanguageModel, LogitsProcessorError, RuleVerifier
 from cosd_core.generation.scheduling import Schedule, ScheduleState
-from cosd_core.models.batched_session import BatchedSession
+from cosd_core.models.sessions import BatchedSession
 from cosd_core.outputs import Step
 from cosd_core.verifiers.types import Position, Replacement
 from tests.joining import decode_joining

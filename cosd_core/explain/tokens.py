@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from cosd_core.explain.escaping import quote
-from cosd_core.models.naming import with_adapter, without_adapter
+from cosd_core.models.base import with_adapter, without_adapter
 from cosd_core.outputs import Generation, TracedToken
 from cosd_core.verifiers import PanelVerifier, Verifier
 

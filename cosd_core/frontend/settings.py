@@ -10,9 +10,8 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 from cosd_core.decoder import CoSDDecoder, ModelSource
 from cosd_core.errors import InvalidOptionError, VerifierFileError, quoted
 from cosd_core.generation.scheduling import Schedule, make_schedule
-from cosd_core.models.base import BaseLanguageModel
-from cosd_core.models.metadata import known_context_length, known_to_chat
-from cosd_core.models.naming import with_adapter, without_adapter
+from cosd_core.models.base import BaseLanguageModel, with_adapter, without_adapter
+from cosd_core.models.loading import known_context_length, known_to_chat
 from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.verifiers import (
     AverageVerifier,

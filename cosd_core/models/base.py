@@ -133,7 +133,7 @@ class BaseLanguageModel(ABC):
     """A causal language model and its tokenizer.
 
     Attributes:
-        name: Its name in messages and traces.
+        name: Its name in messages and traces, as :func:`with_adapter` composes it.
         tokenizer: Its tokenizer. Models with equal vocabularies can share theirs.
     """
 
@@ -215,3 +215,14 @@ def open_logits_session(model: BaseLanguageModel, *, vocabulary: int) -> LogitsS
     if not isinstance(session, LogitsSession):
         raise UnsupportedModelError(f"model {quoted(model.name)} returns no logits; scoring texts needs them")
     return session
+
+
+def with_adapter(name: str, adapter: str | None) -> str:
+    """The name of a model with an adapter, ``model[adapter]``, or with none."""
+    return name if adapter is None else f"{name}[{adapter}]"
+
+
+def without_adapter(name: str) -> tuple[str, str | None]:
+    """Split such a name into the model and its adapter, or None."""
+    base, bracket, adapter = name.removesuffix("]").partition("[")
+    return (base, adapter) if bracket and name.endswith("]") else (name, None)

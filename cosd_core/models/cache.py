@@ -1,7 +1,7 @@
 """Caches that can be rolled back. The only file that creates transformers' caches."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -13,17 +13,22 @@ _ATTENTION_LAYERS = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowL
 _EMPTY_LAYER = getattr(cache_utils, "DummyLayer", None)  # added late in 5.x
 
 
-class DecodingCache(Protocol):
+class DecodingCache:
     """The state of a model after the ids that it has processed, so that a pass need not process them again.
+
+    This class is the cache of a model without one: every pass processes the whole row, and there is one row.
 
     Attributes:
         lengths: The number of cached ids per row.
     """
 
-    lengths: list[int]
+    def __init__(self, rows: int = 1, **arguments: Any) -> None:
+        self.lengths = [0] * rows
+        self._arguments = arguments
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments that make a forward pass read and extend this cache."""
+        """The keyword arguments that make a forward pass read and extend this cache, or create none."""
+        return self._arguments
 
     def begin_pass(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
         """Prepare for a pass over ``fed`` slots after which the rows have these lengths.
@@ -31,44 +36,14 @@ class DecodingCache(Protocol):
         Returns:
             Which slots hold a position after the pass, ``[rows, slots]``, booleans on the CPU.
         """
+        assert lengths == [fed], "nothing is cached"
+        return torch.ones(1, fed, dtype=torch.bool)
 
     def finish_pass(self, output: Any) -> None:
         """Take the new state from the model's output, where the pass did not update the cache in place."""
 
     def rewind(self, lengths: Sequence[int]) -> None:
         """Keep at most the first ``lengths[row]`` ids of every row, and as many of them as possible."""
-
-
-class NoCache:
-    """The cache of a model without one: every pass processes the whole row, and there is one row.
-
-    Attributes:
-        lengths: One zero.
-    """
-
-    def __init__(self, *, use_cache_argument: bool) -> None:
-        """Create it.
-
-        Args:
-            use_cache_argument: Whether the model's ``forward`` has the argument ``use_cache``.
-        """
-        self.lengths = [0]
-        self._arguments = {"use_cache": False} if use_cache_argument else {}
-
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments that keep a forward pass from creating a cache of its own."""
-        return dict(self._arguments)
-
-    def begin_pass(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
-        """Check that the pass covers all ids of the row; there is no padding."""
-        assert lengths == [fed], "nothing is cached"
-        return torch.ones(1, fed, dtype=torch.bool)
-
-    def finish_pass(self, output: Any) -> None:
-        """Do nothing: nothing is cached."""
-
-    def rewind(self, lengths: Sequence[int]) -> None:
-        """Do nothing: nothing is cached."""
 
 
 def attention_only(config: PreTrainedConfig) -> bool:
@@ -98,7 +73,7 @@ def _growing_cache() -> DynamicCache:
     return cache
 
 
-class RowCache:
+class RowCache(DecodingCache):
     """The keys and values of several rows, padded on the left.
 
     One kind of layer serves all models: it keeps every position, also where attention slides over a window
@@ -108,45 +83,26 @@ class RowCache:
     as masked gaps if the model allows that. Otherwise, and when there are too many gaps, one copy per layer
     moves the rows to the right edge. Positions are contiguous then, which is right for rotary, ALiBi and
     sliding-window attention alike.
-
-    Attributes:
-        lengths: Cached positions per row.
     """
 
     def __init__(self, rows: int, *, gaps: bool) -> None:
-        """Create an empty cache.
-
-        Args:
-            rows: The number of rows.
-            gaps: Whether the model allows masked gaps between positions.
-        """
-        self.lengths = [0] * rows
+        """Create an empty cache of a model that allows masked gaps between positions, or does not."""
+        self._cache = _growing_cache()
+        super().__init__(rows, past_key_values=self._cache, use_cache=True)
         self._gaps = gaps
         self._used = torch.ones(rows, 0, dtype=torch.bool)  # [rows, slots]: which hold a position
-        self._cache = _growing_cache()
 
     @property
     def width(self) -> int:
         """Slots per row."""
         return self._used.shape[1]
 
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments that make a forward pass read and extend this cache."""
-        return {"past_key_values": self._cache, "use_cache": True}
-
     def begin_pass(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
-        """Prepare for a pass over ``fed`` slots after which the rows have these lengths.
-
-        Returns:
-            Which slots hold a position after the pass, ``[rows, width]``, booleans on the CPU.
-        """
+        """Reserve slots for the new positions. As :meth:`DecodingCache.begin_pass`."""
         new = torch.tensor([length - old for length, old in zip(lengths, self.lengths, strict=True)])
         self._used = torch.cat([self._used, torch.arange(fed) >= fed - new[:, None]], dim=1)
         self.lengths = list(lengths)
         return self._used
-
-    def finish_pass(self, output: Any) -> None:
-        """Do nothing: the pass has updated the layers in place."""
 
     def rewind(self, lengths: Sequence[int]) -> None:
         """Keep the first ``lengths[row]`` positions of every row."""

@@ -1,17 +1,81 @@
-"""A forward pass over the ids that a cache does not hold yet."""
+"""How a transformers model is run, and a forward pass over the ids that a cache does not hold yet."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from transformers import PreTrainedModel
 
 from cosd_core.errors import GenerationError, ModelOutputError, quoted
-from cosd_core.models.cache import DecodingCache
-from cosd_core.models.plan import Plan
+from cosd_core.models.cache import DecodingCache, RowCache
+from cosd_core.models.state_cache import StateCache
 from cosd_core.models.traits import ModelTraits
 from cosd_core.utils import Lock
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model is run.
+
+    Attributes:
+        strategy: The kind of cache. ``"attention"``: keys and values per position, of which any suffix can be
+            removed. ``"states"``: recurrent states, of which snapshots are kept. ``"uncached"``: none, every
+            pass processes the whole row.
+        batched: Whether rows of different lengths share a pass.
+        gaps: Whether masked gaps between cached positions change nothing.
+        blockwise: Whether several ids can be fed at once after a cached state.
+        position_ids: Whether passes are given position ids, if ``forward`` takes them.
+        cache_argument: The name under which ``forward`` takes its cache.
+        model_cache: Whether the model creates its cache itself, of a class of its own.
+    """
+
+    strategy: Literal["attention", "states", "uncached"]
+    batched: bool = False
+    gaps: bool = False
+    blockwise: bool = True
+    position_ids: bool = True
+    cache_argument: str = "past_key_values"
+    model_cache: bool = False
+
+    def empty_cache(self, model: PreTrainedModel, traits: ModelTraits, rows: int = 1) -> DecodingCache:
+        """An empty cache for so many rows; plans that are not batched allow one."""
+        if self.strategy == "attention":
+            return RowCache(rows, gaps=self.gaps)
+        if self.strategy == "states":
+            return StateCache(self.cache_argument, None if self.model_cache else model.config)
+        takes_use_cache = "use_cache" in traits.forward_arguments
+        return DecodingCache(use_cache=False) if takes_use_cache else DecodingCache()
+
+    def pass_arguments(
+        self,
+        model: PreTrainedModel,
+        traits: ModelTraits,
+        cache: DecodingCache,
+        rows: Sequence[list[int]],
+        fed: int,
+    ) -> dict[str, Any]:
+        """The keyword arguments of a pass over the last ``fed`` ids of every row; it prepares the cache.
+
+        A row that lacks fewer ids in the cache is padded on the left.
+        """
+        device = input_device(model)
+        missing = [ids[cached:] for ids, cached in zip(rows, cache.lengths, strict=True)]
+        padded = [[0] * (fed - len(ids)) + ids for ids in missing]
+        arguments: dict[str, Any] = {"input_ids": torch.tensor(padded, device=device)}
+        if self.position_ids and "position_ids" in traits.forward_arguments:
+            positions = [[max(at, 0) for at in range(len(ids) - fed, len(ids))] for ids in rows]
+            arguments["position_ids"] = torch.tensor(positions, device=device)
+        used = cache.begin_pass([len(ids) for ids in rows], fed)
+        if not used.all():
+            arguments["attention_mask"] = used.long().to(device)
+        return arguments | cache.arguments()
+
+    def __str__(self) -> str:
+        """The strategy in words."""
+        if self.strategy == "states":
+            return "states, in blocks" if self.blockwise else "states, token by token"
+        return self.strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +108,8 @@ class PassRunner:
             GenerationError: The forward pass failed.
             ModelOutputError: The logits are of an unexpected shape.
         """
-        accepted = self.plan.forward_arguments(self.traits)
-        device = input_device(self.model)
-        arguments = pass_arguments(cache, rows, fed, device=device, accepted=accepted)
-        if "logits_to_keep" in accepted:
+        arguments = self.plan.pass_arguments(self.model, self.traits, cache, rows, fed)
+        if "logits_to_keep" in self.traits.forward_arguments:
             arguments["logits_to_keep"] = last
         try:
             with self.lock:
@@ -75,35 +137,6 @@ class PassRunner:
                 f"{(rows, last, self.vocabulary)} was expected"
             )
         return wanted
-
-
-def pass_arguments(
-    cache: DecodingCache,
-    rows: Sequence[list[int]],
-    fed: int,
-    *,
-    device: torch.device,
-    accepted: Collection[str],
-) -> dict[str, Any]:
-    """The keyword arguments of a pass over the last ``fed`` ids of every row; the cache is prepared for it.
-
-    Args:
-        cache: The state after the first ids of the rows.
-        rows: All ids of every row. A row that lacks fewer than ``fed`` is padded on the left.
-        fed: How many slots are fed.
-        device: Where the model expects its ids.
-        accepted: The optional arguments of ``forward`` to use.
-    """
-    missing = [ids[cached:] for ids, cached in zip(rows, cache.lengths, strict=True)]
-    padded = [[0] * (fed - len(ids)) + ids for ids in missing]
-    arguments: dict[str, Any] = {"input_ids": torch.tensor(padded, device=device)}
-    if "position_ids" in accepted:
-        positions = [[max(at, 0) for at in range(len(ids) - fed, len(ids))] for ids in rows]
-        arguments["position_ids"] = torch.tensor(positions, device=device)
-    used = cache.begin_pass([len(ids) for ids in rows], fed)
-    if not used.all():
-        arguments["attention_mask"] = used.long().to(device)
-    return arguments | cache.arguments()
 
 
 def input_device(model: PreTrainedModel) -> torch.device:

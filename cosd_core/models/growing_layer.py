@@ -23,11 +23,6 @@ class GrowingLayer(cache_utils.DynamicLayer):
         self.length = 0
         self._buffers: list[torch.Tensor] = []  # keys and values, [rows, heads, capacity, size]
 
-    @property
-    def capacity(self) -> int:
-        """The number of slots, used and spare."""
-        return self._buffers[0].shape[-2] if self._buffers else 0
-
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Create empty buffers for states of this shape and type."""
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -41,10 +36,13 @@ class GrowingLayer(cache_utils.DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, length = self.length, self.length + key_states.shape[-2]
-        buffers = self._buffers if length <= self.capacity else self._enlarged(length)
-        for buffer, states in zip(buffers, (key_states, value_states), strict=True):
+        capacity = self._buffers[0].shape[-2]
+        if length > capacity:
+            more = length + spare_slots(length) - capacity
+            self._buffers = [pad(each, (0, 0, 0, more)) for each in self._buffers]
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., start:length, :] = states
-        return self._replace(buffers, length)
+        return self._replace(self._buffers, length)
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove slots from the end, given as a negative number; they become spare."""
@@ -72,15 +70,6 @@ class GrowingLayer(cache_utils.DynamicLayer):
         length = slots.shape[1]
         with_spare = pad(slots, (0, spare_slots(length)))  # copies of slot 0, which later states overwrite
         self._replace([_gather_slots(each, with_spare) for each in self._buffers], length)
-
-    def _enlarged(self, length: int) -> list[torch.Tensor]:
-        """Copies of the buffers for so many slots, with spare ones behind them."""
-        larger = []
-        for buffer in self._buffers:
-            rows, heads, _, size = buffer.shape
-            larger.append(buffer.new_empty(rows, heads, length + spare_slots(length), size))
-            larger[-1][..., : self.length, :] = buffer[..., : self.length, :]
-        return larger
 
     def _replace(self, buffers: Iterable[torch.Tensor], length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Replace buffers and length, and return the used slots of keys and values."""

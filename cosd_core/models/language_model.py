@@ -1,7 +1,6 @@
 """The transformers backend: a causal language model with its tokenizer."""
 
 import json
-from collections.abc import Callable
 from functools import cached_property
 from os import PathLike
 from typing import Any, Self, Unpack, cast
@@ -11,17 +10,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
-from cosd_core.models.base import BaseLanguageModel, LogitsSession
-from cosd_core.models.batched_session import BatchedSession
-from cosd_core.models.forward import PassRunner, input_device
+from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter
+from cosd_core.models.forward import PassRunner, Plan, input_device
 from cosd_core.models.loading import adapter_tokenizer, best_device, check_path, load, resolve_source
-from cosd_core.models.naming import with_adapter
-from cosd_core.models.plan import Plan
 from cosd_core.models.probe import probe
-from cosd_core.models.registry import ModelRegistry
-from cosd_core.models.sequential_session import SequentialSession
+from cosd_core.models.sessions import BatchedSession, SequentialSession
 from cosd_core.models.traits import ModelTraits, config_digest
-from cosd_core.models.weight_sharing import lock_of
+from cosd_core.models.weight_sharing import ModelRegistry, lock_of
 from cosd_core.options import LoadingKwargs, LoadingOptions
 
 
@@ -66,15 +61,23 @@ class LanguageModel(BaseLanguageModel):
             MissingExtraError: An adapter is named, and PEFT is not installed.
             UnsupportedModelError: The model is no causal LM.
         """
-        found = _transformers_model(model)
+        found = unwrapped(model)
+        if not isinstance(found, PreTrainedModel):
+            raise InvalidOptionError(
+                f"model should be a transformers PreTrainedModel or a PeftModel, not {type(model).__name__}"
+            )
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
             raise InvalidOptionError(
                 f"tokenizer should be a transformers tokenizer, not {type(tokenizer).__name__}"
             )
         if name is not None and not isinstance(name, str):
             raise InvalidOptionError(f"name={quoted(name)} should be text")
-        self.name = name or with_adapter(found.config.name_or_path or type(found).__name__, adapter)
-        _check_supported(found, self.name)
+        kind = type(found).__name__
+        self.name = name or with_adapter(found.config.name_or_path or kind, adapter)
+        if found.config.is_encoder_decoder or not found.can_generate():
+            raise UnsupportedModelError(
+                f"model {quoted(self.name)} ({kind}) is not a decoder-only causal language model"
+            )
         if adapter is not None:
             found = with_active(found, adapter)
         self.model: Any = found  # transformers' own annotations do not describe its models
@@ -114,33 +117,24 @@ class LanguageModel(BaseLanguageModel):
             loading = loading.model_copy(update={"device": best_device(loading.device)})
         key = f"{cls.__qualname__} {source} {loading!r} {loading.token!r}"
         if adapter is None:
-            return cls._loaded_once(key, lambda: cls(*load(source, loading), name=str(name)))
+            return loaded_models.get_or_load(key, lambda: cls(*load(source, loading), name=str(name)))
         adapter_source = resolve_source("adapter", adapter)
         check_path(adapter_source)
-        return cls._loaded_once(
-            f"{key} {adapter_source}",
-            lambda: cls._adapted(
-                Adapter.find(adapter_source, loading),  # before the model, which takes longer
-                cls.from_pretrained(name, **options),
-                adapter_tokenizer(adapter_source, loading),
-                name=with_adapter(str(name), str(adapter)),
-            ),
-        )
 
-    @classmethod
-    def _adapted(
-        cls, adapter: Adapter, base: Self, tokenizer: PreTrainedTokenizerBase | None, *, name: str
-    ) -> Self:
-        model = cls(adapter.over(base.model), tokenizer or base.tokenizer, name=name)
-        if tokenizer is not None and tokenizer.eos_token_id is not None:
-            ends = base.eos_token_ids | {tokenizer.eos_token_id}
-            model.model.generation_config.eos_token_id = sorted(ends)
-        model._base = base  # keeps the base in the registry for the next adapter
-        return model
+        def load_adapted() -> Any:
+            found = Adapter.find(adapter_source, loading)  # before the model, which takes longer
+            base = cls.from_pretrained(name, **options)
+            tokenizer = adapter_tokenizer(adapter_source, loading)
+            full_name = with_adapter(str(name), str(adapter))
+            model = cls(found.over(base.model), tokenizer or base.tokenizer, name=full_name)
+            if tokenizer is not None and tokenizer.eos_token_id is not None:
+                ends = base.eos_token_ids | {tokenizer.eos_token_id}
+                model.model.generation_config.eos_token_id = sorted(ends)
+            model._base = base  # keeps the base in the registry for the next adapter
+            return model
 
-    @classmethod
-    def _loaded_once(cls, key: str, load_it: Callable[[], Self]) -> Self:
-        return cast(Self, loaded_models.get_or_load(key, load_it))
+        adapted: Self = loaded_models.get_or_load(f"{key} {adapter_source}", load_adapted)
+        return adapted
 
     @property
     def device(self) -> torch.device:
@@ -201,11 +195,7 @@ class LanguageModel(BaseLanguageModel):
     @property
     def fingerprint(self) -> str:
         """A key of the model's name, dtype and configuration, which tells entries of caches on disk apart."""
-        return json.dumps([self.name, str(self.model.dtype), self._config_digest])
-
-    @cached_property
-    def _config_digest(self) -> str:
-        return config_digest(self.model.config)
+        return json.dumps([self.name, str(self.model.dtype), config_digest(self.model.config)])
 
     def open_session(
         self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0
@@ -213,29 +203,12 @@ class LanguageModel(BaseLanguageModel):
         """Start to work on the rows of one batch. As :meth:`BaseLanguageModel.open_session`."""
         plan = self.plan
         runner = PassRunner(self.model, plan, self.traits, self.lock, self.name, vocabulary)
-        if plan.batched:
-            return BatchedSession(runner, role=role, calibration=calibration)
-        return SequentialSession(runner, role=role, calibration=calibration)
+        session = BatchedSession if plan.batched else SequentialSession
+        return session(runner, role=role, calibration=calibration)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {type(self.model).__name__}, {self.device})"
 
 
-loaded_models: ModelRegistry[LanguageModel] = ModelRegistry()
+loaded_models = ModelRegistry()
 """The models that :meth:`LanguageModel.from_pretrained` has loaded."""
-
-
-def _transformers_model(model: object) -> PreTrainedModel:
-    found = unwrapped(model)
-    if not isinstance(found, PreTrainedModel):
-        raise InvalidOptionError(
-            f"model should be a transformers PreTrainedModel or a PeftModel, not {type(model).__name__}"
-        )
-    return found
-
-
-def _check_supported(model: PreTrainedModel, name: str) -> None:
-    if model.config.is_encoder_decoder or not model.can_generate():
-        raise UnsupportedModelError(
-            f"model {quoted(name)} ({type(model).__name__}) is not a decoder-only causal language model"
-        )

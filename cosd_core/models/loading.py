@@ -1,4 +1,4 @@
-"""Loads transformers objects by name. The only file that uses ``Auto*``."""
+"""Loads transformers objects by name, or looks into their files. The only file that uses ``Auto*``."""
 
 import json
 from os import PathLike
@@ -17,7 +17,12 @@ from transformers import (
 from transformers.utils.hub import cached_file
 
 from cosd_core.errors import InvalidOptionError, MissingExtraError, ModelLoadError, quoted
+from cosd_core.models.base import BaseLanguageModel
+from cosd_core.models.traits import context_length
 from cosd_core.options import LoadingOptions
+
+_FILES = ("revision", "subfolder")
+"""The options that select files of a repository; they apply to the model alone."""
 
 
 def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -28,16 +33,16 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
         ModelLoadError: Either cannot be found or read.
     """
     check_path(name)
-    source = hub_access(options) | {
-        "revision": options.revision,
-        "subfolder": options.subfolder,
-        "trust_remote_code": options.trust_remote_code,
-    }
-    tokenizer_source = dict(source, subfolder="", revision=None) if options.tokenizer else source
+    access = hub_access(options, "trust_remote_code")
+    source = hub_access(options, "trust_remote_code", *_FILES)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or name, **_given(tokenizer_source))
+        tokenizer = AutoTokenizer.from_pretrained(
+            options.tokenizer or name, **access if options.tokenizer else source
+        )
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, **source)
+        quantised = getattr(config, "quantization_config", None) is not None
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            name, **_given(source), **_placement(options, quantised=_is_quantised(name, source))
+            name, **source, **_placement(options, quantised=quantised)
         )
     except ImportError as error:  # a package for quantisation, or one that the model's own code needs
         raise MissingExtraError(
@@ -46,8 +51,10 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
     except Exception as error:  # transformers raises errors of nearly every type
         place = f", subfolder {quoted(options.subfolder)}" if options.subfolder else ""
         raise ModelLoadError(f"cannot load model {quoted(name)}{place}: {quoted(error, 240)}") from error
-    placed = options.device_map is not None or getattr(model, "hf_quantizer", None) is not None
-    return (model if placed else _move(model, best_device(options.device))), tokenizer
+    if options.device_map is None and getattr(model, "hf_quantizer", None) is None:
+        # transformers annotates its own method wrongly.
+        model = torch.nn.Module.to(model, best_device(options.device))
+    return model, tokenizer
 
 
 def adapter_tokenizer(adapter: str, options: LoadingOptions) -> PreTrainedTokenizerBase | None:
@@ -56,16 +63,12 @@ def adapter_tokenizer(adapter: str, options: LoadingOptions) -> PreTrainedTokeni
     Raises:
         ModelLoadError: It cannot be read.
     """
-    source = hub_access(options)
-    if options.tokenizer:
-        return None
-    try:
-        cached_file(adapter, "tokenizer_config.json", **_given(source))
-    except OSError:
+    access = hub_access(options)
+    if options.tokenizer or not _file(adapter, "tokenizer_config.json", access):
         return None
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            adapter, trust_remote_code=options.trust_remote_code, **_given(source)
+            adapter, trust_remote_code=options.trust_remote_code, **access
         )
     except Exception as error:  # transformers raises errors of nearly every type
         raise ModelLoadError(
@@ -74,31 +77,39 @@ def adapter_tokenizer(adapter: str, options: LoadingOptions) -> PreTrainedTokeni
     return tokenizer
 
 
-def known_config(name: str, options: LoadingOptions) -> PreTrainedConfig | None:
-    """The configuration of a model, if it is on this machine and needs no code of its own."""
-    source = {"revision": options.revision, "subfolder": options.subfolder, "cache_dir": options.cache_dir}
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name, local_files_only=True, **_given(source))
+def known_context_length(
+    source: str | PathLike[str] | BaseLanguageModel, options: LoadingOptions
+) -> int | None:
+    """The context window of a model in tokens; None if it has none, or its files are not on this machine."""
+    if isinstance(source, BaseLanguageModel):
+        return source.context_length
+    name = resolve_source("name", source)
+    try:  # without the model's own code
+        config = AutoConfig.from_pretrained(name, **_local(options, *_FILES))
     except Exception:  # not here, or not readable: loading will raise
         return None
-    return config
+    return context_length(config)
 
 
-def has_chat_template(name: str, options: LoadingOptions) -> bool | None:
-    """Whether a model's tokenizer has a chat template; None if its files are not on this machine."""
-    where = {"cache_dir": options.cache_dir, "local_files_only": True}
-    if not options.tokenizer:
-        where |= {"revision": options.revision, "subfolder": options.subfolder}
+def known_to_chat(
+    source: str | PathLike[str] | BaseLanguageModel, options: LoadingOptions, *, adapter: str | None = None
+) -> bool | None:
+    """Whether a model has a chat template; None if its files are not on this machine."""
+    if isinstance(source, BaseLanguageModel):
+        return bool(source.tokenizer.chat_template)
+    if options.tokenizer:
+        return _has_chat_template(options.tokenizer, _local(options))
+    if adapter is not None:
+        found = _has_chat_template(resolve_source("adapter", adapter), _local(options))
+        if found is not None:
+            return found
+    return _has_chat_template(resolve_source("name", source), _local(options, *_FILES))
 
-    def file(named: str) -> str | None:
-        try:
-            return cached_file(options.tokenizer or name, named, **_given(where))
-        except OSError:
-            return None
 
-    if file("chat_template.jinja"):
+def _has_chat_template(name: str, access: dict[str, Any]) -> bool | None:
+    if _file(name, "chat_template.jinja", access):
         return True
-    if (found := file("tokenizer_config.json")) is None:
+    if (found := _file(name, "tokenizer_config.json", access)) is None:
         return None
     try:
         return bool(json.loads(Path(found).read_text(encoding="utf-8")).get("chat_template"))
@@ -106,8 +117,12 @@ def has_chat_template(name: str, options: LoadingOptions) -> bool | None:
         return None
 
 
-def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    return torch.nn.Module.to(model, device)  # transformers annotates its own method wrongly
+def _file(name: str, file: str, access: dict[str, Any]) -> str | None:
+    """The path of a file of a repository or folder; None if it is not there."""
+    try:
+        return cached_file(name, file, **access)
+    except OSError:
+        return None
 
 
 def best_device(device: str | torch.device) -> torch.device:
@@ -128,13 +143,14 @@ def best_device(device: str | torch.device) -> torch.device:
     return probe.device  # with its index, so that "cuda" and "cuda:0" are equal
 
 
-def hub_access(options: LoadingOptions) -> dict[str, Any]:
-    """The options of every request to the hub."""
-    return {
-        "token": options.token,
-        "cache_dir": options.cache_dir,
-        "local_files_only": options.local_files_only,
-    }
+def hub_access(options: LoadingOptions, *more: str) -> dict[str, Any]:
+    """The options of every request to the hub, and more of these names, as far as they are given."""
+    names = ("token", "cache_dir", "local_files_only", *more)
+    return {name: value for name in names if (value := getattr(options, name)) not in (None, "")}
+
+
+def _local(options: LoadingOptions, *more: str) -> dict[str, Any]:
+    return hub_access(options, *more) | {"local_files_only": True}
 
 
 def check_path(name: str) -> None:
@@ -169,28 +185,16 @@ def resolve_source(option: str, name: str | PathLike[str]) -> str:
         ) from error
 
 
-def _is_quantised(name: str, source: dict[str, Any]) -> bool:
-    """Whether a model was saved in quantised form."""
-    config: PreTrainedConfig = AutoConfig.from_pretrained(name, **_given(source))
-    return getattr(config, "quantization_config", None) is not None
-
-
 def _placement(options: LoadingOptions, *, quantised: bool) -> dict[str, Any]:
-    # False would accept pickled weights only.
-    placement: dict[str, Any] = {"dtype": options.dtype, "use_safetensors": options.use_safetensors or None}
-    if options.attn_implementation is not None:
-        placement["attn_implementation"] = options.attn_implementation
-    if options.quantization_config is not None:
-        given = options.quantization_config
+    device_map, quantization = options.device_map, options.quantization_config
+    if device_map is None and (quantised or quantization is not None):  # cannot be moved later
+        device_map = {"": best_device(options.device)}
+    placement = {
+        "dtype": options.dtype,
+        "use_safetensors": options.use_safetensors or None,  # False would accept pickled weights only
+        "attn_implementation": options.attn_implementation,
         # transformers removes entries from a dictionary, which belongs to the caller.
-        placement["quantization_config"] = dict(given) if isinstance(given, dict) else given
-        quantised = True
-    if options.device_map is not None:
-        placement["device_map"] = options.device_map
-    elif quantised:  # quantised weights cannot be moved later
-        placement["device_map"] = {"": best_device(options.device)}
-    return placement
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value not in (None, "")}
+        "quantization_config": dict(quantization) if isinstance(quantization, dict) else quantization,
+        "device_map": device_map,
+    }
+    return {name: value for name, value in placement.items() if value is not None}

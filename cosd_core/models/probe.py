@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 
 from cosd_core.errors import GenerationError, UnsupportedModelError, quoted
 from cosd_core.models.cache import DecodingCache
-from cosd_core.models.forward import input_device, pass_arguments
-from cosd_core.models.plan import Plan
+from cosd_core.models.forward import Plan, input_device
 from cosd_core.models.traits import CACHE_ARGUMENTS, ModelTraits
 
 _LONG, _SHORT, _SUFFIX = 20, 12, 3
@@ -201,9 +200,7 @@ class _Probe:
 
     def _pass(self, plan: Plan, cache: DecodingCache, rows: Sequence[list[int]], fed: int) -> torch.Tensor:
         """The logits after each of the last ``fed`` ids of every row, ``[rows, fed, vocabulary]``."""
-        accepted = plan.forward_arguments(self._traits)
-        arguments = pass_arguments(cache, rows, fed, device=input_device(self._model), accepted=accepted)
-        output = self._model.forward(**arguments)
+        output = self._model.forward(**plan.pass_arguments(self._model, self._traits, cache, rows, fed))
         cache.finish_pass(output)
         logits: torch.Tensor = output.logits
         return logits[..., : self._vocabulary]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, cache_utils
 
-from cosd_core.models.cache import layered_cache
+from cosd_core.models.cache import DecodingCache, layered_cache
 from cosd_core.models.growing_layer import GrowingLayer
 
 _MAX_SNAPSHOTS = 8
@@ -21,34 +21,28 @@ _INDEXED = getattr(cache_utils, "DynamicIndexedLayer", GrowingLayer)
 """Holds keys and values per position, and others that select among them."""
 
 
-class StateCache:
+class StateCache(DecodingCache):
     """The states of one row, with snapshots of earlier ones.
 
     Where a layer holds keys and values per position, a snapshot is a length to which they are cropped. Other
     states are copied. A rollback restores the latest snapshot that is not longer than requested, so that up
     to a few ids must be processed again.
-
-    Attributes:
-        lengths: The number of processed ids, as a list of one.
     """
 
     def __init__(self, argument: str, config: PreTrainedConfig | None) -> None:
-        """Create an empty cache.
+        """Create an empty cache, which ``forward`` takes under the name ``argument``.
 
-        Args:
-            argument: The name under which the model's ``forward`` takes its cache.
-            config: Names the kinds of layers. None: the first pass creates a cache of the model's own class.
+        The configuration names the kinds of layers. None: the model creates a cache of its own class.
         """
-        self.lengths = [0]
+        super().__init__(use_cache=True)
         self._argument = argument
         self._config = config
         self._cache = self._empty()
         self._snapshots: list[_Snapshot] = []
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments that make a forward pass read and extend this cache."""
-        known = {} if self._cache is None else {self._argument: self._cache}
-        return {**known, "use_cache": True}
+        """The keyword arguments that make a forward pass read and extend this cache, or create one."""
+        return self._arguments if self._cache is None else {self._argument: self._cache, **self._arguments}
 
     def begin_pass(self, lengths: Sequence[int], fed: int) -> torch.Tensor:
         """Prepare for a pass over ``fed`` ids after which the row has this length; there is no padding."""
@@ -128,11 +122,8 @@ def _copied(layer: Any) -> Any:
     copied = copy.copy(layer)
     for name, value in vars(layer).items():
         if isinstance(value, dict):
-            setattr(copied, name, {at: _cloned(each) for at, each in value.items()})
+            cloned = {at: each.clone() if torch.is_tensor(each) else each for at, each in value.items()}
+            setattr(copied, name, cloned)
     if type(layer) is _HYBRID:
         copied.keys = copied.values = None  # restored from the live layer
     return copied
-
-
-def _cloned(state: Any) -> Any:
-    return state.clone() if isinstance(state, torch.Tensor) else state

@@ -1,8 +1,11 @@
-"""A second model object over the same weights."""
+"""Models over one copy of the weights: loaded once by name, and copies that share them."""
 
 import copy
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import is_dataclass
-from weakref import WeakKeyDictionary
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -10,6 +13,32 @@ from transformers.quantizers.base import HfQuantizer
 
 from cosd_core.errors import UnsupportedModelError, quoted
 from cosd_core.utils import Lock
+
+_Model = TypeVar("_Model")
+
+
+class ModelRegistry:
+    """Models that were loaded by name; a model that nothing else refers to is freed.
+
+    Attributes:
+        models: The models that are in use.
+        lock: Held while a key is looked up for the first time.
+    """
+
+    def __init__(self) -> None:
+        self.models: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self.lock = Lock()
+        self._loading: dict[str, Lock] = defaultdict(Lock)
+
+    def get_or_load(self, key: str, load: Callable[[], _Model]) -> _Model:
+        """The model of a key. Calls with one key at the same time load it once; other keys do not wait."""
+        with self.lock:
+            loading = self._loading[key]
+        with loading:
+            model: _Model | None = self.models.get(key)
+            if model is None:
+                model = self.models[key] = load()
+            return model
 
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:

@@ -67,14 +67,12 @@ class Reliability:
     @classmethod
     def of(cls, observations: Observations, model: int, temperature: float = 1.0) -> Self:
         """Compare one model's confidences at all positions with its accuracy."""
-        temperatures = [1.0] * len(observations.names)
-        temperatures[model] = temperature
-        confidences = observations.confidences(temperatures)[:, model]
-        right = observations.right[:, model]
+        alone = observations.of_models(model)
+        confidences, right = alone.confidences([temperature])[:, 0], alone.right[:, 0]
         bin_of = np.clip(np.ceil(confidences * _BINS).astype(int) - 1, 0, _BINS - 1)
         members = [bin_of == index for index in range(_BINS)]
         bins = tuple(_bin(index, confidences[each], right[each]) for index, each in enumerate(members))
-        return cls(temperature, _loss(observations, model, temperature), bins)
+        return cls(temperature, _loss(alone, temperature), bins)
 
     def diagram(self) -> str:
         """The reliability diagram in characters: bars are accuracy, | marks the mean confidence."""
@@ -117,12 +115,9 @@ class Calibration:
         """
         if not len(observations):
             raise TrainingDataError("there is nothing to calibrate on: the data hold no position")
-        models = range(len(observations.names))
-        return cls(
-            observations.names,
-            tuple(Reliability.of(observations, model) for model in models),
-            tuple(Reliability.of(observations, model, _fit(observations, model)) for model in models),
-        )
+        alone = [observations.of_models(model) for model in range(len(observations.names))]
+        before = tuple(Reliability.of(each, 0) for each in alone)
+        return cls(observations.names, before, tuple(Reliability.of(each, 0, _fit(each)) for each in alone))
 
     def report(self) -> str:
         """Temperatures, losses, calibration errors and reliability diagrams as text."""
@@ -167,24 +162,18 @@ def _bin(index: int, confidences: NDArray[Any], right: NDArray[Any]) -> Bin:
     return Bin(low, high, len(right), float(confidences.mean(dtype=np.float64)), float(right.mean()))
 
 
-def _loss(observations: Observations, model: int, temperature: float) -> float:
-    """The mean negative log-likelihood of the true token in nats."""
-    temperatures = [1.0] * len(observations.names)
-    temperatures[model] = temperature
-    return -float(observations.log_likelihoods(temperatures)[:, model].mean(dtype=np.float64))
+def _loss(alone: Observations, temperature: float) -> float:
+    """The mean negative log-likelihood of the true token in nats, of a single model."""
+    return -float(alone.log_likelihoods([temperature]).mean(dtype=np.float64))
 
 
-def _fit(observations: Observations, model: int) -> float:
-    """The most likely temperature, by ternary search: the loss is convex in 1/T."""
-    low, high = 1 / TEMPERATURES[-1], 1 / TEMPERATURES[0]
-
-    def clamp(temperature: float) -> float:
-        return min(max(temperature, TEMPERATURES[0]), TEMPERATURES[-1])
-
+def _fit(alone: Observations) -> float:
+    """A single model's most likely temperature, by ternary search: the loss is convex in 1/T."""
+    low, high = TEMPERATURES[0], TEMPERATURES[-1]
     for _ in range(_STEPS):
         left, right = low + (high - low) / 3, high - (high - low) / 3
-        if _loss(observations, model, clamp(1 / left)) <= _loss(observations, model, clamp(1 / right)):
+        if _loss(alone, left) <= _loss(alone, right):
             high = right
         else:
             low = left
-    return round(clamp(2 / (low + high)), 3)
+    return round((low + high) / 2, 3)

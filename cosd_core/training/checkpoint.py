@@ -18,10 +18,6 @@ class Checkpoint:
     def __init__(self, folder: str | PathLike[str], key: str) -> None:
         """Open or create the folder.
 
-        Args:
-            folder: The path of the folder.
-            key: A hash of models, data and settings, in ASCII.
-
         Raises:
             InvalidOptionError: It belongs to another key, or cannot be used as a folder.
         """

@@ -11,7 +11,8 @@ from cosd_core.chat.messages import Chat
 from cosd_core.errors import CoSDError, TrainingDataError, quoted
 from cosd_core.generation.requests import Prompt
 
-FIELDS = ("prompt", "completion")
+_FIELDS = ("prompt", "completion")
+_NAMES = '"prompt" and "completion"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +72,20 @@ def _parse(line: bytes, place: str) -> Any:
     except (ValueError, RecursionError) as error:  # undecodable bytes are a ValueError too
         raise TrainingDataError(f"{place} is not JSON: {quoted(error)}") from error
     if not isinstance(record, dict):
-        raise TrainingDataError(f"{place} is {quoted(record)}; it should be an object with {_names()}")
+        raise TrainingDataError(f"{place} is {quoted(record)}; it should be an object with {_NAMES}")
     return record
 
 
 def _example(record: Any, place: str) -> Example:
     if isinstance(record, Mapping):
-        if missing := [name for name in FIELDS if name not in record]:
+        if missing := [name for name in _FIELDS if name not in record]:
             raise TrainingDataError(f"{place} has no {quoted(missing[0])}; it has {quoted(list(record))}")
-        prompt, completion = (record[name] for name in FIELDS)
+        prompt, completion = (record[name] for name in _FIELDS)
     elif isinstance(record, (list, tuple)) and len(record) == 2:
         prompt, completion = record
     else:
         raise TrainingDataError(
-            f"{place} is {quoted(record)}; it should be a mapping with {_names()}, or a pair"
+            f"{place} is {quoted(record)}; it should be a mapping with {_NAMES}, or a pair"
         )
     return Example(_prompt(prompt, place), _completion(completion, place), place)
 
@@ -113,12 +114,4 @@ def _completion(completion: Any, place: str) -> str | tuple[int, ...]:
 
 
 def _is_ids(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and bool(value)
-        and all(isinstance(each, int) and not isinstance(each, bool) for each in value)
-    )
-
-
-def _names() -> str:
-    return " and ".join(f'"{name}"' for name in FIELDS)
+    return isinstance(value, (list, tuple)) and bool(value) and all(type(token) is int for token in value)

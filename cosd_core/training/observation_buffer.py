@@ -17,16 +17,11 @@ class ObservationBuffer:
     """
 
     def __init__(self, names: Sequence[str], texts: Sequence[TokenizedExample]) -> None:
-        """Allocate the arrays and fill in what follows from the texts alone.
-
-        Args:
-            names: The models, the draft first.
-            texts: The texts, at least one, in the order of their numbers.
-        """
+        """Allocate the arrays and fill in what follows from the texts alone, at least one, in their order."""
         lengths = [len(text.truth) for text in texts]
         count, models = sum(lengths), len(names)
         self._starts = np.cumsum(lengths) - lengths
-        self._observations = Observations(
+        self.observations = Observations(
             names=tuple(names),
             example=np.repeat(np.arange(len(texts), dtype=np.int32), lengths),
             truth=np.concatenate([np.array(text.truth, np.int32) for text in texts]),
@@ -37,22 +32,14 @@ class ObservationBuffer:
             cut=np.repeat([text.cut for text in texts], lengths),
         )
 
-    @property
-    def observations(self) -> Observations:
-        """All observations."""
-        return self._observations
-
     def write(self, examples: NDArray[Any], targets: NDArray[Any], **measured: NDArray[Any]) -> None:
-        """Fill in measured values.
+        """Fill in arrays :data:`MEASURED`, ``[positions, ...]``.
 
-        Args:
-            examples: The number of every position's text, ``[positions]``.
-            targets: The index of every position's true token in its text, ``[positions]``.
-            **measured: Arrays of :class:`Observations`, ``[positions, ...]``.
+        Positions are given by the numbers of their texts and the indices of the true tokens in these.
         """
         positions = self._starts[examples] + targets
         for name, values in measured.items():
-            getattr(self._observations, name)[positions] = values
+            getattr(self.observations, name)[positions] = values
 
     def write_part(self, part: Observations) -> None:
         """Fill in stored observations of whole texts."""
@@ -61,4 +48,4 @@ class ObservationBuffer:
 
     def part(self, texts: Iterable[TokenizedExample]) -> Observations:
         """The observations of some texts."""
-        return self._observations.of_examples([text.number for text in texts])
+        return self.observations.of_examples([text.number for text in texts])

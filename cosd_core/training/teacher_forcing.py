@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cosd_core.errors import InvalidOptionError, ModelOutputError, TrainingDataError, quoted
 from cosd_core.models.base import BaseLanguageModel, open_logits_session
@@ -23,7 +22,7 @@ from cosd_core.training.examples import read_examples
 from cosd_core.training.observation_buffer import ObservationBuffer
 from cosd_core.training.tokenization import ExampleTokenizer, TokenizedExample
 from cosd_core.training.windows import windows
-from cosd_core.verifiers.observations import TEMPERATURES, Observations
+from cosd_core.verifiers.observations import MEASURED, TEMPERATURES, Observations
 
 _NUMBERS_AT_ONCE = 2**22
 """How many logits are converted to float32 and reduced at once; a few such arrays exist at a time."""
@@ -77,9 +76,7 @@ def observe(
         raise TrainingDataError("there is nothing to learn from: the data hold no example")
     total, done = sum(len(text.truth) for text in texts), 0
     buffer = ObservationBuffer([model.name for model in models], texts)
-    store = None
-    if checkpoint is not None:
-        store = Checkpoint(checkpoint, _key(models, texts, tokens_per_pass))
+    store = None if checkpoint is None else Checkpoint(checkpoint, _key(models, texts, tokens_per_pass))
     progress(done, total)
     for number, batch in enumerate(_batches(texts, models, tokens_per_pass)):
         stored = store.load(number) if store else None
@@ -143,65 +140,37 @@ def _measure(
     positions: Sequence[tuple[int, int, int]],
     buffer: ObservationBuffer,
 ) -> None:
-    """Reduce the logits of some positions to numbers.
-
-    Args:
-        models: The models.
-        logits: Per model, ``[rows, columns, vocabulary]``.
-        batch: The text of every row.
-        positions: As in :class:`Window`.
-        buffer: The buffer for the numbers.
-    """
+    """Reduce every model's logits, ``[rows, columns, vocabulary]``, at positions of a window to numbers."""
     rows, columns, targets = (torch.tensor(each) for each in zip(*positions, strict=True))
     truth = torch.tensor([batch[row].truth[target] for row, _, target in positions])
-    relative = [
-        _RelativeLogits(model, each[rows.to(each.device), columns.to(each.device)])
+    measured = [
+        _reduce(model, each[rows.to(each.device), columns.to(each.device)], truth)
         for model, each in zip(models, logits, strict=True)
     ]
-    curves = [each.partition_curve() for each in relative]
     buffer.write(
         np.array([text.number for text in batch])[rows.numpy()],
         targets.numpy(),
-        predicted=_by_model([each.predicted for each in relative]),
-        gaps=_by_model([each.gap(truth) for each in relative]),
-        partitions=_by_model([partitions for partitions, _ in curves]),
-        slopes=_by_model([slopes for _, slopes in curves]),
+        **{name: np.stack([each[name].cpu().numpy() for each in measured], 1) for name in MEASURED},
     )
 
 
-class _RelativeLogits:
-    """One model's logits at some positions, relative to the highest of each.
-
-    Attributes:
-        predicted: The most probable token, ``[positions]``.
-    """
-
-    def __init__(self, model: BaseLanguageModel, logits: torch.Tensor) -> None:
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        highest, self.predicted = logits.max(-1)
-        if not highest.isfinite().all():
-            raise ModelOutputError(f"model {model.name!r} returned logits that are NaN or infinite")
-        self._relative = (logits - highest[:, None]).clamp_(min=_FAR_BELOW)
-
-    def gap(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The relative logit of one token per position, ``[positions]``."""
-        return self._relative.gather(-1, tokens.to(self._relative.device)[:, None])[:, 0]
-
-    def partition_curve(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """``log Z`` and its slope by 1/T at the grid of temperatures, both ``[positions, temperatures]``."""
-        partitions, slopes = [], []
-        for temperature in TEMPERATURES:
-            weights = (self._relative / temperature).exp_()
-            partition = weights.sum(-1)
-            partitions.append(partition.log())
-            slopes.append(weights.mul_(self._relative).sum(-1) / partition)
-        return torch.stack(partitions, -1), torch.stack(slopes, -1)
-
-
-def _by_model(tensors: Sequence[torch.Tensor]) -> NDArray[Any]:
-    """One tensor per model, ``[positions, ...]``, as an array ``[positions, models, ...]``."""
-    return np.stack([each.cpu().numpy() for each in tensors], 1)
+def _reduce(model: BaseLanguageModel, logits: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The arrays :data:`MEASURED` of one model from its logits, ``[positions, vocabulary]``."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    highest, predicted = logits.max(-1)
+    if not highest.isfinite().all():
+        raise ModelOutputError(f"model {model.name!r} returned logits that are NaN or infinite")
+    relative = (logits - highest[:, None]).clamp_(min=_FAR_BELOW)
+    gaps = relative.gather(-1, truth.to(relative.device)[:, None])[:, 0]
+    partitions, slopes = [], []
+    for temperature in TEMPERATURES:
+        weights = (relative / temperature).exp_()
+        partition = weights.sum(-1)
+        partitions.append(partition.log())
+        slopes.append(weights.mul_(relative).sum(-1) / partition)
+    curves = {"partitions": torch.stack(partitions, -1), "slopes": torch.stack(slopes, -1)}
+    return {"predicted": predicted, "gaps": gaps, **curves}
 
 
 def _key(models: Sequence[BaseLanguageModel], texts: Sequence[TokenizedExample], tokens_per_pass: int) -> str:

@@ -1,8 +1,8 @@
 """Examples in tokens, cut to the smallest context window."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cosd_core.errors import ContextOverflowError, InvalidPromptError, TrainingDataError, quoted
 from cosd_core.generation.requests import read_prompts
@@ -11,22 +11,15 @@ from cosd_core.models.vocabulary_alignment import align
 from cosd_core.options import GenerationOptions
 from cosd_core.training.examples import Example
 
-_UNBOUNDED = 2**62
+_Prompts = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedExample:
-    """An example in tokens.
-
-    Attributes:
-        number: Its number.
-        prompts: Its prompt in every model's rendering.
-        truth: The target tokens.
-        cut: Whether something was cut off.
-    """
+    """An example's number, its prompt in every model's tokens, its target tokens, and whether it was cut."""
 
     number: int
-    prompts: tuple[tuple[int, ...], ...]
+    prompts: _Prompts
     truth: tuple[int, ...]
     cut: bool = False
 
@@ -44,13 +37,7 @@ class ExampleTokenizer:
     """Turns examples into tokens that fit every context window."""
 
     def __init__(self, models: Sequence[BaseLanguageModel], vocabulary: int, *, end_token: bool) -> None:
-        """Prepare for some models.
-
-        Args:
-            models: The draft, whose tokenizer encodes text, then the assistants.
-            vocabulary: The number of token ids that they share.
-            end_token: Whether the end token is a target.
-        """
+        """Prepare for models that share ``vocabulary`` token ids; ``end_token`` makes it the last target."""
         self._models = models
         self._vocabulary = vocabulary
         self._alignment = align(models)
@@ -58,7 +45,7 @@ class ExampleTokenizer:
         eos = models[0].tokenizer.eos_token_id
         end = min(self._ends, default=None) if eos is None else eos
         self._end = end if end_token else None
-        self._window = min(model.context_length or _UNBOUNDED for model in models)
+        self._window = min(model.context_length or sys.maxsize for model in models)
 
     def tokenize(self, number: int, example: Example) -> TokenizedExample:
         """The tokens of an example. If it is too long, its completion is cut first, then its prompt.
@@ -79,9 +66,7 @@ class ExampleTokenizer:
         except InvalidPromptError as error:
             raise TrainingDataError(f"{example.place}: {error}") from error
 
-    def _prompts(
-        self, example: Example, room: int, *, truncation: bool = False
-    ) -> tuple[tuple[int, ...], ...]:
+    def _prompts(self, example: Example, room: int, *, truncation: bool = False) -> _Prompts:
         options = GenerationOptions(max_new_tokens=room, truncation=truncation)
         [request] = read_prompts([example.prompt], options, self._models, self._alignment)
         return request.prompts
@@ -89,7 +74,7 @@ class ExampleTokenizer:
     def _truth(self, example: Example) -> tuple[int, ...]:
         truth = example.completion
         if isinstance(truth, str):
-            truth = self._encode(example.prompt, truth, example.place)
+            truth = self._encode(example, truth)
         if unknown := [token for token in truth if not 0 <= token < self._vocabulary]:
             raise TrainingDataError(
                 f"the completion of {example.place} holds token id {quoted(unknown[0])}, outside the "
@@ -103,16 +88,18 @@ class ExampleTokenizer:
             )
         return truth
 
-    def _encode(self, prompt: Any, completion: str, place: str) -> tuple[int, ...]:
+    def _encode(self, example: Example, completion: str) -> tuple[int, ...]:
         """The tokens of a completion after its prompt.
 
         A tokenizer may encode a text differently at its start and after a prompt, so prompt and completion
         are encoded together if that leaves the prompt's tokens unchanged.
         """
-        tokenizer = self._models[0]
+        tokenizer, prompt = self._models[0], example.prompt
         for name, text in (("prompt", prompt), ("completion", completion)):
             if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise TrainingDataError(f"the {name} of {place} is no text: it holds half a surrogate pair")
+                raise TrainingDataError(
+                    f"the {name} of {example.place} is no text: it holds half a surrogate pair"
+                )
         if isinstance(prompt, str):
             before, both = tokenizer.encode(prompt), tokenizer.encode(prompt + completion)
             if both[: len(before)] == before:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 class Window:
     """One pass over the rows of a batch. Rows are aligned at their right ends, as sessions keep them.
 
-    Attributes:
-        unread: How many tokens at the end of every row later passes read.
-        last: How many positions at the end of the pass need logits.
-        positions: The targets that these logits predict, as (row, column of the logits, index of the target).
+    Later passes read the ``unread`` tokens at the end of every row. The ``last`` positions of the pass need
+    logits. ``positions`` are the targets that these predict: (row, column of the logits, index of target).
     """
 
     unread: int

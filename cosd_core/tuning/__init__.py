@@ -12,11 +12,11 @@
     tuning.save("out")  # report.json, and tuned.json, which every constructor takes by read_settings
 """
 
-from cosd_core.tuning.candidates import ALPHAS, BETAS, WEIGHTS, Candidate, make_candidates
+from cosd_core.tuning.candidates import ALPHAS, BETAS, WEIGHTS, make_candidates
 from cosd_core.tuning.prefix_trie import Setting
 from cosd_core.tuning.replay import ReplayCache
 from cosd_core.tuning.report import CalibrationSummary, CandidateLine, ReplacementRate, Tuning
-from cosd_core.tuning.selection import Choice, Table, choose, choose_nested
+from cosd_core.tuning.selection import Table, choose, choose_nested
 from cosd_core.tuning.tuner import tune
 
 __all__ = [
@@ -24,9 +24,7 @@ __all__ = [
     "BETAS",
     "WEIGHTS",
     "CalibrationSummary",
-    "Candidate",
     "CandidateLine",
-    "Choice",
     "ReplacementRate",
     "ReplayCache",
     "Setting",

@@ -107,12 +107,8 @@ def make_candidates(
 ) -> tuple[Candidate, ...]:
     """Both models alone, averages, and rules and trees in both roles, calibrated and not.
 
-    Args:
-        names: The two models.
-        alphas: The thresholds of rules.
-        betas: The same.
-        weights: The first model's shares in averages.
-        fitted: Whether to include trees and calibrated rules, which need training data.
+    ``weights`` are the first model's shares in averages. ``fitted`` includes trees and calibrated rules,
+    which need training data.
 
     Raises:
         InvalidOptionError: A threshold or weight is wrong.

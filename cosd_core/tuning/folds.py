@@ -8,7 +8,7 @@ from random import Random
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.evaluation.tasks import Item
 from cosd_core.training.calibration import Calibration
-from cosd_core.tuning.prefix_trie import UNCALIBRATED, Temperatures
+from cosd_core.tuning.prefix_trie import Temperatures
 from cosd_core.verifiers import TreeVerifier
 from cosd_core.verifiers.observations import Observations
 
@@ -23,13 +23,7 @@ _DEPTHS, _LEAVES = (1, 2, 3, 4), (3, 10, 30, 100)
 
 @dataclass(frozen=True, slots=True)
 class TreeKind:
-    """One way to fit a tree.
-
-    Attributes:
-        swapped: Whether the second model drafts.
-        calibrated: Whether it is fitted on calibrated confidences.
-        agreeing: Whether it is also fitted on positions where both models agree, as the paper does.
-    """
+    """One way to fit a tree; the fields are those of :class:`Candidate`."""
 
     swapped: bool
     calibrated: bool
@@ -85,11 +79,7 @@ def fit_without(
 ) -> dict[Folds, Fit]:
     """Fit temperatures and trees without each set of :func:`left_out`.
 
-    Args:
-        observations: Both models' predictions on the completions.
-        fold_of: The fold of every example.
-        folds: How many there are.
-        progress: Called with the number of finished fits and of all fits.
+    ``fold_of`` holds the fold of every example. ``progress`` gets the numbers of finished and of all fits.
 
     Raises:
         TrainingDataError: Without some folds there is no training data left.
@@ -107,13 +97,9 @@ def fit_without(
 
 
 def temperatures_of(fits: Mapping[Folds, Fit]) -> Temperatures:
-    """All temperatures of some fits, by their indices; index 0 is uncalibrated."""
-    (first,), (second,) = UNCALIBRATED
-    ordered = sorted(fits.values(), key=lambda fit: fit.temperature_index)
-    return (
-        (first, *(fit.temperatures[0] for fit in ordered)),
-        (second, *(fit.temperatures[1] for fit in ordered)),
-    )
+    """All temperatures of the fits of :func:`fit_without`, by their indices; index 0 is uncalibrated."""
+    first, second = zip((1.0, 1.0), *(fit.temperatures for fit in fits.values()), strict=True)
+    return first, second
 
 
 def _fit_tree(observations: Observations, kind: TreeKind, temperatures: tuple[float, float]) -> TreeVerifier:

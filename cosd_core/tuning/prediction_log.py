@@ -11,11 +11,7 @@ from cosd_core.tuning.prefix_trie import Ending, Node, PairPrediction
 
 
 class PredictionLog:
-    """The file, which only grows.
-
-    Attributes:
-        entries: Its entries when it was opened.
-    """
+    """The file, which only grows, and its ``entries`` when it was opened."""
 
     def __init__(self, path: str | PathLike[str]) -> None:
         """Read the file, if it exists.
@@ -44,14 +40,7 @@ class PredictionLog:
 def make_entry(
     key: str, tokens: Sequence[int], ending: Ending, predictions: Iterable[tuple[int, PairPrediction]]
 ) -> dict[str, Any]:
-    """A finished text and the predictions after its prefixes, as plain JSON values.
-
-    Args:
-        key: A hash of everything they depend on.
-        tokens: The text.
-        ending: Its ending.
-        predictions: Pairs of a prefix's length and the predictions after it.
-    """
+    """A finished text and the predictions after its prefixes, with their lengths, as plain JSON values."""
     return {
         "key": key,
         "tokens": list(tokens),
@@ -64,7 +53,7 @@ def restore(root: Node, entry: Mapping[str, Any]) -> None:
     """Put an entry back into a trie."""
     nodes = [root]
     for token in entry["tokens"]:
-        nodes.append(nodes[-1].child(token))
+        nodes.append(nodes[-1].children[token])
     for length, (one, other), (first, second) in entry["predictions"]:
         confidences = tuple(map(float, first)), tuple(map(float, second))
         nodes[length].prediction = PairPrediction((one, other), confidences)

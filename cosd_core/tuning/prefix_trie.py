@@ -1,6 +1,7 @@
 """The predictions of two models after every prefix, as a trie, and the replay of a setting in it."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 
 from cosd_core.verifiers import ConfidenceVerifier
 
@@ -12,12 +13,7 @@ UNCALIBRATED: Temperatures = ((1.0,), (1.0,))
 
 @dataclass(frozen=True, slots=True)
 class PairPrediction:
-    """The predictions of both models after a prefix.
-
-    Attributes:
-        tokens: Every model's token.
-        confidences: Every model's confidence in its token, at each of its temperatures.
-    """
+    """Both models' tokens after a prefix, and their confidences in them at each of their temperatures."""
 
     tokens: tuple[int, int]
     confidences: tuple[tuple[float, ...], tuple[float, ...]]
@@ -25,33 +21,19 @@ class PairPrediction:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A finished text.
-
-    Attributes:
-        text: The text after the prompt.
-        finish_reason: ``"stop"`` or ``"length"``.
-    """
+    """A finished text after its prompt, and why it ended: ``"stop"`` or ``"length"``."""
 
     text: str
     finish_reason: str
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Node:
-    """A prefix, with its ending or the predictions after it, if either is known."""
+    """A prefix, its ending or the predictions after it, if either is known, and its continuations."""
 
-    __slots__ = ("children", "ending", "prediction")
-
-    def __init__(self) -> None:
-        self.prediction: PairPrediction | None = None
-        self.ending: Ending | None = None
-        self.children: dict[int, Node] = {}
-
-    def child(self, token: int) -> "Node":
-        """The prefix with one more token."""
-        found = self.children.get(token)
-        if found is None:
-            found = self.children[token] = Node()
-        return found
+    prediction: PairPrediction | None = None
+    ending: Ending | None = None
+    children: "defaultdict[int, Node]" = field(default_factory=lambda: defaultdict(Node))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,33 +61,18 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """The known part of a setting's text.
+    """The known part of a setting's text: its tokens, the prediction before each, and the longest prefix."""
 
-    Attributes:
-        nodes: The prefixes, the empty one first.
-        tokens: The tokens between them.
-    """
-
-    nodes: tuple[Node, ...]
     tokens: tuple[int, ...]
-
-    @property
-    def last(self) -> Node:
-        """The longest prefix."""
-        return self.nodes[-1]
-
-    @property
-    def predictions(self) -> list[PairPrediction]:
-        """The predictions after every prefix but the last, one per token."""
-        return [node.prediction for node in self.nodes[:-1] if node.prediction is not None]
+    predictions: tuple[PairPrediction, ...]
+    last: Node
 
 
 def replay(root: Node, setting: Setting) -> Path:
     """Follow a setting from the end of a prompt as far as predictions are known."""
-    nodes, tokens, node = [root], [], root
+    tokens, predictions, node = [], [], root
     while node.ending is None and node.prediction is not None:
-        token = setting.token(node.prediction)
-        node = node.child(token)
-        nodes.append(node)
-        tokens.append(token)
-    return Path(tuple(nodes), tuple(tokens))
+        predictions.append(node.prediction)
+        tokens.append(setting.token(node.prediction))
+        node = node.children[tokens[-1]]
+    return Path(tuple(tokens), tuple(predictions), node)

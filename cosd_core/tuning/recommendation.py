@@ -17,13 +17,7 @@ _RARELY = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A recommendation.
-
-    Attributes:
-        fuse: Whether to fuse.
-        recommended: The index of the candidate in the table.
-        sentences: The recommendation in words.
-    """
+    """Whether to fuse, the index of the recommended candidate in the table, and both in words."""
 
     fuse: bool
     recommended: int

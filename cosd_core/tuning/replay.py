@@ -13,7 +13,7 @@ decoding, so calibrated settings are replayed exactly, too.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -76,14 +76,8 @@ class ReplayCache:
     ) -> None:
         """Encode the prompts for either draft, and restore the predictions of a log.
 
-        Args:
-            models: Two models of one vocabulary.
-            prompts: The prompts.
-            options: Fields of :class:`GenerationOptions`; texts must be greedy.
-            temperatures: The temperatures of the confidences in all settings.
-            draft_length: The most tokens per block where texts are decoded.
-            batch_size: The most prompts that are decoded together.
-            log: A file for the predictions, from which an interrupted run continues; None: no file.
+        The two models share one vocabulary; ``options`` are fields of :class:`GenerationOptions`. ``log`` is
+        a file for the predictions, from which an interrupted run continues.
 
         Raises:
             InvalidOptionError: The options sample, or process logits where confidences are calibrated.
@@ -130,14 +124,11 @@ class ReplayCache:
         tasks: Sequence[tuple[Setting, int]],
         progress: Callable[[int, int], None] = lambda *_: None,
     ) -> list[Ending]:
-        """The texts of settings, each on one prompt.
+        """The texts of settings, each on the prompt of that number.
 
         All are replayed as far as predictions are known. Of those that stop at the same prefix one is
-        decoded, and the others are replayed again; so batches are as full as possible.
-
-        Args:
-            tasks: Pairs of a setting and the number of a prompt.
-            progress: Called with the number of finished texts and of all texts.
+        decoded, and the others are replayed again; so batches are as full as possible. ``progress`` gets the
+        numbers of finished and of all texts.
 
         Raises:
             CoSDError: As :meth:`CoSDDecoder.generate`.
@@ -146,13 +137,15 @@ class ReplayCache:
         endings: dict[int, Ending] = {}
         waiting = list(range(len(tasks)))
         while len(endings) < len(tasks):
-            pending: dict[Node, _Pending] = {}
+            pending: dict[Node, _Recorder] = {}
             stopped = []
             for number in waiting:
                 setting, prompt = tasks[number]
-                path = replay(self._root(setting, prompt), setting)
+                path = self.path(setting, prompt)
                 if path.last.ending is None:
-                    pending.setdefault(path.last, _Pending(setting, prompt, path))
+                    if path.last not in pending:
+                        root = self._root(setting, prompt)
+                        pending[path.last] = _Recorder(setting, prompt, path, root, self.temperatures)
                     stopped.append(number)
                 else:
                     endings[number] = path.last.ending
@@ -170,10 +163,10 @@ class ReplayCache:
     def _root(self, setting: Setting, prompt: int) -> Node:
         return self._roots[self._keys[setting.swapped][prompt]]
 
-    def _request(self, pending: "_Pending") -> Request:
+    def _request(self, pending: "_Recorder") -> Request:
         return self._requests[pending.setting.swapped][pending.prompt]
 
-    def _batches(self, pending: list["_Pending"]) -> Iterator[list["_Pending"]]:
+    def _batches(self, pending: list["_Recorder"]) -> Iterator[list["_Recorder"]]:
         """Texts that are decoded together: of one role, and of similar length."""
         for swapped in (False, True):
             alike = [each for each in pending if each.setting.swapped == swapped]
@@ -181,35 +174,30 @@ class ReplayCache:
             for start in range(0, len(alike), self._batch_size):
                 yield alike[start : start + self._batch_size]
 
-    def _decode(self, batch: Sequence["_Pending"]) -> None:
+    def _decode(self, batch: Sequence["_Recorder"]) -> None:
         """Continue the texts where their paths end, and store the predictions."""
         swapped = batch[0].setting.swapped
-        recorders = [
-            _Recorder(each.setting, self._root(each.setting, each.prompt), self.temperatures)
-            for each in batch
-        ]
-        rows = [self._row(number, *each) for number, each in enumerate(zip(batch, recorders, strict=True))]
+        rows = [self._row(number, recorder) for number, recorder in enumerate(batch)]
         if open_rows := [row for row in rows if not row.is_finished]:
             rounds = Batch(
                 open_rows,
                 models=self.models[::-1] if swapped else self.models,
                 vocabularies=self._alignment.vocabularies,
-                config=replace(self._config, verifier=recorders[0]),
+                config=replace(self._config, verifier=batch[0]),
                 schedule=FixedSchedule(),
             ).rounds()
             for step in rounds:
                 if step.generation:
-                    recorders[step.index].finish(step.generation)
-        self.computed += sum(len(each.new) for each in recorders)
+                    batch[step.index].finish(step.generation)
+        self.computed += sum(len(each.new) for each in batch)
         if self._log:
-            keys = [self._keys[swapped][each.prompt] for each in batch]
-            self._log.add(each.entry(key) for key, each in zip(keys, recorders, strict=True))
+            self._log.add(each.entry(self._keys[swapped][each.prompt]) for each in batch)
 
-    def _row(self, number: int, pending: "_Pending", recorder: "_Recorder") -> Row:
+    def _row(self, number: int, recorder: "_Recorder") -> Row:
         """A row that has gone through the known prefix."""
-        setting = pending.setting
-        row = self._make_row[setting.swapped](number, self._request(pending), recorder)
-        for prediction in pending.path.predictions:
+        setting = recorder.setting
+        row = self._make_row[setting.swapped](number, self._request(recorder), recorder)
+        for prediction in recorder.path.predictions:
             pair = [Prediction(token, 0.0) for token in prediction.tokens]
             x, y = reversed(pair) if setting.swapped else pair
             row.propose(x)
@@ -221,31 +209,27 @@ class ReplayCache:
         return row
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A text to be decoded: its setting, the number of its prompt, and its known part."""
-
-    setting: Setting
-    prompt: int
-    path: Path
-
-
 class _Recorder(Verifier):
     """Decides as a setting does, and stores the predictions in the trie.
 
     Attributes:
+        setting: The setting of a text to be decoded.
+        prompt: The number of its prompt.
+        path: Its known part.
         new: Predictions that were not known before, with the lengths of their prefixes.
     """
 
     name: ClassVar[str] = "recorder"
     needs_logits: ClassVar[bool] = True
 
-    def __init__(self, setting: Setting, root: Node, temperatures: Temperatures) -> None:
+    def __init__(
+        self, setting: Setting, prompt: int, path: Path, root: Node, temperatures: Temperatures
+    ) -> None:
+        self.setting, self.prompt, self.path = setting, prompt, path
         self.new: list[tuple[int, PairPrediction]] = []
-        self._setting, self._root, self._temperatures = setting, root, temperatures
+        self._root, self._temperatures = root, temperatures
         self._node, self._length = root, 0
         self._tokens: tuple[int, ...] = ()
-        self._ending: Ending | None = None
 
     def judge(self, position: Position) -> Replacement | None:
         """Every judged position follows the token that was kept at the one before."""
@@ -253,28 +237,28 @@ class _Recorder(Verifier):
         if prediction is None:
             prediction = self._node.prediction = self._predictions(position)
             self.new.append((self._length, prediction))
-        token = self._setting.token(prediction)
-        self._node, self._length = self._node.child(token), self._length + 1
+        token = self.setting.token(prediction)
+        self._node, self._length = self._node.children[token], self._length + 1
         return None if token == position.draft.id else Replacement(token, 0)
 
     def finish(self, generation: Generation) -> None:
         """Store the ending. A stop string may have ended the text before the end of a judged block."""
         node = self._root
         for token in generation.token_ids:
-            node = node.child(token)
-        node.ending = self._ending = Ending(generation.text, generation.finish_reason)
-        self._tokens = generation.token_ids
+            node = node.children[token]
+        node.ending = Ending(generation.text, generation.finish_reason)
+        self._tokens, self._node = generation.token_ids, node
 
     def entry(self, key: str) -> dict[str, Any]:
         """The new predictions as an entry of the log."""
-        assert self._ending is not None, "every row is decoded to its end"
+        assert self._node.ending is not None, "every row is decoded to its end"
         new = [(length, each) for length, each in self.new if length < len(self._tokens)]
-        return make_entry(key, self._tokens, self._ending, new)
+        return make_entry(key, self._tokens, self._node.ending, new)
 
     def _predictions(self, position: Position) -> PairPrediction:
         assert position.opinions is not None, "the fixed schedule runs the assistants everywhere"
         pair = [position.draft, *position.opinions]
-        if self._setting.swapped:
+        if self.setting.swapped:
             pair.reverse()
         first, second = map(_confidences, pair, self._temperatures)
         return PairPrediction((pair[0].id, pair[1].id), (first, second))

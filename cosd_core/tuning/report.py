@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosd_core.evaluation.files import save_files
 from cosd_core.evaluation.intervals import Interval
@@ -176,17 +177,17 @@ class Tuning:
         """
         maps = self._rules_by_role()
         shares = [100 * line.accuracy.value for lines in maps.values() for line in lines]
+        low, high = min(shares), max(shares)
         figure = new_figure(9, 2.25 * len(maps))
         panels = figure.subplots(len(maps) // 2, 2, squeeze=False).ravel()  # both roles side by side
         for panel, (key, lines) in zip(panels, maps.items(), strict=True):
-            alphas, betas, cells = _cells(lines)
-            rows = [[_percent(cells.get((alpha, beta))) for beta in betas] for alpha in alphas]
-            image = panel.imshow(rows, origin="lower", aspect="auto", vmin=min(shares), vmax=max(shares))
+            alphas, betas, grid = _grid(lines)
+            image = panel.imshow(grid, origin="lower", aspect="auto", vmin=low, vmax=high)
             panel.set_xticks(range(len(betas)), [f"{each:g}" for each in betas])
             panel.set_yticks(range(len(alphas)), [f"{each:g}" for each in alphas])
             panel.set(xlabel="beta", ylabel="alpha", title=self._title(key))
-            for (row, column), value in np.ndenumerate(rows):
-                colour = "white" if value < (min(shares) + max(shares)) / 2 else "black"
+            for (row, column), value in np.ndenumerate(grid):
+                colour = "white" if value < (low + high) / 2 else "black"
                 text = "" if np.isnan(value) else f"{value:.1f}"
                 panel.text(column, row, text, ha="center", va="center", fontsize="small", color=colour)
         figure.colorbar(image, ax=panels.tolist(), label="percent right")
@@ -203,26 +204,17 @@ class Tuning:
         return f"{self.names[swapped]} drafts{', calibrated' if calibrated else ''}"
 
 
-def _percent(line: CandidateLine | None) -> float:
-    return float("nan") if line is None else 100 * line.accuracy.value
-
-
 def _heat_map(title: str, lines: Sequence[CandidateLine]) -> str:
-    alphas, betas, cells = _cells(lines)
+    alphas, betas, grid = _grid(lines)
     rows = [f"percent right, {title}", f"alpha \\ beta{''.join(f'{beta:>7g}' for beta in betas)}"]
-    for alpha in reversed(alphas):
-        shares = (
-            f"{_percent(cells[alpha, beta]):>7.1f}" if (alpha, beta) in cells else " " * 7 for beta in betas
-        )
-        rows.append(f"{alpha:>12g}{''.join(shares)}".rstrip())
+    for alpha, shares in zip(reversed(alphas), reversed(grid), strict=True):
+        cells = (" " * 7 if np.isnan(share) else f"{share:>7.1f}" for share in shares)
+        rows.append(f"{alpha:>12g}{''.join(cells)}".rstrip())
     return "\n".join(rows)
 
 
-def _cells(
-    lines: Iterable[CandidateLine],
-) -> tuple[list[float], list[float], dict[tuple[float, float], CandidateLine]]:
-    """All alphas and betas, and the line of each pair that was tried."""
-    cells = {
-        (line.alpha, line.beta): line for line in lines if line.alpha is not None and line.beta is not None
-    }
-    return sorted({alpha for alpha, _ in cells}), sorted({beta for _, beta in cells}), cells
+def _grid(lines: Iterable[CandidateLine]) -> tuple[list[Any], list[Any], NDArray[Any]]:
+    """All alphas and betas of rules, and the percent right, NaN for pairs not tried, ``[alphas, betas]``."""
+    shares = {(line.alpha, line.beta): 100 * line.accuracy.value for line in lines}
+    alphas, betas = (sorted(set(each)) for each in zip(*shares, strict=True))
+    return alphas, betas, np.array([[shares.get((a, b), np.nan) for b in betas] for a in alphas])

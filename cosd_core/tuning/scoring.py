@@ -24,11 +24,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class CandidateScorer:
-    """Answers the questions with candidates and scores the answers.
-
-    Attributes:
-        averaged: The number of tokens that averages wrote.
-    """
+    """Answers the questions with candidates, scores the answers, and counts the tokens ``averaged``."""
 
     def __init__(
         self,
@@ -41,22 +37,10 @@ class CandidateScorer:
         fits: Mapping[Folds, Fit],
         answers: AnswerFile,
     ) -> None:
-        """Prepare.
-
-        Args:
-            pair: The two models.
-            task: The questions.
-            options: Fields of :class:`GenerationOptions`.
-            cache: The replay over the task's prompts.
-            fold_of: The fold of every question.
-            fits: The fits without some folds.
-            answers: The file of the averages' answers.
-        """
+        """Score with a replay over the task's prompts; ``answers`` is the file of the averages' answers."""
         self._pair, self._task, self._options, self._cache = pair, task, options, cache
         self._folds, self._fits, self._answers = max(fold_of) + 1, fits, answers
-        self._of_fold = [
-            [item for item, each in enumerate(fold_of) if each == fold] for fold in range(self._folds)
-        ]
+        self._of_fold = [np.flatnonzero(np.equal(fold_of, fold)).tolist() for fold in range(self._folds)]
         self._scored: dict[tuple[int, str], bool] = {}
         self.averaged = 0
 
@@ -74,12 +58,8 @@ class CandidateScorer:
             progress("averaging", number, len(averages))
             right[index] = inner[:, index] = self._decode(candidates[index])
         progress("averaging", len(averages), len(averages))
-        trials = [
-            trial
-            for index, candidate in enumerate(candidates)
-            if index not in averages
-            for trial in self._trials(index, candidate)
-        ]
+        replayed = (at for at in range(len(candidates)) if at not in averages)
+        trials = [trial for at in replayed for trial in self._trials(at, candidates[at])]
         endings = self._cache.generate(
             [(trial.setting, trial.item) for trial in trials], partial(progress, "replaying")
         )
@@ -130,12 +110,7 @@ class CandidateScorer:
 class _Trial:
     """One answer of one candidate.
 
-    Attributes:
-        candidate: Its number.
-        setting: Its setting with the fit.
-        item: The question.
-        outer: Whether the answer counts in the candidate's score.
-        inner: The folds for which it counts in the choice.
+    It counts in the candidate's score if ``outer``, and in the choices for the folds ``inner``.
     """
 
     candidate: int

@@ -47,12 +47,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Choice:
-    """The result of nested cross-validation.
-
-    Attributes:
-        chosen: For every fold the candidate that was chosen on the other folds.
-        right: Whether that candidate answers the fold's questions right, ``[questions]``.
-    """
+    """The candidate chosen for every fold on the others, and whether it answers right, ``[questions]``."""
 
     chosen: tuple[int, ...]
     right: Flags
@@ -61,21 +56,13 @@ class Choice:
 def choose(candidates: Sequence[Candidate], right: Flags) -> int:
     """The simplest candidate that is within one standard error of the best over the same questions.
 
-    Args:
-        candidates: The candidates.
-        right: Whether each answer is right, ``[candidates, questions]``.
+    ``right`` holds whether each answer is right, ``[candidates, questions]``.
     """
     totals = right.sum(1)
     best = right[int(totals.argmax())]
-    good = [
-        index
-        for index in range(len(candidates))
-        if difference(best, right[index], _ONE_STANDARD_ERROR).low <= 0
-    ]
-    return min(
-        good,
-        key=lambda index: (candidates[index].complexity[0], -totals[index], candidates[index].complexity),
-    )
+    good = [at for at, each in enumerate(right) if difference(best, each, _ONE_STANDARD_ERROR).low <= 0]
+    complexity = [candidate.complexity for candidate in candidates]
+    return min(good, key=lambda index: (complexity[index][0], -totals[index], complexity[index]))
 
 
 def choose_nested(table: Table) -> Choice:

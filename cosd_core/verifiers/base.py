@@ -88,17 +88,16 @@ class PairwiseVerifier(Verifier):
 
     def judge(self, position: Position) -> Replacement | None:
         """The most confident assistant among those whose token differs and is preferred."""
-        best: Replacement | None = None
-        best_confidence = -1.0
         draft = position.draft
-        for index, opinion in enumerate(position.opinions or ()):
-            if (
-                opinion.id != draft.id
-                and opinion.confidence > best_confidence  # strict: ties go to the first
-                and self.prefers(draft, opinion, index)
-            ):
-                best, best_confidence = Replacement(opinion.id, index), opinion.confidence
-        return best
+        preferred = [
+            (opinion.confidence, -index, opinion.id)  # ties go to the first assistant
+            for index, opinion in enumerate(position.opinions or ())
+            if opinion.id != draft.id and self.prefers(draft, opinion, index)
+        ]
+        if not preferred:
+            return None
+        _, index, token = max(preferred)
+        return Replacement(token, -index)
 
     def fused_logits(self, position: Position) -> torch.Tensor:
         """The assistant's logits where its token replaces the draft's, else the draft's logits."""

@@ -55,11 +55,6 @@ def make_verifier(verifier: str | Mapping[str, Any] | Verifier | Sequence[Any]) 
 def calibration_of(verifier: Verifier, calibration: object, models: int) -> tuple[float, ...]:
     """The temperatures of the models' confidences: the given ones, else the verifier's own, else all 1.
 
-    Args:
-        verifier: The verifier of the decoder.
-        calibration: The user's option: one number per model, the draft's first, or None.
-        models: How many models there are.
-
     Raises:
         InvalidOptionError: They are not as many as the models, or one is no number from 0.01 to 100.
     """

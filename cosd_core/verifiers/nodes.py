@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Real
-from typing import Any
 
 from cosd_core.errors import VerifierFileError, quoted
 
@@ -74,21 +73,6 @@ def simplify(nodes: Sequence[Node]) -> tuple[Node, ...]:
     return tuple(kept)
 
 
-def can_reach_replacement(nodes: Sequence[Node], p: float) -> bool:
-    """Whether with this p some q leads to a leaf that replaces."""
-    open_nodes = [0]
-    while open_nodes:
-        node = nodes[open_nodes.pop()]
-        if isinstance(node, Leaf):
-            if node.replace:
-                return True
-        elif node.feature == "p":
-            open_nodes.append(node.left if p <= node.threshold else node.right)
-        else:
-            open_nodes += (node.left, node.right)
-    return False
-
-
 def read_nodes(nodes: Sequence[object]) -> tuple[Node, ...]:
     """The nodes that JSON describes.
 
@@ -124,10 +108,3 @@ def _as_float(index: int, value: float) -> float:
         raise VerifierFileError(
             f"node {index} has the threshold {quoted(value)}, which is too large"
         ) from error
-
-
-def write_node(node: Node) -> dict[str, Any]:
-    """The node as JSON."""
-    if isinstance(node, Leaf):
-        return {"replace": node.replace}
-    return {"feature": node.feature, "threshold": node.threshold, "left": node.left, "right": node.right}

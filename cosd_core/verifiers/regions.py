@@ -15,13 +15,7 @@ _COLUMNS, _LINES = 50, 20
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Every (p, q) with ``low < value <= high`` in both coordinates, and the decision there.
-
-    Attributes:
-        p: Low and high.
-        q: Low and high.
-        replace: Whether y replaces x.
-    """
+    """Every (p, q) with ``low < value <= high`` in both coordinates, and whether y replaces x there."""
 
     p: tuple[float, float] = (-1.0, 1.0)
     q: tuple[float, float] = (-1.0, 1.0)
@@ -81,26 +75,17 @@ def draw(replaces: Callable[[float, float], bool]) -> str:
 
 
 def plot(regions: Iterable[Region], axes: "Axes | None" = None) -> "Axes":
-    """Draw the plane with matplotlib.
-
-    Args:
-        regions: The regions of a tree.
-        axes: The axes to draw on; None: those of a new figure.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Draw the plane with matplotlib, in a new figure if ``axes`` is None; as :meth:`TreeVerifier.plot`."""
     require_matplotlib()
     from matplotlib import pyplot
     from matplotlib.patches import Patch, Rectangle
 
-    colours = {True: "tab:orange", False: "tab:blue"}
     axes = axes or pyplot.subplots(figsize=(4.5, 4.5))[1]
     for region in regions:
         (left, right), (bottom, top) = region.p, region.q
-        colour = colours[region.replace]
+        colour = "tab:orange" if region.replace else "tab:blue"
         axes.add_patch(Rectangle((left, bottom), right - left, top - bottom, color=colour, alpha=0.4, lw=0))
-    names = {True: "y replaces x", False: "x stays"}
-    axes.legend(handles=[Patch(color=colours[each], alpha=0.4, label=names[each]) for each in (True, False)])
+    meanings = {"tab:orange": "y replaces x", "tab:blue": "x stays"}
+    axes.legend(handles=[Patch(color=colour, alpha=0.4, label=meanings[colour]) for colour in meanings])
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="p, confidence of the draft", ylabel="q, of the assistant")
     return axes

@@ -1,27 +1,16 @@
 """The paper's second verifier (section 3.3): a small decision tree over the two confidences."""
 
 import struct
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.options import check_calibration
 from cosd_core.verifiers.base import ConfidenceVerifier
-from cosd_core.verifiers.nodes import (
-    Leaf,
-    Node,
-    Split,
-    can_reach_replacement,
-    find_problem,
-    read_nodes,
-    simplify,
-    write_node,
-)
+from cosd_core.verifiers.nodes import Leaf, Node, Split, find_problem, read_nodes, simplify
 from cosd_core.verifiers.observations import Observations
 from cosd_core.verifiers.regions import Region, draw, plot, regions_of, rules
 from cosd_core.verifiers.tree_file import read_tree, write_tree
@@ -125,11 +114,7 @@ class TreeVerifier(ConfidenceVerifier):
 
     def to_dict(self) -> dict[str, Any]:
         """Name, nodes and ``about``."""
-        return {
-            "name": self.name,
-            "nodes": [write_node(node) for node in self.nodes],
-            "about": dict(self.about),
-        }
+        return {"name": self.name, "nodes": list(map(asdict, self.nodes)), "about": dict(self.about)}
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -159,8 +144,8 @@ class TreeVerifier(ConfidenceVerifier):
 
     def can_replace(self, p: float) -> bool:
         """Whether some q leads to a leaf that replaces."""
-        thresholds, reachable = self._reachable
-        return reachable[bisect_left(thresholds, _float32(p))]
+        rounded = _float32(p)
+        return any(low < rounded <= high for low, high in self._replaceable)
 
     def reason(self, p: float, q: float, *, replaced: bool, assistant: int = 0) -> str:  # noqa: ARG002
         """The path through the tree."""
@@ -170,10 +155,8 @@ class TreeVerifier(ConfidenceVerifier):
             for node in self._path(p, q)
             if isinstance(node, Split)
         ]
-        path = " and ".join(conditions) or "always"
-        return (
-            f"the tree decides to {'replace' if replaced else 'keep'} where {path} (p = {p:.2f}, q = {q:.2f})"
-        )
+        path, verb = " and ".join(conditions) or "always", "replace" if replaced else "keep"
+        return f"the tree decides to {verb} where {path} (p = {p:.2f}, q = {q:.2f})"
 
     def explain(self) -> str:
         """The tree as rules, and its regions in the (p, q) plane drawn in characters."""
@@ -205,10 +188,9 @@ class TreeVerifier(ConfidenceVerifier):
             yield node
 
     @cached_property
-    def _reachable(self) -> tuple[list[float], list[bool]]:
-        """The thresholds on p, and whether a leaf that replaces is reachable in each interval."""
-        thresholds = sorted({n.threshold for n in self.nodes if isinstance(n, Split) and n.feature == "p"})
-        return thresholds, [can_reach_replacement(self.nodes, p) for p in (*thresholds, inf)]
+    def _replaceable(self) -> frozenset[tuple[float, float]]:
+        """The intervals of p of the leaves that replace."""
+        return frozenset(region.p for region in self.regions if region.replace)
 
 
 def _float32(value: float) -> float:

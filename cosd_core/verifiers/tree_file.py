@@ -26,11 +26,7 @@ _MOST_BYTES = 16 * 2**20
 
 
 def write_tree(path: str | Path, tree: Mapping[str, Any]) -> None:
-    """Write the nodes and ``about`` of a tree.
-
-    Raises:
-        VerifierFileError: The file cannot be written, or ``about`` has values that JSON has not.
-    """
+    """Write the nodes and ``about`` of a tree; errors as :meth:`TreeVerifier.save`."""
     header = {"format": _FORMAT, "version": _VERSION, "features": [*FEATURES]}
     content = {**header, "nodes": tree["nodes"], "about": tree["about"]}
     try:
@@ -40,11 +36,7 @@ def write_tree(path: str | Path, tree: Mapping[str, Any]) -> None:
 
 
 def read_tree(path: str | Path, make: Callable[[list[Any], dict[str, Any]], T]) -> T:
-    """Read a file and make a tree from its nodes and ``about``.
-
-    Raises:
-        VerifierFileError: The file is missing, too large, no JSON, or no tree of this format.
-    """
+    """Read a file and make a tree from its nodes and ``about``; errors as :meth:`TreeVerifier.load`."""
     try:
         content = json.loads(_read_bytes(path))
     except (OSError, TypeError) as error:

@@ -22,14 +22,10 @@ _MOST_FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The score of one pair of limits, on examples that the trees were not fitted on.
+    """The score of one pair of limits, where the models differ in examples that the trees were not fitted on.
 
-    Attributes:
-        depth: Most splits on a path.
-        leaf: Fewest positions in a leaf.
-        cross_entropy: In nats per position where the models differ, the mean over folds.
-        standard_error: Its standard error over folds.
-        accuracy: The share of right decisions at positions where the models differ.
+    The cross-entropy is in nats per position, its mean and standard error are over folds; ``accuracy`` is the
+    share of right decisions.
     """
 
     depth: int
@@ -47,21 +43,11 @@ def grow(
     Folds are made of whole examples. A tree is scored where the models differ, since only there does it
     decide. The choice is the simplest tree (least depth, then largest leaves) whose loss is within one
     standard error of the best. A leaf's probability is smoothed, (replaced + 1) / (all + 2), so that no loss
-    is infinite.
-
-    Args:
-        decisions: The training data.
-        depths: Depths to choose from.
-        leaves: Fewest positions in a leaf to choose from; those above a quarter of all are not tried.
-        seed: Divides the examples into folds.
+    is infinite. Leaves of more than a quarter of all positions are not tried.
 
     Returns:
         A fitted ``sklearn.tree.DecisionTreeClassifier`` over the columns p and q, and its score,
         None where a single example left nothing to validate on.
-
-    Raises:
-        TrainingDataError: There is no decision.
-        InvalidOptionError: A limit is no whole number of at least 1.
     """
     for name, values in (("depths", depths), ("leaves", leaves)):
         if not values or any(type(value) is not int or value < 1 for value in values):
@@ -82,19 +68,16 @@ def grow(
 
 
 def describe(
-    observations: Observations,
-    decisions: Decisions,
-    chosen: Score | None,
-    calibration: Sequence[float] | None,
+    seen: Observations, decisions: Decisions, chosen: Score | None, calibration: Sequence[float] | None
 ) -> dict[str, Any]:
     """The origin of a fitted tree, as plain JSON values."""
     import sklearn
 
     replaced, agreeing = int(decisions.replace.sum()), int(decisions.agrees.sum())
     return {
-        "pair": list(observations.names),
+        "pair": list(seen.names),
         "calibration": None if calibration is None else list(calibration),
-        "examples": observations.examples,
+        "examples": seen.examples,
         "positions": {
             "keep": len(decisions) - replaced,
             "replace": replaced,
@@ -107,11 +90,7 @@ def describe(
 
 
 def nodes_of(classifier: Any) -> tuple[Node, ...]:
-    """The nodes of a fitted ``sklearn.tree.DecisionTreeClassifier`` over the columns p and q.
-
-    Raises:
-        InvalidOptionError: It is another estimator, not fitted, or has other features or labels.
-    """
+    """The nodes of a classifier; errors as :meth:`TreeVerifier.from_classifier`."""
     from sklearn.tree import DecisionTreeClassifier
 
     if not isinstance(classifier, DecisionTreeClassifier):

@@ -78,11 +78,10 @@ class CoSDModel(ChatFrameworkModel, FunctionCallingLLM, CustomLLM):
     ) -> dict[str, Any]:
         """The settings as plain JSON, from which :meth:`from_dict` builds the same LLM; without secrets."""
         fields = type(self).model_fields
-        names = [name for name, field in fields.items() if not field.exclude and name != "token"]
+        omitted = {"token", *(info.exclude or ())}
+        names = [name for name, field in fields.items() if not field.exclude and name not in omitted]
         if info.include is not None:
             names = [name for name in names if name in info.include]
-        if info.exclude is not None:
-            names = [name for name in names if name not in info.exclude]
         dump = {name: to_jsonable(getattr(self, name)) for name in names}
         if info.exclude_none:
             dump = {name: value for name, value in dump.items() if value is not None}
@@ -91,11 +90,7 @@ class CoSDModel(ChatFrameworkModel, FunctionCallingLLM, CustomLLM):
         return {**dump, "class_name": self.class_name()}
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Pickle settings and functions, without weights, callbacks and rate limiters.
-
-        Raises:
-            InvalidOptionError: A model was given as an object.
-        """
+        """Pickle settings and functions, without weights, callbacks and rate limiters."""
         state = super().__getstate__()
         fields = state["__dict__"].items()
         omitted = ("callback_manager", "rate_limiter")

@@ -14,7 +14,7 @@ from cosd_core.chat.events import Event, TextDelta
 from cosd_core.chat.messages import schema_instruction
 from cosd_core.chat.openai_options import answer_schema, split_options
 from cosd_core.errors import quoted
-from cosd_core.frontend.call import Call, chat_turn, token_usage
+from cosd_core.frontend.call import Call, chat_turn
 from llama_index_cosd.base import CoSDModel
 from llama_index_cosd.messages import to_core
 from llama_index_cosd.responses import ResponseBuilder
@@ -25,13 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PreparedCall:
-    """A call whose prompt is written.
+    """A call with its prompt: text, or the prompt of a chat turn.
 
-    Attributes:
-        call: The call, with its settings.
-        prompt: Text, or the prompt of a chat turn.
-        overrides: Generation options that override the settings.
-        read: Converts a chunk, or the whole generation, to the events of the answer.
+    The ``overrides`` are generation options that override the settings of the call; ``read`` converts a
+    chunk, or the whole generation, to the events of the answer.
     """
 
     call: Call
@@ -39,95 +36,77 @@ class PreparedCall:
     overrides: Options
     read: Callable[[Chunk | Generation], Sequence[Event]]
 
-    @classmethod
-    def to_complete(cls, llm: CoSDModel, prompt: str, formatted: bool, options: Options) -> "PreparedCall":
-        """Complete a prompt: as it is if it is formatted, else as a user's message or with the prompt fields.
-
-        Raises:
-            CoSDError: The prompt or an option is wrong.
-        """
-        if not isinstance(prompt, str):
-            raise InvalidOptionError(f"prompt={quoted(prompt)} should be text")
-        others, form = split_options(options)
-        if of_chats := [name for name in form if name != "response_format"]:
-            raise InvalidOptionError(f"{of_chats[0]} is an option of chats: a completion is all text")
-        llm = llm._with_options(others)
-        has_own_format = llm.completion_to_prompt is not default_completion_to_prompt
-        if not formatted and not has_own_format and llm.metadata.is_chat_model:
-            return cls._of_messages(llm, [ChatMessage(role=MessageRole.USER, content=prompt)], form)
-        if not formatted:
-            assert llm.completion_to_prompt is not None
-            prompt = llm._extend_prompt(llm.completion_to_prompt(prompt))
-        return cls._of_text(llm, prompt, form)
-
-    @classmethod
-    def to_chat(cls, llm: CoSDModel, messages: Sequence[ChatMessage], options: Options) -> "PreparedCall":
-        """Continue a chat.
-
-        Raises:
-            CoSDError: A message or an option is wrong.
-        """
-        others, form = split_options(options)
-        return cls._of_messages(llm._with_options(others), messages, form)
-
-    @classmethod
-    def _of_messages(cls, llm: CoSDModel, messages: Sequence[ChatMessage], form: Options) -> "PreparedCall":
-        converted = to_core(messages)
-        system = llm.system_prompt
-        if system and not any(
-            each["role"] == "system" and f"{each['content']}\n".startswith(f"{system}\n")
-            for each in converted
-        ):
-            messages = [ChatMessage(role=MessageRole.SYSTEM, content=system), *messages]
-            converted = to_core(messages)
-        if llm.messages_to_prompt is not generic_messages_to_prompt:
-            return cls._of_text(llm, _formatted(llm, messages, form), form)
-        call = llm._call()
-        turn = chat_turn(call, converted, form)
-        return cls(call, turn.prompt, {"grammar": turn.grammar}, turn.read)
-
-    @classmethod
-    def _of_text(cls, llm: CoSDModel, prompt: str, form: Options) -> "PreparedCall":
-        overrides: dict[str, Any] = {}
-        if (schema := answer_schema(form.get("response_format"))) is not None:
-            overrides["grammar"] = Grammar.json_schema(schema)
-        bos = llm.get_tokenizer().bos_token
-        if bos and prompt.startswith(str(bos)):  # the tokenizer would add it a second time
-            overrides["add_special_tokens"] = False
-        return cls(llm._call(), prompt, overrides, lambda piece: [TextDelta(piece.text)])
-
     def run(self) -> ResponseBuilder:
         """The whole answer."""
         (generation,) = self.call.generate([self.prompt], **self.overrides)
-        return self._extended(self._builder(), generation)
+        return ResponseBuilder(self.call, self.read).add(generation)
 
     async def arun(self) -> ResponseBuilder:
         """:meth:`run` for asyncio."""
         (generation,) = await self.call.agenerate([self.prompt], **self.overrides)
-        return self._extended(self._builder(), generation)
+        return ResponseBuilder(self.call, self.read).add(generation)
 
     def stream(self, view: Callable[[ResponseBuilder], T]) -> Generator[T, None, None]:
         """A view of the answer after every chunk; closing the generator stops the work."""
-        builder = self._builder()
+        builder = ResponseBuilder(self.call, self.read)
         with closing(self.call.stream(self.prompt, **self.overrides)) as chunks:
             for chunk in chunks:
-                yield view(self._extended(builder, chunk))
+                yield view(builder.add(chunk))
 
     async def astream(self, view: Callable[[ResponseBuilder], T]) -> AsyncGenerator[T, None]:
         """:meth:`stream` for asyncio."""
-        builder = self._builder()
+        builder = ResponseBuilder(self.call, self.read)
         async with aclosing(self.call.astream(self.prompt, **self.overrides)) as chunks:
             async for chunk in chunks:
-                yield view(self._extended(builder, chunk))
+                yield view(builder.add(chunk))
 
-    def _builder(self) -> ResponseBuilder:
-        return ResponseBuilder(self.read, logprobs=self.call.settings.logprobs)
 
-    def _extended(self, builder: ResponseBuilder, piece: Chunk | Generation) -> ResponseBuilder:
-        builder.add(piece)
-        if generation := piece if isinstance(piece, Generation) else piece.generation:
-            builder.end(self.call.info(generation), token_usage([generation]))
-        return builder
+def prepare_completion(llm: CoSDModel, prompt: str, formatted: bool, options: Options) -> PreparedCall:
+    """Complete a prompt: as it is if it is formatted, else as a user's message or with the prompt fields."""
+    if not isinstance(prompt, str):
+        raise InvalidOptionError(f"prompt={quoted(prompt)} should be text")
+    others, form = split_options(options)
+    if of_chats := [name for name in form if name != "response_format"]:
+        raise InvalidOptionError(f"{of_chats[0]} is an option of chats: a completion is all text")
+    llm = llm._with_options(others)
+    has_own_format = llm.completion_to_prompt is not default_completion_to_prompt
+    if not formatted and not has_own_format and llm.metadata.is_chat_model:
+        return _of_messages(llm, [ChatMessage(role=MessageRole.USER, content=prompt)], form)
+    if not formatted:
+        assert llm.completion_to_prompt is not None
+        prompt = llm._extend_prompt(llm.completion_to_prompt(prompt))
+    return _of_text(llm, prompt, form)
+
+
+def prepare_chat(llm: CoSDModel, messages: Sequence[ChatMessage], options: Options) -> PreparedCall:
+    """Continue a chat."""
+    others, form = split_options(options)
+    return _of_messages(llm._with_options(others), messages, form)
+
+
+def _of_messages(llm: CoSDModel, messages: Sequence[ChatMessage], form: Options) -> PreparedCall:
+    converted = to_core(messages)
+    system = llm.system_prompt
+    if system and not any(
+        each["role"] == "system" and f"{each['content']}\n".startswith(f"{system}\n") for each in converted
+    ):
+        messages = [ChatMessage(role=MessageRole.SYSTEM, content=system), *messages]
+        converted = to_core(messages)
+    if llm.messages_to_prompt is not generic_messages_to_prompt:
+        return _of_text(llm, _formatted(llm, messages, form), form)
+    call = llm._call()
+    turn = chat_turn(call, converted, form)
+    return PreparedCall(call, turn.prompt, {"grammar": turn.grammar}, turn.read)
+
+
+def _of_text(llm: CoSDModel, prompt: str, form: Options) -> PreparedCall:
+    overrides: dict[str, Any] = {}
+    if (schema := answer_schema(form.get("response_format"))) is not None:
+        overrides["grammar"] = Grammar.json_schema(schema)
+    bos = llm.get_tokenizer().bos_token
+    if bos and prompt.startswith(str(bos)):  # the tokenizer would add it a second time
+        overrides["add_special_tokens"] = False
+    return PreparedCall(llm._call(), prompt, overrides, lambda piece: [TextDelta(piece.text)])
 
 
 def _formatted(llm: CoSDModel, messages: Sequence[ChatMessage], form: Options) -> str:

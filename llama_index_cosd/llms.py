@@ -25,7 +25,7 @@ from llama_index.core.types import Model, PydanticProgramMode
 from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel
 
-from llama_index_cosd.calls import PreparedCall
+from llama_index_cosd.calls import prepare_chat, prepare_completion
 from llama_index_cosd.program import CoSDProgram, Options
 from llama_index_cosd.responses import ResponseBuilder
 from llama_index_cosd.tool_calls import ToolCallingModel
@@ -74,20 +74,17 @@ class CoSDLLM(ToolCallingModel):
         Raises:
             CoSDError: As :meth:`CoSDDecoder.generate`.
         """
-        return PreparedCall.to_complete(self, prompt, formatted, kwargs).run().completion()
+        return prepare_completion(self, prompt, formatted, kwargs).run().completion()
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """:meth:`complete` as a stream of at least one response."""
-        call = PreparedCall.to_complete(self, prompt, formatted, kwargs)
-        return call.stream(ResponseBuilder.completion)
+        return prepare_completion(self, prompt, formatted, kwargs).stream(ResponseBuilder.completion)
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """:meth:`complete` for asyncio."""
-        call = await self.decoder_cache.run_in_thread(
-            PreparedCall.to_complete, self, prompt, formatted, kwargs
-        )
+        call = await self.decoder_cache.run_in_thread(prepare_completion, self, prompt, formatted, kwargs)
         return (await call.arun()).completion()
 
     @llm_completion_callback()
@@ -95,9 +92,7 @@ class CoSDLLM(ToolCallingModel):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """:meth:`stream_complete` for asyncio."""
-        call = await self.decoder_cache.run_in_thread(
-            PreparedCall.to_complete, self, prompt, formatted, kwargs
-        )
+        call = await self.decoder_cache.run_in_thread(prepare_completion, self, prompt, formatted, kwargs)
         return call.astream(ResponseBuilder.completion)
 
     def complete_batch(
@@ -127,24 +122,23 @@ class CoSDLLM(ToolCallingModel):
         Raises:
             CoSDError: As :meth:`CoSDDecoder.generate`.
         """
-        return PreparedCall.to_chat(self, messages, kwargs).run().chat()
+        return prepare_chat(self, messages, kwargs).run().chat()
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """:meth:`chat` as a stream of at least one response."""
-        call = PreparedCall.to_chat(self, messages, kwargs)
-        return call.stream(ResponseBuilder.chat)
+        return prepare_chat(self, messages, kwargs).stream(ResponseBuilder.chat)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """:meth:`chat` for asyncio."""
-        call = await self.decoder_cache.run_in_thread(PreparedCall.to_chat, self, messages, kwargs)
+        call = await self.decoder_cache.run_in_thread(prepare_chat, self, messages, kwargs)
         return (await call.arun()).chat()
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """:meth:`stream_chat` for asyncio."""
-        call = await self.decoder_cache.run_in_thread(PreparedCall.to_chat, self, messages, kwargs)
+        call = await self.decoder_cache.run_in_thread(prepare_chat, self, messages, kwargs)
         return call.astream(ResponseBuilder.chat)
 
     # Structured prediction

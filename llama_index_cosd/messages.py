@@ -18,13 +18,10 @@ from cosd_core import InvalidPromptError
 from cosd_core.errors import quoted
 
 _ROLES = {
-    MessageRole.SYSTEM: "system",
+    **{role: role.value for role in MessageRole},
     MessageRole.DEVELOPER: "system",
-    MessageRole.USER: "user",
-    MessageRole.ASSISTANT: "assistant",
     MessageRole.CHATBOT: "assistant",
     MessageRole.MODEL: "assistant",
-    MessageRole.TOOL: "tool",
     MessageRole.FUNCTION: "tool",
 }
 

@@ -83,12 +83,8 @@ class CoSDProgram(BasePydanticProgram[M]):
         return self._llm._extend_messages(self._prompt.format_messages(llm=self._llm, **prompt_args))
 
     def _options(self, llm_kwargs: Options) -> dict[str, Any]:
-        schema = self._output_cls.model_json_schema()
-        response_format = {
-            "type": "json_schema",
-            "json_schema": {"name": self._output_cls.__name__, "schema": schema},
-        }
-        return {**(llm_kwargs or {}), "response_format": response_format}
+        schema = {"name": self._output_cls.__name__, "schema": self._output_cls.model_json_schema()}
+        return {**(llm_kwargs or {}), "response_format": {"type": "json_schema", "json_schema": schema}}
 
     def _parse_partial(self, response: ChatResponse, previous: list[Any]) -> Any:
         text = CompletionResponse(text=response.message.content or "")

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 from llama_index.core.base.llms.types import (
@@ -21,6 +21,7 @@ from llama_index.core.base.llms.types import (
 from cosd_core import Chunk, Generation, TracedToken
 from cosd_core.chat import events
 from cosd_core.chat.events import Event
+from cosd_core.frontend.call import Call, token_usage
 
 
 @dataclass
@@ -36,24 +37,20 @@ class _ToolCall:
 class ResponseBuilder:
     """Accumulates the events of one answer, and returns the response so far.
 
-    The text of an invalid call becomes part of the answer's text.
+    ``read`` converts a chunk, or the whole generation, to events. The text of an invalid call becomes part of
+    the answer's text.
     """
 
-    def __init__(self, read: Callable[[Chunk | Generation], Sequence[Event]], *, logprobs: bool) -> None:
-        """Begin with an empty answer.
-
-        Args:
-            read: Converts a chunk, or the whole generation, to events.
-            logprobs: Whether responses hold the tokens' log-probabilities.
-        """
+    def __init__(self, call: Call, read: Callable[[Chunk | Generation], Sequence[Event]]) -> None:
+        self._call = call
         self._read = read
-        self._logprobs: list[list[LogProb]] | None = [] if logprobs else None
+        self._logprobs: list[list[LogProb]] | None = [] if call.settings.logprobs else None
         self._calls: dict[int, _ToolCall] = {}
         self._text = self._delta = self._reasoning = self._reasoning_delta = ""
         self._errors: list[str] = []
         self._raw: dict[str, Any] | None = None
 
-    def add(self, piece: Chunk | Generation) -> None:
+    def add(self, piece: Chunk | Generation) -> Self:
         """Add a chunk, or the whole generation."""
         before, reasoning_before = len(self._text), len(self._reasoning)
         for event in self._read(piece):
@@ -61,12 +58,11 @@ class ResponseBuilder:
         self._delta, self._reasoning_delta = self._text[before:], self._reasoning[reasoning_before:]
         if self._logprobs is not None:
             self._logprobs += map(_logprobs, piece.tokens)
-
-    def end(self, info: dict[str, Any], usage: dict[str, int]) -> None:
-        """Add the metadata of the finished generation."""
-        if self._calls and info["finish_reason"] == "stop":
-            info = {**info, "finish_reason": "tool_calls"}
-        self._raw = {**info, "usage": usage}
+        if generation := piece if isinstance(piece, Generation) else piece.generation:
+            self._raw = {**self._call.info(generation), "usage": token_usage([generation])}
+            if self._calls and generation.finish_reason == "stop":
+                self._raw["finish_reason"] = "tool_calls"
+        return self
 
     def completion(self) -> CompletionResponse:
         """The answer as text."""

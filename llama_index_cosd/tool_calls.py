@@ -9,6 +9,7 @@ from llama_index.core.llms import LLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
+from typing_extensions import override
 
 from cosd_core import GenerationError
 from cosd_core.errors import quoted
@@ -43,11 +44,9 @@ class ToolCallingModel(CoSDModel):
             **kwargs,
         }
 
+    @override
     def get_tool_calls_from_response(
-        self,
-        response: ChatResponse,
-        error_on_no_tool_call: bool = True,
-        **kwargs: Any,  # noqa: ARG002 - LlamaIndex's signature
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
         """The tool calls of an answer; within a stream the incomplete ones too.
 
@@ -56,10 +55,10 @@ class ToolCallingModel(CoSDModel):
         """
         calls = response.message.additional_kwargs.get("tool_calls")
         if calls is None:
-            blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
             calls = [
                 {"id": each.tool_call_id, "function": {"name": each.tool_name, "arguments": each.tool_kwargs}}
-                for each in blocks
+                for each in response.message.blocks
+                if isinstance(each, ToolCallBlock)
             ]
         if not calls and error_on_no_tool_call:
             raise GenerationError(f"the answer calls no tool: {quoted(response.message.content)}")

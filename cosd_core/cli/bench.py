@@ -48,9 +48,8 @@ def run_bench(
             progress=lambda name: status.update(f"measuring: {name}"),
         )
     if as_json:
-        out.print_json(
-            json.dumps([asdict(row) | {"tokens_per_second": row.tokens_per_second} for row in rows])
-        )
+        values = [asdict(row) | {"tokens_per_second": row.tokens_per_second} for row in rows]
+        out.print_json(json.dumps(values))
     else:
         out.print(_bench_table(rows, len(lines)))
 
@@ -68,17 +67,11 @@ def _lines(path: Path) -> list[str]:
 def _bench_table(rows: Sequence[Measurement], prompts: int) -> Table:
     table = Table(title=f"{prompts} prompts, {len(rows[0].seconds)} repeats")
     table.add_column("method")
-    headings = (
-        "tokens/s",
-        "time per token, relative",
-        "draft passes per token",
-        "assistant passes per token",
-    )
-    for heading in headings:
+    passes_per_token = ("draft passes per token", "assistant passes per token")
+    for heading in ("tokens/s", "time per token, relative", *passes_per_token):
         table.add_column(heading, justify="right")
     for row in rows:
-        passes = [
-            f"{each:.3f}" if each is not None else "" for each in (row.draft_passes, row.assistant_passes)
-        ]
+        counts = (row.draft_passes, row.assistant_passes)
+        passes = ["" if each is None else f"{each:.3f}" for each in counts]
         table.add_row(row.method, f"{row.tokens_per_second:.0f}", f"{row.relative:.2f}", *passes)
     return table

@@ -1,7 +1,6 @@
 """``cosd evaluate``: compares all methods on questions with known answers."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,7 +74,8 @@ def run_evaluate(
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
     if settings_file and not names_models(settings):
-        settings = {**_models_of(read_settings(settings_file[0])), **settings}
+        first, of_models = read_settings(settings_file[0]), (*MODEL_SETTINGS, *LoadingOptions.model_fields)
+        settings = {**{name: first[name] for name in of_models if name in first}, **settings}
     settings, task_names = with_models_and_tasks(settings, task or (), plots=plots)
     general = {name: value for name, value in settings.items() if name not in VERIFIER_OF_SETTING}
     pair = make_settings(general).decoder()
@@ -118,9 +118,3 @@ def _report_table(report: Report) -> Table:
         cost = (f"{last.tokens_per_second:.0f}", f"{last.acceptance:.2f}", f"{last.assistant_passes:.2f}")
         table.add_row(escape(method), *cells, gain, *cost)
     return table
-
-
-def _models_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that name and load the models."""
-    names = (*MODEL_SETTINGS, *LoadingOptions.model_fields)
-    return {name: settings[name] for name in names if name in settings}

@@ -101,9 +101,8 @@ def run_train_tree(
 def _report_tree(tree: TreeVerifier, observations: Observations, calibration: Calibration | None) -> None:
     about, truncated = tree.about, observations.truncated
     counts, chosen = about["positions"], about["chosen"]
-    right = observations.right.mean(0)
     table = Table.grid(padding=(0, 2))
-    for name, share in zip(observations.names, right, strict=True):
+    for name, share in zip(observations.names, observations.right.mean(0), strict=True):
         table.add_row(f"{escape(name)} is right at", f"{share:.1%}")
     table.add_row("examples", f"{about['examples']:,}" + (f", {truncated:,} cut to fit" if truncated else ""))
     table.add_row("positions", f"{len(observations):,}")

@@ -77,10 +77,8 @@ def run_tune(
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
     if settings_file:
-        found = {
-            name: value for name, value in read_settings(settings_file).items() if name not in _OF_TUNING
-        }
-        settings = {**found, **settings}
+        found = read_settings(settings_file)
+        settings = {**{name: found[name] for name in found if name not in _OF_TUNING}, **settings}
     base = settings if names_models(settings) else {**settings, "dtype": "float32"}  # as the pair is loaded
     settings, [name] = with_models_and_tasks(settings, [task] if task else (), plots=plots)
     chosen = make_settings(settings)

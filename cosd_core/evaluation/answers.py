@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -92,9 +92,8 @@ class AnswerFile:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise EvaluationFileError(f"{where} is not JSON: {quoted(error)}") from error
-        names = [each.name for each in fields(Answer)]
-        if not isinstance(entry, dict) or sorted(entry) != sorted(names):
-            raise EvaluationFileError(f"{where} should be an object with {', '.join(names)}")
+        if not isinstance(entry, dict) or entry.keys() != _TYPES.keys():
+            raise EvaluationFileError(f"{where} should be an object with {', '.join(_TYPES)}")
         for name, kind in _TYPES.items():
             if type(entry[name]) is not kind:
                 raise EvaluationFileError(f"{where}: {name}={quoted(entry[name])} should be {kind.__name__}")

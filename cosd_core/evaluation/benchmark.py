@@ -89,13 +89,9 @@ def _methods(
     name, length = decoder.verifier.name, decoder.draft_length
 
     def fused(**parts: Any) -> _Method:
-        settings = {
-            "verifier": decoder.verifier,
-            "schedule": decoder.schedule,
-            "draft_length": length,
-            "calibration": decoder.calibration,
-        }
-        other = CoSDDecoder(decoder.draft, decoder.assistants, **{**settings, "batch_size": 1, **parts})
+        unchanged = ("verifier", "schedule", "draft_length", "calibration")
+        settings = {name: getattr(decoder, name) for name in unchanged} | {"batch_size": 1}
+        other = CoSDDecoder(decoder.draft, decoder.assistants, **{**settings, **parts})
         return lambda: _count(other.generate(list(prompts), max_new_tokens=max_new_tokens))
 
     draft = decoder.draft

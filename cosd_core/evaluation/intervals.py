@@ -33,11 +33,6 @@ class Interval:
 def share(right: int, items: int, confidence: float = 0.95) -> Interval:
     """The share of right items with its interval (Wilson, JASA 22, 1927), between 0 and 1.
 
-    Args:
-        right: How many are right.
-        items: How many there are.
-        confidence: The coverage of the interval, in (0, 1).
-
     Raises:
         InvalidOptionError: There are no items, more right ones than items, or a confidence outside of (0, 1).
     """
@@ -59,14 +54,8 @@ def paired_difference(
     """The share of the first minus that of the second over the same items, between -1 and 1.
 
     Newcombe's interval for paired shares (Statistics in Medicine 17, 1998, 2635-2650, method 10): the Wilson
-    limits of both shares, joined by their correlation.
-
-    Args:
-        both: Items that both have right.
-        first_only: Items that only the first has right.
-        second_only: Items that only the second has right.
-        neither: Items that neither has right.
-        confidence: The coverage of the interval, in (0, 1).
+    limits of both shares, joined by their correlation. The arguments count the items that both have right,
+    only the first, only the second, and neither.
 
     Raises:
         InvalidOptionError: There are no items, a count is negative, or the confidence is not in (0, 1).
@@ -89,26 +78,19 @@ def paired_difference(
 
 
 def accuracy(right: Any) -> Interval:
-    """The share of right items with Wilson's interval of 95 percent.
-
-    Args:
-        right: Whether each item is right, ``[items]``.
-    """
+    """The share of right items with Wilson's interval of 95 percent, from flags ``[items]``."""
     return share(int(np.sum(right)), len(right))
 
 
 def difference(first: Any, second: Any, confidence: float = 0.95) -> Interval:
     """The share of the first minus that of the second, with Newcombe's paired interval.
 
-    Args:
-        first: Whether each item is right, ``[items]``.
-        second: The same for the same items.
-        confidence: The coverage of the interval, in (0, 1).
+    Both are flags of the same items, ``[items]``.
     """
     one, other = np.asarray(first, np.bool_), np.asarray(second, np.bool_)
-    cells = (one & other, one & ~other, ~one & other, ~one & ~other)
-    both, first_only, second_only, neither = (int(each.sum()) for each in cells)
-    return paired_difference(both, first_only, second_only, neither, confidence)
+    both, right, other_right = (int(each.sum()) for each in (one & other, one, other))
+    neither = len(one) - right - other_right + both
+    return paired_difference(both, right - both, other_right - both, neither, confidence)
 
 
 def _correlation(both: int, first_only: int, second_only: int, neither: int) -> float:

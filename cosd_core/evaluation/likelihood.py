@@ -15,7 +15,7 @@ most probable next token is the one that CoSD writes greedily. Where tokens are 
 also depends on the drawn token; that distribution is another one, and has no closed form.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,12 +40,7 @@ _GREEDY = SamplingPosition(Sampler(GenerationOptions(), frozenset(), RandomNumbe
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """A text after a prompt.
-
-    Attributes:
-        prompts: The prompt's token ids in every model's rendering, the draft's first; none is empty.
-        ids: The text's token ids, at least one.
-    """
+    """The token ids of a text and of its prompt for every model, the draft's first; none is empty."""
 
     prompts: tuple[tuple[int, ...], ...]
     ids: tuple[int, ...]
@@ -53,12 +48,7 @@ class Continuation:
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """How probable a text is.
-
-    Attributes:
-        log: The logarithm of its probability, in nats.
-        greedy: Whether greedy decoding would write it, token by token.
-    """
+    """The logarithm of a text's probability, in nats, and whether greedy decoding would write the text."""
 
     log: float
     greedy: bool
@@ -73,13 +63,10 @@ def log_likelihoods(
 ) -> list[Likelihood]:
     """The likelihood of every text under the decoder's models and verifier.
 
-    Texts that differ in their last token only, such as the letters of a multiple choice, are read once.
-
-    Args:
-        decoder: Its ``batch_size`` is the most texts that are read together.
-        texts: The texts.
-        logits_at_once: Bounds the memory for logits; a batch of longer texts is read in several passes.
-        progress: Called with the number of newly scored texts.
+    Texts that differ in their last token only, such as the letters of a multiple choice, are read once. The
+    decoder's ``batch_size`` is the most texts that are read together. ``logits_at_once`` bounds the memory
+    for logits: a batch of longer texts is read in several passes. ``progress`` gets the number of newly
+    scored texts.
 
     Raises:
         InvalidOptionError: The verifier defines no :meth:`Verifier.fused_logits`.
@@ -128,24 +115,25 @@ class _Scorer:
     @torch.inference_mode()
     def score(self, batch: Sequence[Sequence[Continuation]]) -> list[list[Likelihood]]:
         """Score groups of texts; the texts of a group differ in their last token only."""
-        models = self._decoder.models
+        models, firsts = self._decoder.models, [group[0] for group in batch]
         sessions = [open_logits_session(model, vocabulary=self._vocabulary) for model in models]
-        rows = [
-            [[*group[0].prompts[model], *group[0].ids[:-1]] for group in batch]
-            for model in range(len(models))
-        ]
+        rows = [[[*each.prompts[at], *each.ids[:-1]] for each in firsts] for at in range(len(models))]
         logs = [[0.0] * len(group) for group in batch]
         greedy = [[True] * len(group) for group in batch]
-        targets = [len(group[0].ids) for group in batch]
+        targets = [len(each.ids) for each in firsts]
         for window in windows(targets, max(targets), self._width(len(batch), max(targets))):
             logits = self._fused_logits(sessions, rows, window)
-            wanted = [[text.ids[target] for text in batch[row]] for row, _, target in window.positions]
+            wanted = [
+                (position, row, index, text.ids[target])
+                for position, (row, _, target) in enumerate(window.positions)
+                for index, text in enumerate(batch[row])
+            ]
+            positions, _, _, tokens = zip(*wanted, strict=True)
             top = logits.argmax(-1).tolist()
-            scores = _gather(torch.log_softmax(logits, -1), wanted)
-            for (row, _, _), best, tokens, found in zip(window.positions, top, wanted, scores, strict=True):
-                for index, (token, score) in enumerate(zip(tokens, found, strict=True)):
-                    logs[row][index] += score
-                    greedy[row][index] &= token == best
+            scores = torch.log_softmax(logits, -1)[positions, tokens].tolist()
+            for (position, row, index, token), score in zip(wanted, scores, strict=True):
+                logs[row][index] += score
+                greedy[row][index] &= token == top[position]
         return [list(map(Likelihood, *each)) for each in zip(logs, greedy, strict=True)]
 
     def _width(self, rows: int, targets: int) -> int:
@@ -166,8 +154,7 @@ class _Scorer:
             logits = self._alignment.bar(logits[row_of, column_of])
             role = "draft" if model == 0 else f"assistant {model - 1}"
             calibration = self._decoder.calibration[model]
-            places = [_GREEDY] * len(logits)
-            return predict(logits, places, role, keep_logits=True, calibration=calibration)
+            return predict(logits, [_GREEDY] * len(logits), role, keep_logits=True, calibration=calibration)
 
         verifier = self._decoder.verifier
         drafts = run(0)
@@ -176,11 +163,3 @@ class _Scorer:
             opinions = list(zip(*map(run, range(1, len(sessions))), strict=True))
         logits = [verifier.fused_logits(Position(*each)) for each in zip(drafts, opinions, strict=True)]
         return torch.stack([each.to(logits[0].device) for each in logits])
-
-
-def _gather(scores: torch.Tensor, wanted: Sequence[Sequence[int]]) -> Iterator[list[float]]:
-    """Per row of ``[rows, vocabulary]`` the scores of the wanted tokens."""
-    rows = [row for row, tokens in enumerate(wanted) for _ in tokens]
-    flat = iter(scores[rows, [token for tokens in wanted for token in tokens]].tolist())
-    for tokens in wanted:
-        yield [next(flat) for _ in tokens]

@@ -31,11 +31,7 @@ try:
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
-    from lm_eval.utils import (
-        get_rolling_token_windows,
-        make_disjoint_window,
-        simple_parse_args_string,
-    )
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 except ImportError as error:
     raise MissingExtraError(
         f'lm-evaluation-harness is not installed ({error}): pip install "cosd[evaluate]"'

@@ -14,12 +14,9 @@ _WITHOUT_EFFECT: Mapping[str, Any] = {"num_beams": 1, "num_return_sequences": 1,
 
 
 def read_task_options(given: Mapping[str, Any], *, settings: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """Fields of :class:`GenerationOptions` from a task's options, else from the settings.
+    """Fields of :class:`GenerationOptions` from a task's ``generation_kwargs``, else from settings.
 
-    Args:
-        given: The task's ``generation_kwargs``.
-        settings: The user's options.
-        most: The longest answer in tokens if the task gives none.
+    ``most`` is the longest answer in tokens if the task gives none.
 
     Raises:
         InvalidOptionError: An option is unknown, or has a wrong type.

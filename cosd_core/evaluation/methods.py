@@ -77,16 +77,10 @@ class Method:
         verifier = self.verifier.to_dict()
         for each in (verifier, *verifier.get("members", ())):
             each.pop("about", None)  # it changes no decision of a tree
-        plain = {
-            name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in parts.items()
-        }
+        plain = {name: each.to_dict() if hasattr(each, "to_dict") else each for name, each in parts.items()}
         only = {} if self.assistant is None else {"assistant": self.assistant}
-        return {
-            "verifier": verifier,
-            "swapped": self.swapped,
-            **only,
-            **json.loads(json.dumps(plain, default=str)),
-        }
+        values = json.loads(json.dumps(plain, default=str))
+        return {"verifier": verifier, "swapped": self.swapped, **only, **values}
 
 
 def make_methods(

@@ -8,6 +8,8 @@ from cosd_core.evaluation.files import save_files
 from cosd_core.evaluation.report import Line, Report
 from cosd_core.utils import require_matplotlib
 
+_ACCURACY = "accuracy, percent (Wilson, 95 percent)"
+
 
 def save_plots(report: Report, folder: str | Path) -> list[Path]:
     """Draw accuracy with its intervals, and accuracy over speed, as ``accuracy.png`` and ``cost.png``.
@@ -44,8 +46,7 @@ def _draw_accuracy(report: Report) -> Any:
         shares = [100 * line.accuracy.value for line in lines]
         axes.bar(places, shares, width, yerr=_errors(lines), label=method, error_kw={"elinewidth": 0.8})
     axes.set_xticks(range(len(columns)), report.titles)
-    axes.set_ylabel("accuracy, percent (Wilson, 95 percent)")
-    axes.set_ylim(0, 100)
+    axes.set(ylabel=_ACCURACY, ylim=(0, 100))
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
@@ -56,11 +57,9 @@ def _draw_cost(report: Report) -> Any:
     axes = figure.add_subplot()
     for method in report.methods:
         line = report.line(method, *report.columns[-1])
-        axes.errorbar(
-            line.tokens_per_second, 100 * line.accuracy.value, yerr=_errors([line]), fmt="o", label=method
-        )
-    axes.set_xlabel("tokens per second, in this run")
-    axes.set_ylabel("accuracy, percent (Wilson, 95 percent)")
+        place = line.tokens_per_second, 100 * line.accuracy.value
+        axes.errorbar(*place, yerr=_errors([line]), fmt="o", label=method)
+    axes.set(xlabel="tokens per second, in this run", ylabel=_ACCURACY)
     axes.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure

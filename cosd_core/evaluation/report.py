@@ -27,6 +27,16 @@ NOTES = """\
 * Acceptance: drafted tokens that were kept. Passes: per token of the answers.
 """
 
+_COSTS = (
+    ("tokens/s", "tokens_per_second", ".0f"),
+    ("tokens per answer", "tokens", ".1f"),
+    ("rounds per answer", "rounds", ".1f"),
+    ("acceptance", "acceptance", ".2f"),
+    ("draft passes per token", "draft_passes", ".2f"),
+    ("assistant passes per token", "assistant_passes", ".2f"),
+)
+"""The columns of the table of costs: heading, field of :class:`Line`, format."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -83,9 +93,9 @@ class Report:
     def to_markdown(self) -> str:
         """The tables of accuracy, gain and cost, with notes."""
         parts = ["# Evaluation", *(f"* {name}: {value}" for name, value in self.about.items()), ""]
-        parts += ["## Accuracy, percent", "", *self._table(_accuracy), ""]
+        parts += ["## Accuracy, percent", "", *self._table("accuracy"), ""]
         if any(line.gain for line in self.lines):
-            parts += ["## Against the best single model, points", "", *self._table(_gain), ""]
+            parts += ["## Against the best single model, points", "", *self._table("gain"), ""]
         parts += ["## Cost", "", *self._costs(), "", "## How to read it", "", NOTES.rstrip()]
         if self.runs > 1:
             parts.append(f"* The answers were written in {self.runs} runs, so their speeds do not compare.")
@@ -102,9 +112,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values."""
-        return {
-            "about": dict(self.about), "runs": self.runs, "lines": [asdict(line) for line in self.lines]
-        }  # fmt: skip
+        lines = [asdict(line) for line in self.lines]
+        return {"about": dict(self.about), "runs": self.runs, "lines": lines}
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``report.md``, ``report.csv`` and ``report.json``.
@@ -140,33 +149,23 @@ class Report:
 
     def line(self, method: str, task: str, group: str) -> Line:
         """The line of one method over one group."""
-        return next(
-            line for line in self.lines if (line.method, line.task, line.group) == (method, task, group)
-        )
+        key = (method, task, group)
+        return next(line for line in self.lines if (line.method, line.task, line.group) == key)
 
-    def _table(self, cell: Any) -> Iterator[str]:
+    def _table(self, field: str) -> Iterator[str]:
+        """A row per method and a column per group, with the line's interval of that name in percent."""
         yield _row("method", *self.titles)
         yield "|---" * (1 + len(self.titles)) + "|"
         for method in self.methods:
-            yield _row(method, *(cell(self.line(method, *column)) for column in self.columns))
+            intervals = [getattr(self.line(method, *column), field) for column in self.columns]
+            yield _row(method, *(percent(each, signed=field == "gain") if each else "" for each in intervals))
 
     def _costs(self) -> Iterator[str]:
-        yield _row(
-            "method", "tokens/s", "tokens per answer", "rounds per answer", "acceptance",
-            "draft passes per token", "assistant passes per token",
-        )  # fmt: skip
-        yield "|---" * 7 + "|"
+        yield _row("method", *(heading for heading, _, _ in _COSTS))
+        yield "|---" * (1 + len(_COSTS)) + "|"
         for method in self.methods:
             line = self.line(method, *self.columns[-1])
-            yield _row(
-                method,
-                f"{line.tokens_per_second:.0f}",
-                f"{line.tokens:.1f}",
-                f"{line.rounds:.1f}",
-                f"{line.acceptance:.2f}",
-                f"{line.draft_passes:.2f}",
-                f"{line.assistant_passes:.2f}",
-            )
+            yield _row(method, *(format(getattr(line, field), form) for _, field, form in _COSTS))
 
 
 def make_report(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Report:
@@ -189,9 +188,8 @@ def make_report(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Report
 def _of_group(outcome: Outcome, group: str) -> Outcome:
     """The answers to one group's questions."""
     kept = [item.group == group for item in outcome.task.items]
-    return replace(
-        outcome, answers=tuple(compress(outcome.answers, kept)), right=tuple(compress(outcome.right, kept))
-    )
+    answers, right = compress(outcome.answers, kept), compress(outcome.right, kept)
+    return replace(outcome, answers=tuple(answers), right=tuple(right))
 
 
 def _joined(outcomes: Sequence[Outcome], method: str) -> Outcome:
@@ -242,14 +240,6 @@ def percent(interval: Interval, *, signed: bool = False) -> str:
     form = "+.1f" if signed else ".1f"
     value, low, high = (format(100 * each, form) for each in (interval.value, interval.low, interval.high))
     return f"{value} ({low} to {high})"
-
-
-def _accuracy(line: Line) -> str:
-    return percent(line.accuracy)
-
-
-def _gain(line: Line) -> str:
-    return "" if line.gain is None else percent(line.gain, signed=True)
 
 
 def _flat(line: Line) -> dict[str, Any]:

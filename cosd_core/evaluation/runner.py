@@ -15,6 +15,9 @@ from cosd_core.evaluation.methods import Method
 from cosd_core.evaluation.tasks import Item, Task
 from cosd_core.options import GenerationOptions
 
+_COUNTS = ("kept", "drafted", "rounds", "draft_passes", "assistant_passes")
+"""Fields of :class:`Answer` that are those of :class:`Stats`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -116,12 +119,8 @@ class _MethodRun:
                 text=each.text,
                 finish_reason=each.finish_reason,
                 tokens=len(each.token_ids),
-                kept=each.stats.kept,
-                drafted=each.stats.drafted,
-                rounds=each.stats.rounds,
-                draft_passes=each.stats.draft_passes,
-                assistant_passes=each.stats.assistant_passes,
                 seconds=seconds,
+                **{name: getattr(each.stats, name) for name in _COUNTS},
                 run=self._started,
             )
             for key, each in zip(missing, generations, strict=True)
@@ -131,10 +130,8 @@ class _MethodRun:
         """The outcome, once every item has its answer."""
         found = [self._answers.get(self._key(item)) for item in self._task.items]
         answers = tuple(each for each in found if each is not None)
-        right = tuple(
-            item.is_right(answer.text) for item, answer in zip(self._task.items, answers, strict=True)
-        )
-        return Outcome(self.method, self._task, answers, right)
+        pairs = zip(self._task.items, answers, strict=True)
+        return Outcome(self.method, self._task, answers, tuple(item.is_right(a.text) for item, a in pairs))
 
     def _key(self, item: Item) -> str:
         return hashlib.sha256(f"{self._description} {item.identity}".encode()).hexdigest()

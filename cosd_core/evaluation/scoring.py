@@ -262,11 +262,9 @@ def _contains(text: str, words: str) -> bool:
 
 def _last_number(text: str) -> float | None:
     """The last number of a text; None if there is none or it is too large for a float."""
-    last = None
-    for match in _NUMBER.finditer(text):
-        last = match.group()
-    if last is None:
+    numbers = _NUMBER.findall(text)
+    if not numbers:
         return None
-    digits = re.sub(r"[,$\u20ac\u00a3]", "", last).replace("\u2212", "-")
+    digits = re.sub(r"[,$\u20ac\u00a3]", "", numbers[-1]).replace("\u2212", "-")
     value = float(digits)
     return value if math.isfinite(value) else None

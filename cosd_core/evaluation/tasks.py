@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,9 @@ class Task:
 
     def limited(self, items: int) -> "Task":
         """The first so many questions of every group."""
-        left = dict.fromkeys(self.groups, items)
-        kept = []
-        for item in self.items:
-            if left[item.group] > 0:
-                left[item.group] -= 1
-                kept.append(item)
-        return Task(self.name, tuple(kept), self.options)
+        places = {group: count() for group in self.groups}
+        kept = tuple(item for item in self.items if next(places[item.group]) < items)
+        return Task(self.name, kept, self.options)
 
 
 def bundled_task(questions: int = 300, seed: int = 0) -> Task:
@@ -165,8 +162,7 @@ def read_task(path: str | Path) -> Task:
             raise EvaluationFileError(f"{path}, line {number}: {error}") from error
     if not items:
         raise EvaluationFileError(f'{path} holds no question; it should have one {{"prompt": ...}} per line')
-    options: dict[str, Any] = {name: shared[name] for name in ("max_new_tokens", "stop") if name in shared}
-    return Task(shared.get("task", path.stem), tuple(items), options)
+    return Task(shared.get("task", path.stem), tuple(items), _options(shared))
 
 
 def _object(line: str) -> dict[str, Any]:
@@ -183,16 +179,18 @@ def _shared(entry: Mapping[str, Any]) -> dict[str, Any]:
     _known(entry, _OF_ALL)
     if not isinstance(entry.get("task", ""), str):
         raise EvaluationFileError(f"task={quoted(entry['task'])} should be a name")
-    options = {name: entry[name] for name in ("max_new_tokens", "stop") if name in entry}
-    GenerationOptions(**options)
+    GenerationOptions(**_options(entry))
     return dict(entry)
+
+
+def _options(shared: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: shared[name] for name in ("max_new_tokens", "stop") if name in shared}
 
 
 def _item(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Item:
     _known(entry, _OF_ONE)
-    if "prompt" not in entry or "answer" not in entry:
-        missing = "prompt" if "prompt" not in entry else "answer"
-        raise EvaluationFileError(f"{missing} is missing in {quoted(dict(entry))}")
+    if missing := [name for name in ("prompt", "answer") if name not in entry]:
+        raise EvaluationFileError(f"{missing[0]} is missing in {quoted(dict(entry))}")
     group = entry.get("group", "")
     if not isinstance(group, str):
         raise EvaluationFileError(f"group={quoted(group)} should be a name")

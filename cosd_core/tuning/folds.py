@@ -32,12 +32,9 @@ class TreeKind:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Temperatures and trees, fitted on the completions of some folds.
+    """Both models' temperatures and a tree of every kind, fitted on the completions of some folds.
 
-    Attributes:
-        temperature_index: The index of its temperatures in the :class:`ReplayCache`; 0: it has none.
-        temperatures: Every model's temperature.
-        trees: A tree of every kind.
+    ``temperature_index`` is the index of the temperatures in the :class:`ReplayCache`; 0: it has none.
     """
 
     temperature_index: int = 0

@@ -87,13 +87,8 @@ class CandidateScorer:
 
     def _decode(self, candidate: Candidate) -> Flags:
         """Answer with an average, which cannot be replayed: it needs both whole distributions."""
-        parts = {
-            "verifier": candidate.verifier,
-            "schedule": self._pair.schedule,
-            "draft_length": self._pair.draft_length,
-            "batch_size": self._pair.batch_size,
-            "calibration": (1.0, 1.0),
-        }
+        parts = {name: getattr(self._pair, name) for name in ("schedule", "draft_length", "batch_size")}
+        parts |= {"verifier": candidate.verifier, "calibration": (1.0, 1.0)}
         method = Method(candidate.name, parts)
         [outcome] = run(self._pair, [method], [self._task], answers=self._answers, options=self._options)
         self.averaged += sum(answer.tokens for answer in outcome.answers)

@@ -94,11 +94,7 @@ class Chat:
 
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:
-    """An instruction to answer with JSON for a schema; empty for a schema without content.
-
-    Raises:
-        InvalidOptionError: The schema is no dictionary, or cannot be written as JSON.
-    """
+    """An instruction to answer with JSON for a schema; empty for a schema without content."""
     if not isinstance(schema, Mapping) or _json_error(schema) is not None:
         raise InvalidOptionError(f"answer_schema={quoted(schema)} should be a JSON schema, as a dictionary")
     if not schema.keys() - {"type"}:

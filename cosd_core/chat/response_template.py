@@ -28,11 +28,7 @@ class TemplateParser(Parser):
     """
 
     def __init__(self, template: Mapping[str, Any], prompt: str, tools: Sequence[Tool]) -> None:
-        """Begin an answer to a prompt. Without tools, nothing is parsed as a call.
-
-        Raises:
-            InvalidOptionError: The template is not valid for transformers.
-        """
+        """Begin an answer to a prompt. Without tools, nothing is parsed as a call."""
         try:
             loaded = load_response_template(deepcopy(dict(template)))
             self._field = load_response_template(dict(template)).fields.get(_CALLS)

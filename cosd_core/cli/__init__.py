@@ -25,9 +25,9 @@ _SUMMARIES = {
     "generate.",
     "evaluate": "Compare all methods on tasks: accuracy with intervals, gain over the better model, cost.",
     "tune": "Find out whether fusing a pair helps on your task, with which verifier, and how sure that is.",
-    "lm-eval": "lm-evaluation-harness, with a pair as its model *cosd*; all that follows is the harness's "
-    "own.",
-    "train-tree": "Learn a decision tree that says where the assistant's token replaces the draft's.",
+    "lm-eval": "lm-evaluation-harness, with a pair as its model *cosd*; all further arguments are the "
+    "harness's own.",
+    "train-tree": "Fit a decision tree that decides where the assistant's token replaces the draft's.",
 }
 """The commands, each with the first line of its docstring. A test compares them."""
 

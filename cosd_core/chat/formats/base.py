@@ -18,7 +18,7 @@ ToolDescription = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class AddedToken:
-    """The tokenizer's single token for a tag."""
+    """A single token of the tokenizer, such as that of a tag."""
 
     id: int
     is_special: bool
@@ -33,7 +33,7 @@ class ToolFormat(ABC):
         takes_tools: Whether the chat template renders tools, calls and results. If not, the prompt must
             contain the texts of ``instructions``, ``render_calls`` and ``render_result``.
         reasoning_tags: The opening and closing tag of reasoning, if the template contains any.
-        tokens: The tags that are single tokens.
+        tokens: The tokenizer's added tokens, with every tag that is a single token.
         response_template: The tokenizer's own template for parsing answers; it overrides the family's parser.
         extra_visible_tokens: Special tokens that ``response_template`` mentions.
         spelt: Tags that a grammar matches as characters, because the models' tokens for them differ.

@@ -116,10 +116,7 @@ def _problem(problem: Any, options: type[BaseModel]) -> str:
 
 
 def _as_strings(value: object) -> object:
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return (value,)
+    value = () if value is None else (value,) if isinstance(value, str) else value
     if not isinstance(value, (list, tuple)):
         raise ValueError("should be a string or a list of strings")  # noqa: TRY004 - pydantic catches it
     return tuple(value)

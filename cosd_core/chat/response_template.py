@@ -12,7 +12,7 @@ from transformers.utils.chat_parsing.response_templates import load_response_tem
 from cosd_core.chat.call_recorder import MalformedCall, parse_json
 from cosd_core.chat.events import CallDelta, CallEnd, CallStart, InvalidCall
 from cosd_core.chat.parser import Parser
-from cosd_core.chat.tools import Tool
+from cosd_core.chat.tools import Tool, as_json
 from cosd_core.errors import InvalidOptionError, quoted
 
 _CALLS = "tool_calls"
@@ -93,7 +93,7 @@ class TemplateParser(Parser):
             return
         for name, arguments in calls:
             self._events.append(CallStart(self._count, name))
-            self._events.append(CallDelta(self._count, json.dumps(arguments, ensure_ascii=False)))
+            self._events.append(CallDelta(self._count, as_json(arguments)))
             self._events.append(CallEnd(self._count, name, arguments))
             self._count += 1
 

@@ -95,6 +95,11 @@ def _json_type(value: Any) -> str:
     return next((name for python_type, name in _JSON_TYPES if isinstance(value, python_type)), "null")
 
 
+def as_json(value: object) -> str:
+    """A value as JSON, with characters outside of ASCII as they are."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def function_part(described: object) -> Mapping[str, Any]:
     """The ``function`` of a tool or a call in OpenAI's format, or the whole; empty if it is no dictionary."""
     function = described.get("function", described) if isinstance(described, Mapping) else None

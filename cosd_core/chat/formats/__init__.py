@@ -1,6 +1,5 @@
 """Finds the tool format of a model from its tokenizer."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cosd_core.chat.formats.base import AddedToken, ToolFormat
 from cosd_core.chat.formats.families import HermesFormat, LlamaFormat, MistralFormat, XmlFormat
+from cosd_core.chat.tools import as_json
 
 __all__ = ["ToolFormat", "tool_format"]
 
@@ -65,7 +65,7 @@ def _mentioned_tokens(
     if response_template is None:
         return frozenset()
     # The patterns escape the brackets of tokens.
-    source = json.dumps(response_template, ensure_ascii=False).replace("\\", "")
+    source = as_json(response_template).replace("\\", "")
     return frozenset(
         token.id for text, token in added.items() if token.is_special and token.id != end and text in source
     )

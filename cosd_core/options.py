@@ -1,4 +1,7 @@
-"""The options of generation, chats and loading: frozen values, validated, unknown names rejected."""
+"""The options of generation, chats and loading: frozen values, validated, unknown names rejected.
+
+Values that are not valid raise :class:`InvalidOptionError`.
+"""
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -6,7 +9,7 @@ from difflib import get_close_matches
 from math import inf
 from os import PathLike
 from sys import float_info
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -20,7 +23,7 @@ T = TypeVar("T")
 
 
 def check_number(name: str, value: object, *, least: float = 0.0, most: float = inf) -> None:
-    """Raise :class:`InvalidOptionError` unless a value is a finite number within bounds."""
+    """Check that a value is a finite number within bounds."""
     bounds = f"of at least {least:g}" if most == inf else f"between {least:g} and {most:g}"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (number and least <= value <= min(most, float_info.max)):  # type: ignore[operator]
@@ -28,11 +31,7 @@ def check_number(name: str, value: object, *, least: float = 0.0, most: float = 
 
 
 def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
-    """The temperature of every model's confidences, the draft's first; 1 for all if ``calibration`` is None.
-
-    Raises:
-        InvalidOptionError: Their number is not that of the ``models``, or one is no number from 0.01 to 100.
-    """
+    """One temperature, from 0.01 to 100, per model's confidences; 1 for all if ``calibration`` is None."""
     if calibration is None:
         return (1.0,) * models
     if not isinstance(calibration, (list, tuple)) or len(calibration) != models:
@@ -49,9 +48,6 @@ def check_adapters(adapters: object, assistants: int) -> tuple[str | None, ...]:
     """The adapter of every assistant, or None for an assistant without one.
 
     ``adapters`` is a hub id or path for a single assistant, a list with one entry per assistant, or None.
-
-    Raises:
-        InvalidOptionError: Their number is not that of the assistants, or one is no string or path.
     """
     if adapters is None:
         return (None,) * assistants
@@ -83,11 +79,7 @@ class Options(BaseModel):
 
 
 def named(option: str, described: Mapping[str, Any], kinds: Mapping[str, Callable[..., T]]) -> T:
-    """Make the object whose ``to_dict`` returned the name and settings in ``described``.
-
-    Raises:
-        InvalidOptionError: The name is not in ``kinds``, or a setting is unknown.
-    """
+    """Make the object whose ``to_dict`` returned the name and settings in ``described``."""
     settings = dict(described)
     kind = settings.pop("name", None)
     if not isinstance(kind, str) or kind not in kinds:
@@ -124,10 +116,7 @@ def _problem(problem: Any, options: type[BaseModel]) -> str:
 
 
 def _as_strings(value: object) -> object:
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return (value,)
+    value = () if value is None else (value,) if isinstance(value, str) else value
     if not isinstance(value, (list, tuple)):
         raise ValueError("should be a string or a list of strings")  # noqa: TRY004 - pydantic catches it
     return tuple(value)
@@ -140,14 +129,10 @@ def _as_ids(value: object) -> object:
 
 
 def _as_processors(value: object) -> object:
-    if value is None:
-        return ()
-    if isinstance(value, LogitsProcessor):
-        return (value,)
-    try:
-        processors = tuple(cast(Any, None if isinstance(value, (str, bytes)) else value))
-    except TypeError:
-        raise ValueError("should be a LogitsProcessor or a list of them") from None
+    processors = [value] if isinstance(value, LogitsProcessor) else [] if value is None else value
+    if not isinstance(processors, Iterable) or isinstance(processors, (str, bytes)):
+        raise ValueError("should be a LogitsProcessor or a list of them")  # noqa: TRY004
+    processors = tuple(processors)
     for processor in processors:
         if not callable(processor):
             raise ValueError(f"should hold LogitsProcessors, not {quoted(processor)}")  # noqa: TRY004

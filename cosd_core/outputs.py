@@ -1,4 +1,4 @@
-"""The values that travel between the parts of the decoder and out to its users. All of them are frozen."""
+"""The results of decoding, as frozen values."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,27 +13,25 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class TracedToken:
-    """One token of the text and how it came about.
+    """One token of the text, and the predictions that led to it.
 
-    Where an assistant has other tokens than the draft, what it writes may be several tokens of the draft's;
-    all carry the p and q that decided. `docs/different-tokenizers.md` says what p and q are then.
+    If the tokenizers differ, one replacement may be several draft tokens; all have the p and q of the one
+    decision. `docs/different-tokenizers.md` defines p and q for that case.
 
     Attributes:
         id: The token id in the draft's vocabulary.
-        text: What the token adds to the text. Empty for special tokens and for a token that ends inside a
-            UTF-8 character; the token that completes the character carries it whole.
-        source: Who wrote it.
-        assistant_index: The assistant that ``q`` and ``assistant_id`` belong to: the one that wrote the
-            token, else the most confident of those that disagree, else the most confident. None where no
-            assistant was asked.
-        p: Confidence of the draft in ``draft_id``.
-        q: Confidence of the assistant in ``assistant_id``. None where the assistant was not asked.
-        draft_id: What the draft proposed here.
-        assistant_id: What the assistant would have written here, in its own vocabulary. None where it was not
-            asked.
-        other_text: The text of the token that lost: the draft's where it was replaced, the assistant's
-            where it disagreed in vain, the name of a special token. None where nobody disagreed. Empty in
-            the further tokens of one replacement.
+        text: The text that the token adds. Empty for special tokens and for a token that ends inside a UTF-8
+            character; the token that completes the character has the whole character.
+        source: The kind of model that wrote the token.
+        assistant_index: The assistant of ``q`` and ``assistant_id``: the one that wrote the token, else the
+            most confident of those that disagree, else the most confident. None without verification.
+        p: The draft's confidence in ``draft_id``.
+        q: The assistant's confidence in ``assistant_id``. None without verification.
+        draft_id: The draft's prediction.
+        assistant_id: The assistant's prediction, in its own vocabulary. None without verification.
+        other_text: The text, or the special token's name, of the rejected prediction: the draft's if it was
+            replaced, a disagreeing assistant's if the draft's was kept. None if the models agree. Empty in
+            all tokens of a replacement but the first.
     """
 
     id: int
@@ -49,20 +47,20 @@ class TracedToken:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What one generation cost.
+    """The cost of one generation.
 
     Attributes:
-        rounds: Draft blocks written and judged.
-        tokens: Tokens of the text; ``kept + replaced`` where all models share one vocabulary.
-        drafted: Tokens the draft proposed; always ``kept + replaced + discarded``.
-        kept: Draft tokens that stand in the text.
-        replaced: Draft tokens whose place an assistant's words took.
-        discarded: Draft tokens thrown away because something before them changed or ended the text, or
-            because another text of the batch failed and the block was drafted again.
+        rounds: Draft blocks.
+        tokens: Tokens of the text; ``kept + replaced`` if all models share one vocabulary.
+        drafted: Tokens that the draft proposed; always ``kept + replaced + discarded``.
+        kept: Draft tokens in the text.
+        replaced: Draft tokens that an assistant's tokens replaced.
+        discarded: Draft tokens after a replacement or the end of the text, or of a block that was drafted
+            again because another text of the batch failed.
         draft_passes: Forward passes of the draft model for this text, one per drafted token.
-        assistant_passes: Times the assistants were asked (one forward pass of each, in parallel positions).
-        assistant_skipped: Tokens of the text that were committed without asking the assistants.
-        seconds: Wall time from the beginning of this text to its end, the turns of others included.
+        assistant_passes: Verifications (one forward pass of each assistant over all positions of a block).
+        assistant_skipped: Tokens of the text that were committed without verification.
+        seconds: Wall time from the beginning of this text to its end, rounds of other texts included.
     """
 
     rounds: int
@@ -88,10 +86,8 @@ class Stats:
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, the derived ones too, as plain numbers."""
-        return asdict(self) | {
-            "acceptance_rate": self.acceptance_rate,
-            "tokens_per_second": self.tokens_per_second,
-        }
+        derived = {"acceptance_rate": self.acceptance_rate, "tokens_per_second": self.tokens_per_second}
+        return asdict(self) | derived
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +97,16 @@ class Generation:
     Attributes:
         text: The text after the prompt, cut before the stop sequence, special tokens left out.
         token_ids: Its token ids, an end-of-sequence token and the stop sequence's tokens included.
-        tokens: One entry per token id: who wrote it, and what the others would have written.
+        tokens: One entry per token id: the model that wrote it, and the other models' predictions.
         finish_reason: ``"stop"`` after an end-of-sequence token or a stop sequence, ``"length"`` after
             ``max_new_tokens``.
         stop_sequence: The stop sequence that ended the text, or None.
-        prompt: The prompt as text, also where truncation cut what the models saw of it.
+        prompt: The whole prompt as text, even if the models' input was truncated.
         prompt_tokens: The length of the prompt in tokens.
-        stats: What it cost.
-        verifier: The verifier that judged.
-        models: What the models are called, the draft first.
-        calibration: The temperature at which it saw the confidences of each, p and q.
+        stats: The cost.
+        verifier: The verifier that decided.
+        models: The names of the models, the draft first.
+        calibration: The temperature of each model's confidences.
     """
 
     text: str
@@ -144,17 +140,16 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One round of one prompt: what was proposed, what was thought of it, what became of it.
+    """One round of one prompt: the draft's block, the assistants' predictions, and the result.
 
     Attributes:
-        index: Which prompt of the batch.
+        index: The index of the prompt in the batch.
         proposal: The draft's block.
-        opinions: Per proposed position the assistants' predictions, or None where they were not asked.
-        verdict: What the verifier decided.
+        opinions: The assistants' predictions per position of the block, or None without verification.
+        verdict: The verifier's decision.
         tokens: The tokens that this round added to the text.
-        text: The text that became final in this round. Stop sequences and unfinished characters never
-            show up in it.
-        generation: The whole result once the text is finished, else None.
+        text: The text that became final in this round, without stop sequences and unfinished characters.
+        generation: The whole result if the text is finished, else None.
     """
 
     index: int
@@ -171,9 +166,9 @@ class Chunk:
     """A piece of a streamed text.
 
     Attributes:
-        text: What it adds to the text; may be empty in the last chunk.
+        text: The added text; may be empty in the last chunk.
         tokens: The tokens committed since the last chunk.
-        index: Which prompt of the batch.
+        index: The index of the prompt in the batch.
         finish_reason: Set in the last chunk of each prompt, else None.
         generation: The whole result in the last chunk of each prompt, else None.
     """

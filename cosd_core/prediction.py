@@ -1,4 +1,4 @@
-"""What one model would write at one position."""
+"""The predictions of models at one position."""
 
 from dataclasses import dataclass, field
 
@@ -7,15 +7,15 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one model would write at one position.
+    """The token that one model predicts at one position.
 
     Attributes:
         id: The token: x of the draft, y of an assistant.
         confidence: Its probability: p of the draft, q of an assistant. The softmax of the raw logits at the
-            model's temperature of calibration, 1 unless the decoder was given another, after hard masks,
-            whatever the sampling options are; in float32, or float64 where the model computes in it.
-        logits: What the logits processors left of the raw logits, before temperature and the like, shape
-            ``[vocabulary]``; only where the verifier asks for them.
+            model's calibration temperature (default 1) after hard masks, independent of the sampling
+            options; in float32, or in float64 if the model computes in it.
+        logits: The logits after the logits processors, before temperature and truncation of sampling, shape
+            ``[vocabulary]``; None unless the verifier needs them.
     """
 
     id: int
@@ -24,4 +24,4 @@ class Prediction:
 
 
 Opinions = tuple[Prediction, ...]
-"""What the assistants would write at one position, in the order of the assistants."""
+"""The assistants' predictions at one position, in the order of the assistants."""

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from threading import Lock as ThreadLock
-from types import TracebackType
 from weakref import WeakSet
 
 from cosd_core.errors import MissingExtraError
@@ -23,9 +22,7 @@ class Lock:
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(RuntimeError):  # a thread that forked inside of ``with`` leaves it in both processes
             self._lock.release()
 

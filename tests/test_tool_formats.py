@@ -434,7 +434,7 @@ def test_thoughts_may_come_first_where_the_template_knows_them(tags):
     assert accepts(thinks, call, tags)
     assert accepts(thinks, f"<think>\nhm\n</think>\n\n{call}", tags)
     assert not accepts(thinks, f"hm</think>{call}", tags)
-    opened = writing.grammar(TOOLS, choice="any", parallel=False, starts_in_reasoning=True)
+    opened = writing.grammar(TOOLS, choice="any", parallel=False, prompt="x<think>\n")
     assert accepts(opened, f"hm</think>\n\n{call}", tags)
     assert not accepts(opened, call, tags)
     never = fmt("hermes", tags).grammar(TOOLS, choice="any", parallel=False)

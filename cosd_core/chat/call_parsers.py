@@ -1,6 +1,5 @@
 """Parsers of calls in the syntax of each model family."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from cosd_core.chat.character_parser import (
     read_until,
     skip_space,
 )
-from cosd_core.chat.tools import Tool
+from cosd_core.chat.tools import Tool, as_json
 
 _ARGUMENTS = frozenset({"arguments", "parameters"})
 """Models use either key."""
@@ -188,7 +187,7 @@ def _parse_xml_call(calls: CallRecorder, tools: Sequence[Tool]) -> CharacterPars
             raise MalformedCall(f"unexpected <{head}>")
         text = yield from read_until("</parameter>")
         value = tool.parse_argument(key, text.removeprefix("\n").removesuffix("\n"))
-        pair = f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
+        pair = f"{as_json(key)}: {as_json(value)}"
         calls.add_arguments((", " if keys else "{") + pair)
         keys.add(key)
     calls.add_arguments("}" if keys else "{}")

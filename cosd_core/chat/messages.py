@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
-from cosd_core.chat.tools import function_part, parse_tools
+from cosd_core.chat.tools import as_json, function_part, parse_tools
 from cosd_core.errors import InvalidOptionError, InvalidPromptError, quoted
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -94,27 +94,22 @@ class Chat:
 
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:
-    """An instruction to answer with JSON for a schema; empty for a schema without content.
-
-    Raises:
-        InvalidOptionError: The schema is no dictionary, or cannot be written as JSON.
-    """
+    """An instruction to answer with JSON for a schema; empty for a schema without content."""
     if not isinstance(schema, Mapping) or _json_error(schema) is not None:
         raise InvalidOptionError(f"answer_schema={quoted(schema)} should be a JSON schema, as a dictionary")
     if not schema.keys() - {"type"}:
         return ""
-    return f"Answer with JSON for this schema:\n{json.dumps(schema, ensure_ascii=False)}"
+    return f"Answer with JSON for this schema:\n{as_json(schema)}"
 
 
 def _content_text(content: Any, where: str) -> str:
     """The content of a message as text; text parts are concatenated, other parts (images) are rejected."""
     if content is None:
         return ""
-    if isinstance(content, str):
-        return _check_text(content, f"{where}: content")
+    content = [content] if isinstance(content, str) else content
     if not isinstance(content, (list, tuple)):
         raise InvalidPromptError(f"{where}: content={quoted(content)} should be text or a list of text parts")
-    parts = []
+    texts = []
     for part in content:
         text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else part
         if not isinstance(text, str):
@@ -122,26 +117,22 @@ def _content_text(content: Any, where: str) -> str:
             raise InvalidPromptError(
                 f"{where} holds a part of type {quoted(kind)}; these models read text only"
             )
-        parts.append(text)
-    return _check_text("".join(parts), f"{where}: content")
+        texts.append(text)
+    return _check_text("".join(texts), f"{where}: content")
 
 
 def _check_text(text: Any, what: str) -> str:
     if not isinstance(text, str):
         raise InvalidPromptError(f"{what}={quoted(text)} should be text")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidPromptError(
-            f"{what}={quoted(text)} is no text: it holds half a surrogate pair"
-        ) from None
+    if _json_error(text) is not None:
+        raise InvalidPromptError(f"{what}={quoted(text)} is no text: it holds half a surrogate pair")
     return text
 
 
 def _json_error(value: Any) -> Exception | None:
     """The error when a value is written as JSON, if any."""
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        as_json(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
         return error
     return None

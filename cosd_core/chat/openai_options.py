@@ -1,4 +1,7 @@
-"""Options on the form of an answer, in OpenAI's format, which every framework passes on."""
+"""Options on the form of an answer, in OpenAI's format, which every framework passes on.
+
+Options that are not valid raise :class:`InvalidOptionError`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -10,11 +13,7 @@ ANSWER_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls", "strict", "resp
 
 
 def named_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
-    """A tool choice in any of OpenAI's forms, as the string that :class:`Turn` takes.
-
-    Raises:
-        InvalidOptionError: The choice is invalid, or there is no such tool.
-    """
+    """A tool choice in any of OpenAI's forms, as the string that :class:`Turn` takes."""
     if isinstance(choice, dict):
         function = choice.get("function", choice)
         choice = function.get("name") or function.get("type") if isinstance(function, dict) else choice
@@ -33,11 +32,7 @@ def named_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
 
 
 def answer_schema(response_format: Any) -> Mapping[str, Any] | None:
-    """The JSON schema in a ``response_format``; None if it has none.
-
-    Raises:
-        InvalidOptionError: The ``response_format`` is invalid.
-    """
+    """The JSON schema in a ``response_format``; None if it has none."""
     match response_format:
         case None | {"type": "text"}:
             return None

@@ -8,7 +8,47 @@ from cosd_core.chat.call_parsers import CallSyntax, parse_calls, parse_json_call
 from cosd_core.chat.call_recorder import CallRecorder, MalformedCall
 from cosd_core.chat.character_parser import CharacterParser, EndOfText
 from cosd_core.chat.events import Event, ReasoningDelta, TextDelta, merge_deltas
-from cosd_core.chat.text_stream import TextStream
+
+
+class TextStream:
+    """Emits text without the white space next to a tag.
+
+    Where a tag divides a text, the white space before it is kept, or else that after it, so that words do not
+    run together. A text without tags is emitted unchanged.
+
+    Attributes:
+        has_text: Whether anything but white space was written.
+    """
+
+    def __init__(self, emit: Callable[[str], None]) -> None:
+        self._emit = emit
+        self._space: list[str] = []
+        self._follows_tag = self._has_space_before_tag = False
+        self.has_text = False
+
+    def write(self, text: str) -> None:
+        """Append text."""
+        for character in text:
+            if character.isspace():
+                if not self._has_space_before_tag:
+                    self._space.append(character)
+                continue
+            if self.has_text or not self._follows_tag:
+                self._emit("".join(self._space))
+            self._emit(character)
+            self._space.clear()
+            self._follows_tag = self._has_space_before_tag = False
+            self.has_text = True
+
+    def mark_tag(self) -> None:
+        """There is a tag at this position."""
+        self._follows_tag = True
+        self._has_space_before_tag = bool(self._space)
+
+    def finish(self) -> None:
+        """The text ends here."""
+        if not self._follows_tag and self._space:
+            self._emit("".join(self._space))
 
 
 class Parser(ABC):

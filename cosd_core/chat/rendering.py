@@ -53,13 +53,9 @@ class ChatPrompt:
 
 
 def render(chat: Chat, models: Sequence[BaseLanguageModel]) -> ChatPrompt:
-    """Render a chat for every model; the first one is the draft.
-
-    Raises:
-        InvalidPromptError: A template accepts no form of the messages.
-    """
+    """Render a chat for every model, the draft first; it is an error if a template accepts no form of it."""
     formats = [_tool_format(model.tokenizer, chat.chat_template) for model in models]
-    answer_format = _shared_format(formats, [model.tokenizer for model in models])
+    answer_format = _shared_format(formats)
     templates = [
         model.tokenizer.chat_template or None if chat.chat_template is None else chat.chat_template
         for model in models
@@ -89,26 +85,18 @@ def render(chat: Chat, models: Sequence[BaseLanguageModel]) -> ChatPrompt:
     )
 
 
-def _shared_format(
-    formats: Sequence[ToolFormat], tokenizers: Sequence[PreTrainedTokenizerBase]
-) -> ToolFormat:
+def _shared_format(formats: Sequence[ToolFormat]) -> ToolFormat:
     """The format of the answer: the first that a template renders, with tags that all tokenizers encode.
 
     A tag whose id differs between tokenizers is matched as characters, whether it is one token or several.
     """
-    index = next((index for index, each in enumerate(formats) if each.takes_tools), 0)
     # The tags of reasoning are shared, too; the draft's prompt shows whether reasoning has begun.
     reasoning_tags = next((each.reasoning_tags for each in formats if each.reasoning_tags), None)
-    shared = replace(formats[index], reasoning_tags=reasoning_tags)
-    if all(each is tokenizers[0] for each in tokenizers):
-        return shared
-    added = tokenizers[index].added_tokens_decoder
-    extra_tags = [str(added[token].content) for token in shared.extra_visible_tokens]
+    rendered = next((each for each in formats if each.takes_tools), formats[0])
+    shared = replace(rendered, reasoning_tags=reasoning_tags)
+    extra_tags = [tag for tag, token in shared.tokens.items() if token.id in shared.extra_visible_tokens]
     tags = {*shared.tags, *(reasoning_tags or ()), *extra_tags}
-    added_ids = [
-        {str(token.content): at for at, token in each.added_tokens_decoder.items()} for each in tokenizers
-    ]
-    ids = [{tag: each[tag] for tag in tags & each.keys()} for each in added_ids]
+    ids = [{tag: each.tokens[tag].id for tag in tags & each.tokens.keys()} for each in formats]
     if all(each == ids[0] for each in ids):
         return shared
     visible, spelt = frozenset(ids[0].values()), frozenset(tag for each in ids for tag in each)

@@ -12,7 +12,7 @@ from transformers.utils.chat_parsing.response_templates import load_response_tem
 from cosd_core.chat.call_recorder import MalformedCall, parse_json
 from cosd_core.chat.events import CallDelta, CallEnd, CallStart, InvalidCall
 from cosd_core.chat.parser import Parser
-from cosd_core.chat.tools import Tool
+from cosd_core.chat.tools import Tool, as_json
 from cosd_core.errors import InvalidOptionError, quoted
 
 _CALLS = "tool_calls"
@@ -28,11 +28,7 @@ class TemplateParser(Parser):
     """
 
     def __init__(self, template: Mapping[str, Any], prompt: str, tools: Sequence[Tool]) -> None:
-        """Begin an answer to a prompt. Without tools, nothing is parsed as a call.
-
-        Raises:
-            InvalidOptionError: The template is not valid for transformers.
-        """
+        """Begin an answer to a prompt. Without tools, nothing is parsed as a call."""
         try:
             loaded = load_response_template(deepcopy(dict(template)))
             self._field = load_response_template(dict(template)).fields.get(_CALLS)
@@ -97,7 +93,7 @@ class TemplateParser(Parser):
             return
         for name, arguments in calls:
             self._events.append(CallStart(self._count, name))
-            self._events.append(CallDelta(self._count, json.dumps(arguments, ensure_ascii=False)))
+            self._events.append(CallDelta(self._count, as_json(arguments)))
             self._events.append(CallEnd(self._count, name, arguments))
             self._count += 1
 

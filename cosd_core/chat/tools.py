@@ -1,4 +1,7 @@
-"""Descriptions of the tools that a model may call, and arguments parsed by their schemas."""
+"""Descriptions of the tools that a model may call, and arguments parsed by their schemas.
+
+Descriptions that are not valid raise :class:`InvalidOptionError`.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,11 +30,7 @@ class Tool:
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Self:
-        """The tool of ``{"type": "function", "function": {...}}``, or of the inner dictionary.
-
-        Raises:
-            InvalidOptionError: The tool has no name, or its parameters are no dictionary.
-        """
+        """The tool of ``{"type": "function", "function": {...}}``, or of the inner dictionary."""
         function = function_part(described)
         name = function.get("name")
         if not isinstance(name, str) or not name:
@@ -94,6 +93,11 @@ class Tool:
 
 def _json_type(value: Any) -> str:
     return next((name for python_type, name in _JSON_TYPES if isinstance(value, python_type)), "null")
+
+
+def as_json(value: object) -> str:
+    """A value as JSON, with characters outside of ASCII as they are."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def function_part(described: object) -> Mapping[str, Any]:

@@ -63,10 +63,10 @@ class Turn:
         for name, value in (("parallel_tool_calls", parallel_tool_calls), ("strict", strict)):
             if not isinstance(value, bool | None):
                 raise InvalidOptionError(f"{name}={quoted(value)} should be True or False")
-        callable_tools = () if tool_choice == "none" else chat.tools
+        tools = () if tool_choice == "none" else chat.tools
         shown = chat if answer_schema is None else chat.with_schema_instruction(answer_schema)
         self.prompt: ChatPrompt = render(shown, models)
-        self._parser = self.prompt.format.parser(callable_tools, prompt=self.prompt.text)
+        self._parser = self.prompt.format.parser(tools, prompt=self.prompt.text)
         is_forced = tool_choice not in ("auto", "none")
         if grammar is not None and (answer_schema is not None or is_forced):
             raise InvalidOptionError(
@@ -74,9 +74,7 @@ class Turn:
                 "schema: give one"
             )
         parallel = not is_forced if parallel_tool_calls is None else parallel_tool_calls
-        self.grammar = grammar or self._make_grammar(
-            callable_tools, tool_choice, parallel, strict, answer_schema
-        )
+        self.grammar = grammar or self._make_grammar(tools, tool_choice, parallel, strict, answer_schema)
 
     def read(self, piece: Chunk | Generation) -> list[Event]:
         """The events that are certain after the next chunk, or all events of a finished generation."""
@@ -97,14 +95,13 @@ class Turn:
             return None
         if not tools and choice not in ("auto", "none"):
             raise InvalidOptionError(f"tool_choice={quoted(choice)}, but there are no tools")
-        answer_format = self.prompt.format
         try:
-            return answer_format.grammar(
+            return self.prompt.format.grammar(
                 tools,
                 choice=choice if tools else "none",
                 parallel=parallel,
                 answer_schema=answer_schema,
-                starts_in_reasoning=answer_format.opens_reasoning(self.prompt.text),
+                prompt=self.prompt.text,
             )
         except InvalidOptionError:
             if choice != "auto" or strict or answer_schema is not None:

@@ -1,6 +1,5 @@
 """Finds the tool format of a model from its tokenizer."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,31 +9,25 @@ from transformers import PreTrainedTokenizerBase
 
 from cosd_core.chat.formats.base import AddedToken, ToolFormat
 from cosd_core.chat.formats.families import HermesFormat, LlamaFormat, MistralFormat, XmlFormat
+from cosd_core.chat.tools import as_json
 
 __all__ = ["ToolFormat", "tool_format"]
 
 _REASONING_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 _GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 """A tag that transformers adds to jinja2."""
-_TAGS = frozenset(
-    [tag for each in (HermesFormat, LlamaFormat, MistralFormat) for tag in each.tags]
-    + [tag for tags in _REASONING_TAGS for tag in tags]
-)
 _LLAMA = re.compile(r'\{\\?"name\\?": .{0,80}\\?"parameters\\?": ', re.DOTALL)
 
 
 def tool_format(tokenizer: PreTrainedTokenizerBase, chat_template: Any = None) -> ToolFormat:
     """The format in ``chat_template``, or else in the tokenizer's; Hermes if that does not render tools."""
     template = _template(chat_template or tokenizer.chat_template)
-    added = {
-        token.content: AddedToken(at, token.special) for at, token in tokenizer.added_tokens_decoder.items()
-    }
+    decoder = tokenizer.added_tokens_decoder
+    added = {token.content: AddedToken(token_id, token.special) for token_id, token in decoder.items()}
     response_template = getattr(tokenizer, "response_template", None)
     shared: dict[str, Any] = {
-        "reasoning_tags": next(
-            (tags for tags in _REASONING_TAGS if tags[1] in template or tags[0] in template), None
-        ),
-        "tokens": {text: token for text, token in added.items() if text in _TAGS},
+        "reasoning_tags": next((tags for tags in _REASONING_TAGS if any(t in template for t in tags)), None),
+        "tokens": added,
         "response_template": response_template,
         "extra_visible_tokens": _mentioned_tokens(response_template, added, tokenizer.eos_token_id),
     }
@@ -72,7 +65,7 @@ def _mentioned_tokens(
     if response_template is None:
         return frozenset()
     # The patterns escape the brackets of tokens.
-    source = json.dumps(response_template, ensure_ascii=False).replace("\\", "")
+    source = as_json(response_template).replace("\\", "")
     return frozenset(
         token.id for text, token in added.items() if token.is_special and token.id != end and text in source
     )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from cosd_core.chat.call_parsers import CallSyntax
 from cosd_core.chat.parser import AnswerParser, Parser
 from cosd_core.chat.response_template import TemplateParser
-from cosd_core.chat.tools import Tool, parse_tools
+from cosd_core.chat.tools import Tool, as_json, parse_tools
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar, guided_schema
 
@@ -18,7 +18,7 @@ ToolDescription = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class AddedToken:
-    """The tokenizer's single token for a tag."""
+    """A single token of the tokenizer, such as that of a tag."""
 
     id: int
     is_special: bool
@@ -33,7 +33,7 @@ class ToolFormat(ABC):
         takes_tools: Whether the chat template renders tools, calls and results. If not, the prompt must
             contain the texts of ``instructions``, ``render_calls`` and ``render_result``.
         reasoning_tags: The opening and closing tag of reasoning, if the template contains any.
-        tokens: The tags that are single tokens.
+        tokens: The tokenizer's added tokens, with every tag that is a single token.
         response_template: The tokenizer's own template for parsing answers; it overrides the family's parser.
         extra_visible_tokens: Special tokens that ``response_template`` mentions.
         spelt: Tags that a grammar matches as characters, because the models' tokens for them differ.
@@ -82,12 +82,11 @@ class ToolFormat(ABC):
         choice: str,
         parallel: bool,
         answer_schema: Mapping[str, Any] | None = None,
-        starts_in_reasoning: bool = False,
+        prompt: str = "",
     ) -> Grammar:
-        """The grammar of answers with valid calls, after reasoning if the template contains any.
+        """The grammar of valid answers to a prompt, after reasoning if the template contains any.
 
-        ``choice`` and ``answer_schema`` are those of :class:`Turn`; ``parallel`` allows more than one call,
-        ``starts_in_reasoning`` says that the prompt ends with the opening reasoning tag.
+        ``choice`` and ``answer_schema`` are those of :class:`Turn`; ``parallel`` allows more than one call.
 
         Raises:
             InvalidOptionError: A schema cannot be enforced, or the calls of this model cannot.
@@ -116,13 +115,14 @@ class ToolFormat(ABC):
             reasoning = "reasoning" if self.reasoning_tags[1] in self.tokens else "reasoning[lazy]"
             rules |= {"GAP": r"/\n{0,2}/", reasoning: f"TEXT {closer}"}
             after_opener = "reasoning GAP body"
-            rules["start"] = after_opener if starts_in_reasoning else f"body | {opener} {after_opener}"
+            is_open = self.opens_reasoning(prompt)
+            rules["start"] = after_opener if is_open else f"body | {opener} {after_opener}"
         return Grammar.lark("\n".join(f"{name}: {rule}" for name, rule in rules.items()), spelt=self.spelt)
 
     def instructions(self, tools: Sequence[ToolDescription]) -> str:
         """A description of the tools and their calls, for models whose template does not render tools."""
         parse_tools(tools)
-        listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+        listed = "\n".join(as_json(tool) for tool in tools)
         example = self.render_calls([("tool_name", {"argument": "value"})])
         return (
             f"You can call these tools, one JSON object per line:\n{listed}\n\n"
@@ -133,7 +133,7 @@ class ToolFormat(ABC):
     def render_result(self, name: str, content: str, call_id: str | None = None) -> str:
         """The text of a message with a tool's result."""
         result = {"name": name, **({"id": call_id} if call_id else {}), "content": content}
-        return f"<tool_response>\n{json.dumps(result, ensure_ascii=False)}\n</tool_response>"
+        return f"<tool_response>\n{as_json(result)}\n</tool_response>"
 
     @abstractmethod
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cosd_core.chat.call_parsers import CallSyntax, parse_json_calls, parse_mistral_calls, parse_tagged_call
 from cosd_core.chat.formats.base import ToolFormat, any_call_schema, json_rule
-from cosd_core.chat.tools import Tool
+from cosd_core.chat.tools import Tool, as_json
 
 
 class HermesFormat(ToolFormat):
@@ -18,9 +18,7 @@ class HermesFormat(ToolFormat):
 
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         """Calls, by name and arguments, in the syntax of the model."""
-        written = [
-            json.dumps({"name": name, "arguments": values}, ensure_ascii=False) for name, values in calls
-        ]
+        written = [as_json({"name": name, "arguments": values}) for name, values in calls]
         return "\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in written)
 
     def _call_syntax(self, tools: Sequence[Tool]) -> CallSyntax:
@@ -87,9 +85,7 @@ class LlamaFormat(ToolFormat):
 
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         """Calls, by name and arguments, in the syntax of the model."""
-        return "; ".join(
-            json.dumps({"name": name, "parameters": values}, ensure_ascii=False) for name, values in calls
-        )
+        return "; ".join(as_json({"name": name, "parameters": values}) for name, values in calls)
 
     def _call_syntax(self, tools: Sequence[Tool]) -> CallSyntax:  # noqa: ARG002 (needed by others)
         return CallSyntax(self.tags[0], parse_json_calls, "", allows_bare_calls=True)
@@ -124,12 +120,9 @@ class MistralFormat(ToolFormat):
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         """Calls, by name and arguments, in the syntax of the model."""
         if self.named:
-            written = [
-                f"[TOOL_CALLS]{name}[ARGS]{json.dumps(values, ensure_ascii=False)}" for name, values in calls
-            ]
-            return "".join(written)
+            return "".join(f"[TOOL_CALLS]{name}[ARGS]{as_json(values)}" for name, values in calls)
         listed = [{"name": name, "arguments": values} for name, values in calls]
-        return f"[TOOL_CALLS] {json.dumps(listed, ensure_ascii=False)}"
+        return f"[TOOL_CALLS] {as_json(listed)}"
 
     def _call_syntax(self, tools: Sequence[Tool]) -> CallSyntax:  # noqa: ARG002 (needed by others)
         return CallSyntax(self.tags[0], parse_mistral_calls, self.tags[0])  # the next opener begins a call
@@ -151,7 +144,7 @@ class MistralFormat(ToolFormat):
 
 
 def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else as_json(value)
 
 
 def _list_of(schema: Mapping[str, Any], several: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from cosd_core.errors import (
     UnsupportedModelError,
     quoted,
 )
-from cosd_core.models.loading import hub_access
+from cosd_core.models.loading import find_file, hub_access
 from cosd_core.models.weight_sharing import share_weights
 from cosd_core.options import LoadingOptions
 from cosd_core.utils import Lock
@@ -66,13 +66,13 @@ class Adapter:
         _check_peft()
         from peft import PeftConfig, PeftType
 
-        folder = _folder(source, options)
         try:
+            folder = _folder(source, options)
             config = PeftConfig.from_pretrained(folder)
             PeftType(config.peft_type)
         except Exception as error:  # the file may hold anything
             raise ModelLoadError(f"cannot load adapter {quoted(source)}: {quoted(error, 240)}") from error
-        _check_kind(config, f"adapter {quoted(source)}")
+        _check_kind(config, source)
         return cls(source, folder, config)
 
     @torch.inference_mode(False)  # not every quantised weight can be wrapped inside
@@ -87,7 +87,12 @@ class Adapter:
         """
         from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
-        _check_layers(self.config, model, f"adapter {quoted(self.source)}")
+        if getattr(self.config, "use_dora", False):
+            kinds = {type(module).__name__ for module in model.modules()}
+            if "Linear8bitLt" in kinds:  # PEFT removes their scales, which the base model needs
+                raise UnsupportedModelError(
+                    f"adapter {quoted(self.source)} is a DoRA, which bitsandbytes' 8-bit layers do not take"
+                )
         self._warn_of_another_base(model)
         other = share_weights(model)
         if getattr(self.config, "bias", "none") != "none":
@@ -145,7 +150,7 @@ def with_active(model: PreTrainedModel, name: str) -> PreTrainedModel:
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     if name != BASE:
-        _check_kind(known[name], f"adapter {quoted(name)}")
+        _check_kind(known[name], name)
     layers = [each for each in model.modules() if isinstance(each, BaseTunerLayer)]
     if any(layer.merged for layer in layers):
         raise UnsupportedModelError(
@@ -173,7 +178,7 @@ def unwrapped(model: object) -> object:
     if peft is None or not isinstance(model, peft.PeftModel):
         return model
     for name in model.active_adapters:
-        _check_kind(model.peft_config[name], f"adapter {quoted(name)}")
+        _check_kind(model.peft_config[name], name)
     return model.get_base_model()
 
 
@@ -195,7 +200,8 @@ def _check_peft() -> None:
         )
 
 
-def _check_kind(config: Any, what: str) -> None:
+def _check_kind(config: Any, name: str) -> None:
+    what = f"adapter {quoted(name)}"
     kind = getattr(config.peft_type, "value", config.peft_type)
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise UnsupportedModelError(
@@ -209,27 +215,11 @@ def _check_kind(config: Any, what: str) -> None:
         )
 
 
-def _check_layers(config: Any, model: PreTrainedModel, what: str) -> None:
-    if getattr(config, "use_dora", False):
-        kinds = {type(module).__name__ for module in model.modules()}
-        if "Linear8bitLt" in kinds:  # PEFT removes their scales, which the base model needs
-            raise UnsupportedModelError(f"{what} is a DoRA, which bitsandbytes' 8-bit layers do not take")
-
-
 def _folder(source: str, options: LoadingOptions) -> str:
     """The local folder of an adapter, downloaded from the hub if necessary."""
     access = hub_access(options)
     names = ["adapter_model.safetensors", *([] if options.use_safetensors else ["adapter_model.bin"])]
-    first_error: OSError | None = None
-    try:
-        config = cached_file(source, "adapter_config.json", **access)
-    except OSError as error:
-        raise ModelLoadError(f"cannot load adapter {quoted(source)}: {quoted(error, 240)}") from error
-    for name in names:
-        try:
-            cached_file(source, name, **access)
-        except OSError as error:
-            first_error = first_error or error
-        else:
-            return str(Path(cast(str, config)).parent)
-    raise ModelLoadError(f"cannot load adapter {quoted(source)}: {quoted(first_error, 240)}") from first_error
+    config = cached_file(source, "adapter_config.json", **access)
+    if not any(find_file(source, name, access) for name in names):
+        cached_file(source, names[0], **access)  # raises the error of the preferred file
+    return str(Path(cast(str, config)).parent)

@@ -1,8 +1,9 @@
 """The contract of a model backend: what decoding needs of a language model, wherever it runs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -71,12 +72,7 @@ class LogitsSession(Session):
     """A session of a model that returns the logits of its whole vocabulary."""
 
     def __init__(self, *, role: str, calibration: float) -> None:
-        """Create it.
-
-        Args:
-            role: ``"draft"`` or ``"assistant 0"``; it selects the random numbers of sampled tokens.
-            calibration: The temperature of the model's confidences.
-        """
+        """Start without rows. As :meth:`BaseLanguageModel.open_session`."""
         self._role = role
         self._calibration = calibration
 
@@ -99,7 +95,10 @@ class LogitsSession(Session):
     def submit(self, rows: Rows, positions: Positions, *, keep_logits: bool = False) -> PendingPredictions:
         """Start one pass. As :meth:`Session.submit`."""
         logits = self.logits(rows, last=max(map(len, positions)))
-        return _PendingLogits(logits, positions, self._role, keep_logits, self._calibration)
+        predict_positions = partial(
+            predict, purpose=self._role, keep_logits=keep_logits, calibration=self._calibration
+        )
+        return _PendingLogits(logits, positions, predict_positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +107,12 @@ class _PendingLogits(PendingPredictions):
 
     logits: torch.Tensor
     positions: Positions
-    role: str
-    keep_logits: bool
-    calibration: float
+    predict: Callable[[torch.Tensor, list[SamplingPosition]], list[Prediction]]
 
     def result(self) -> list[list[Prediction]]:
         last = self.logits.shape[1]
-        wanted = [
-            row[last - len(each) :] for row, each in zip(self.logits, self.positions, strict=True) if each
-        ]
-        predictions = iter(
-            predict(
-                torch.cat(wanted),
-                [position for each in self.positions for position in each],
-                self.role,
-                keep_logits=self.keep_logits,
-                calibration=self.calibration,
-            )
-        )
+        wanted = [row[last - len(each) :] for row, each in zip(self.logits, self.positions, strict=True)]
+        predictions = iter(self.predict(torch.cat(wanted), [each for row in self.positions for each in row]))
         return [[next(predictions) for _ in each] for each in self.positions]
 
 

@@ -64,7 +64,7 @@ def adapter_tokenizer(adapter: str, options: LoadingOptions) -> PreTrainedTokeni
         ModelLoadError: It cannot be read.
     """
     access = hub_access(options)
-    if options.tokenizer or not _file(adapter, "tokenizer_config.json", access):
+    if options.tokenizer or not find_file(adapter, "tokenizer_config.json", access):
         return None
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -107,9 +107,9 @@ def known_to_chat(
 
 
 def _has_chat_template(name: str, access: dict[str, Any]) -> bool | None:
-    if _file(name, "chat_template.jinja", access):
+    if find_file(name, "chat_template.jinja", access):
         return True
-    if (found := _file(name, "tokenizer_config.json", access)) is None:
+    if (found := find_file(name, "tokenizer_config.json", access)) is None:
         return None
     try:
         return bool(json.loads(Path(found).read_text(encoding="utf-8")).get("chat_template"))
@@ -117,7 +117,7 @@ def _has_chat_template(name: str, access: dict[str, Any]) -> bool | None:
         return None
 
 
-def _file(name: str, file: str, access: dict[str, Any]) -> str | None:
+def find_file(name: str, file: str, access: dict[str, Any]) -> str | None:
     """The path of a file of a repository or folder; None if it is not there."""
     try:
         return cached_file(name, file, **access)
@@ -167,12 +167,8 @@ def check_path(name: str) -> None:
 def resolve_source(option: str, name: str | PathLike[str]) -> str:
     """A hub id unchanged, or the absolute path of a folder.
 
-    Args:
-        option: The name of the option in error messages.
-        name: Hub id or path.
-
     Raises:
-        InvalidOptionError: It is neither.
+        InvalidOptionError: It is neither; the message names the option.
     """
     if not isinstance(name, str | PathLike) or not str(name):
         raise InvalidOptionError(f"{option}={quoted(name)} should be a hub id or the path of a folder")

@@ -53,15 +53,8 @@ def probe(
 ) -> Plan:
     """Find the plan under which the cached passes of a model return what its uncached passes return.
 
-    About ten passes over up to two dozen ids, twice as many where numbers have few digits. They run no
-    forward hooks, and change no random state.
-
-    Args:
-        model: The transformers model.
-        traits: What its configuration says.
-        name: Its name in error messages.
-        vocabulary: How many of its ids take part.
-        special_ids: Ids that the tokenizer gives a special meaning.
+    About ten passes over up to two dozen ids of the vocabulary, none of which has a special meaning; twice as
+    many where numbers have few digits. They run no forward hooks, and change no random state.
 
     Raises:
         UnsupportedModelError: The model's passes fail, are not causal, or there is no such plan.
@@ -219,10 +212,8 @@ _STEPS_ONE_BY_ONE = ((0, 1, 0), (0, 1, 1), (1, 5, 0), (0, 2, 0), (1, 6, 0), (0, 
 def _difference(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> float:
     """The distance of logits from reference logits, relative to the standard deviation of the latter.
 
-    Both are taken relative to the highest of their position, and cut where no probability is left.
-
-    Args:
-        pairs: Logits and reference logits, each ``[positions, vocabulary]``.
+    All are ``[positions, vocabulary]``. Both are taken relative to the highest of their position, and cut
+    where no probability is left.
     """
     sides = (torch.cat(side).double() for side in zip(*pairs, strict=True))
     found, expected = ((each - each.max(-1, keepdim=True).values).clamp(min=-50) for each in sides)

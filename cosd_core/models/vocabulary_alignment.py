@@ -62,15 +62,14 @@ def align(models: Sequence[BaseLanguageModel]) -> Alignment:
     for assistant in assistants:
         smallest = min(size, assistant.vocabulary_size)
         difference, differing = _compare(draft.tokenizer, assistant.tokenizer)
-        if not difference:
-            ends = [
-                token
-                for model in (*sharing, assistant)
-                for token in model.eos_token_ids
-                if token < model.vocabulary_size
-            ]
-            if lost := [token for token in ends if token >= smallest or token in differing]:
-                difference = f"token {lost[0]}, which ends the texts of one, means nothing to the other"
+        lost = [
+            token
+            for model in (*sharing, assistant)
+            for token in model.eos_token_ids
+            if token < model.vocabulary_size and (token >= smallest or token in differing)
+        ]
+        if lost and not difference:
+            difference = f"token {lost[0]}, which ends the texts of one, means nothing to the other"
         if not difference:
             sharing, size, barred = [*sharing, assistant], smallest, barred | differing
         differences.append(difference)

@@ -237,9 +237,7 @@ class GenerationOptions(Options):
     )
     top_p: float = Field(default=1.0, gt=0, le=1, description="Sample from the smallest set with this mass.")
     top_k: int = Field(default=0, ge=0, description="Sample from the k most probable tokens; 0 means all.")
-    min_p: Probability = Field(
-        default=0.0, description="Drop tokens below this share of the best one's probability."
-    )
+    min_p: Probability = Field(default=0.0, description="The minimum probability, as a share of the highest.")
     repetition_penalty: float = Field(
         default=1.0, gt=0.0, allow_inf_nan=False, description="Above 1 makes tokens seen before less likely."
     )

@@ -38,6 +38,10 @@ class Chat:
         tools: The available tools, in OpenAI's format of functions.
         chat_template: A Jinja template that overrides every model's own.
         chat_template_kwargs: Further variables of the template, such as ``{"enable_thinking": False}``.
+
+    Raises:
+        InvalidPromptError: A message is invalid.
+        InvalidOptionError: A tool or a template option is invalid.
     """
 
     messages: Sequence[Message]
@@ -46,12 +50,6 @@ class Chat:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Validate and copy the messages.
-
-        Raises:
-            InvalidPromptError: A message is invalid.
-            InvalidOptionError: A tool or a template option is invalid.
-        """
         if not isinstance(self.messages, (list, tuple)) or not self.messages:
             raise InvalidPromptError(
                 f"messages={quoted(self.messages)} should be a list of at least one message"

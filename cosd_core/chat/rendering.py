@@ -64,11 +64,10 @@ def render(chat: Chat, models: Sequence[BaseLanguageModel]) -> ChatPrompt:
     prompts: dict[int, tuple[str, tuple[int, ...]]] = {}
     for model, template, own_format in zip(models, templates, formats, strict=True):
         if id(model.tokenizer) not in prompts:
-            tools = [dict(each) for each in chat.tools] if own_format.takes_tools else []
             if own_format.takes_tools:
-                messages = with_call_ids(chat.messages, own_format)
+                messages, tools = with_call_ids(chat.messages, own_format), [*map(dict, chat.tools)]
             else:
-                messages = with_tools_as_text(chat, answer_format)
+                messages, tools = with_tools_as_text(chat, answer_format), []
             options = {
                 **chat.chat_template_kwargs,
                 "chat_template": _PLAIN_TEMPLATE if template is None else chat.chat_template,

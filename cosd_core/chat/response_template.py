@@ -59,11 +59,9 @@ class TemplateParser(Parser):
 
     def _parse_end(self) -> None:
         _, events = self._parser.finalize()
-        self._convert(events, is_cut=not self._ends_with_closed_call("".join(self._consumed)))
-
-    def _ends_with_closed_call(self, text: str) -> bool:
-        closing = self._field.close_re if self._field else None
-        return closing is None or any(match.end() == len(text) for match in closing.finditer(text))
+        text, closing = "".join(self._consumed), self._field.close_re if self._field else None
+        is_cut = closing is not None and all(match.end() < len(text) for match in closing.finditer(text))
+        self._convert(events, is_cut=is_cut)
 
     def _convert(self, events: Sequence[Mapping[str, Any]], *, is_cut: bool) -> None:
         for event in events:

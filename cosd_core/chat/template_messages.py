@@ -6,7 +6,7 @@ to the front or into the first question, and tools become text for a template th
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
 from cosd_core.chat.formats import ToolFormat
@@ -63,9 +63,8 @@ def with_tools_as_text(chat: Chat, tool_format: ToolFormat) -> Messages:
     if not chat.tools:
         return messages
     instructions = {"role": "system", "content": tool_format.instructions(chat.tools)}
-    roles = [message["role"] for message in messages]
-    index = next((index for index, role in enumerate(roles) if role != "system"), len(messages))
-    return _merge([*messages[:index], instructions]) + messages[index:]
+    system = list(takewhile(lambda message: message["role"] == "system", messages))
+    return _merge([*system, instructions]) + messages[len(system) :]
 
 
 def with_call_ids(messages: Sequence[Mapping[str, Any]], tool_format: ToolFormat) -> Messages:

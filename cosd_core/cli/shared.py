@@ -44,14 +44,13 @@ def with_models_and_tasks(
 
     Raises an error before the models are loaded if a task is missing, or a package that plots need.
     """
-    tasks = tasks or ([] if names_models(settings) else [BUNDLED])
-    if not tasks:
+    if not tasks and names_models(settings):
         raise InvalidOptionError(
             f'--task is missing: name a JSONL file, or "{BUNDLED}" for the bundled questions'
         )
     if plots:
         require_matplotlib()
-    return with_models(settings), list(tasks)
+    return with_models(settings), list(tasks or [BUNDLED])
 
 
 def generation_options(settings: Mapping[str, Any]) -> dict[str, Any]:

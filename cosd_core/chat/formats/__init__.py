@@ -58,14 +58,12 @@ def _takes_tools(template: str) -> bool:
         return False
 
 
-def _mentioned_tokens(
-    response_template: Any, added: Mapping[str, AddedToken], end: int | None
-) -> frozenset[int]:
+def _mentioned_tokens(template: Any, added: Mapping[str, AddedToken], end: int | None) -> frozenset[int]:
     """The special tokens that a response template mentions, without the end-of-sequence token."""
-    if response_template is None:
+    if template is None:
         return frozenset()
     # The patterns escape the brackets of tokens.
-    source = as_json(response_template).replace("\\", "")
+    source = as_json(template).replace("\\", "")
     return frozenset(
         token.id for text, token in added.items() if token.is_special and token.id != end and text in source
     )

@@ -57,10 +57,7 @@ class ToolFormat(ABC):
         return self.extra_visible_tokens | {token.id for token in tags if token.is_special}
 
     def opens_reasoning(self, prompt_tail: str) -> bool:
-        """Whether a rendered prompt ends with an opening reasoning tag.
-
-        A tag elsewhere does not count: it may be part of a user's message.
-        """
+        """Whether a prompt ends with an opening reasoning tag; elsewhere it may be of a user's message."""
         return self.reasoning_tags is not None and prompt_tail.rstrip().endswith(self.reasoning_tags[0])
 
     def parser(self, tools: Sequence[ToolDescription] | None = None, *, prompt: str = "") -> Parser:
@@ -87,9 +84,7 @@ class ToolFormat(ABC):
         """The grammar of valid answers to a prompt, after reasoning if the template contains any.
 
         ``choice`` and ``answer_schema`` are those of :class:`Turn`; ``parallel`` allows more than one call.
-
-        Raises:
-            InvalidOptionError: A schema cannot be enforced, or the calls of this model cannot.
+        :class:`InvalidOptionError` is raised if a schema cannot be enforced, or calls of this model cannot.
         """
         offered = parse_tools(tools)
         chosen = {"auto": offered, "any": offered, "none": ()}.get(

@@ -34,50 +34,37 @@ PROMPTS = ["a", "Hello, world", "The quick brown fox jumps over the lazy dog, an
 NEW_TOKENS = 12
 VERIFIER = RuleVerifier(alpha=0.9, beta=0.3)
 
-SIZES: dict[str, int] = {
-    # fields of configs, and what they are set to where a config has them and they are not None
-    **dict.fromkeys(("vocab_size", "n_words", "vocab_size_per_layer_input", "n_token"), VOCABULARY),
-    **dict.fromkeys(
-        ("hidden_size", "n_embd", "d_model", "emb_dim", "embedding_size", "word_embed_proj_dim"), 32
-    ),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"), 2),
-    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 4),
-    **dict.fromkeys(("attention_heads", "decoder_attention_heads", "encoder_attention_heads"), 4),
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads"), 2),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "decoder_ffn_dim", "n_inner", "dff", "d_inner"), 64),
-    **dict.fromkeys(("head_dim", "d_head", "global_head_dim", "swa_head_dim", "v_head_dim"), 8),
-    **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim", "index_head_dim", "rotary_dim"), 8),
-    **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 16),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), 256),
-    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "moe_top_k", "moe_k", "top_k_experts"), 2),
-    **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace", "n_shared_experts"), 1),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
-    **dict.fromkeys(("shared_intermediate_size", "lru_width", "hidden_size_per_layer_input"), 32),
-    **dict.fromkeys(("sliding_window", "attention_window_size", "window_size", "attention_chunk_size"), 8),
-    **dict.fromkeys(("state_size", "mamba_d_state", "ssm_state_size", "mamba_state_size"), 8),
-    **dict.fromkeys(("mamba_n_heads", "mamba_num_heads", "n_mamba_heads"), 8),
-    **dict.fromkeys(("mamba_d_head", "mamba_head_dim", "mamba_headdim"), 8),
-    **dict.fromkeys(("chunk_size", "mamba_chunk_size"), 4),
-    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8),
-    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 4),
-    **dict.fromkeys(("n_groups", "mamba_n_groups", "mamba_ngroups"), 2),
-    "mamba_d_ssm": 64,
-    "index_topk": 4,
-    "query_pre_attn_scalar": 8,
+_FIELDS = {
+    VOCABULARY: "vocab_size vocab_size_per_layer_input",
+    256: "max_position_embeddings n_positions n_ctx max_seq_len",
+    64: "intermediate_size ffn_dim decoder_ffn_dim dff d_inner mamba_d_ssm",
+    32: "hidden_size n_embd d_model emb_dim embedding_size word_embed_proj_dim lru_width "
+    "hidden_size_per_layer_input moe_intermediate_size shared_expert_intermediate_size "
+    "shared_intermediate_size",
+    16: "q_lora_rank kv_lora_rank",
+    8: "head_dim d_head swa_head_dim v_head_dim qk_nope_head_dim qk_rope_head_dim index_head_dim rotary_dim "
+    "sliding_window attention_window_size window_size attention_chunk_size state_size mamba_d_state "
+    "ssm_state_size mamba_n_heads mamba_num_heads n_mamba_heads mamba_d_head mamba_head_dim mamba_headdim "
+    "linear_key_head_dim linear_value_head_dim query_pre_attn_scalar",
+    4: "num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads "
+    "encoder_attention_heads num_experts num_local_experts n_routed_experts moe_num_experts chunk_size "
+    "mamba_chunk_size linear_num_key_heads linear_num_value_heads index_topk",
+    2: "num_hidden_layers n_layer n_layers num_layers decoder_layers num_key_value_heads num_kv_heads "
+    "swa_num_key_value_heads num_experts_per_tok moe_top_k moe_k n_groups mamba_n_groups mamba_ngroups",
+    1: "n_group topk_group first_k_dense_replace n_shared_experts",
 }
+SIZES = {name: size for size, names in _FIELDS.items() for name in names.split()}
+"""Fields of configs, and what they are set to where a config has them and they are not None."""
 
 _ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+_HYBRID = {"num_hidden_layers": 3, "layer_types": ["linear_attention", "hybrid", "hybrid"]}
 _INDEXED = {
     "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8,
     "indexer_compress_ratio": 4, "hc_lowrank": 16, "ngram_vocab_size_base": 100, "ple_embed_dim": 16,
 }  # fmt: skip
 
 OVERRIDES: dict[str, dict[str, Any]] = {
-    # what an architecture needs beyond that
-    "bailing_hybrid": {
-        "num_expert_group": 1, "num_experts_per_token": 2, "linear_head_dim": 8, "linear_num_heads": 4,
-    },
+    "bailing_hybrid": {"num_expert_group": 1, "num_experts_per_token": 2},
     "bamba": {"attn_layer_indices": [1]},
     "cohere_compass_text": {"rope_parameters": dict.fromkeys(("sliding_attention", "full_attention"), _ROPE)},
     "dbrx": {
@@ -87,43 +74,32 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
     "dots3_note": {"num_key_value_heads": 4},
-    "dots3_note_text": {"num_key_value_heads": 4},
     "gemma3n_text": {
         "num_hidden_layers": 4, "num_kv_shared_layers": 2,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
     },
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
-    "jamba": {
-        "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
-    },
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "kimi_linear": {"num_experts_per_token": 2, "linear_head_dim": 8, "linear_num_heads": 4},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
-    "mamba2": {"num_heads": 8, "head_dim": 8},
+    "mamba2": {"num_heads": 8},
     "qwen4_exp_text": _INDEXED,
     "qwen4_exp": {"text_config": _INDEXED},
     "recurrent_gemma": {"num_hidden_layers": 3},
-    "reformer": {
-        "axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 16], "attention_head_size": 8,
-    },
+    "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 16], "attention_head_size": 8},
     "xlm": {"causal": True},
-    "xlstm": {"hidden_size": 128, "embedding_dim": 128, "num_blocks": 2},
+    "xlstm": {"hidden_size": 128},
     "xmod": {"default_language": "en_XX"},
-    "zamba": {
-        "num_hidden_layers": 3, "layer_types": ["linear_attention", "hybrid", "hybrid"], "mamba_dt_rank": 2,
-        "attention_hidden_size": 64, "attention_head_dim": 16,
-    },
-    "zamba2": {
-        "num_hidden_layers": 3, "layer_types": ["linear_attention", "hybrid", "hybrid"],
-        "hybrid_layer_ids": [1, 2],
-    },
+    "zamba": _HYBRID,
+    "zamba2": {**_HYBRID, "hybrid_layer_ids": [1, 2]},
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
+"""What an architecture needs beyond that."""
 
 SCALES = (0.3, 0.15, 0.6)
 """Standard deviations of the weights, until one makes models that read their prompts and disagree."""
-
 
 KINDS = ("works", "refused", "wrong", "not built")
 
@@ -140,24 +116,19 @@ class Outcome:
 def shrunk(config: PreTrainedConfig, overrides: dict[str, Any]) -> PreTrainedConfig:
     """A config of the same class with small sizes."""
     given = config.to_dict()
-    values: dict[str, Any] = {
-        name: size
-        for name, size in SIZES.items()
-        if isinstance(given.get(name), int) and not isinstance(given[name], bool)
-    }
+    values: dict[str, Any] = {name: size for name, size in SIZES.items() if type(given.get(name)) is int}
     values |= {"head_dim": SIZES["head_dim"]} if "head_dim" in given else {}
     if "num_key_value_heads" in given and (given["num_key_value_heads"] is None or given.get("kv_lora_rank")):
         values["num_key_value_heads"] = SIZES["num_attention_heads"]
     if kinds := given.get("layer_types"):
         distinct = list(dict.fromkeys(kinds))
         values["layer_types"] = distinct if len(distinct) > 1 else distinct * 2
-        values |= {name: len(values["layer_types"]) for name in ("num_hidden_layers",) if name in given}
+        if "num_hidden_layers" in given:
+            values["num_hidden_layers"] = len(values["layer_types"])
     for name, value in given.items():
         if name.endswith("_token_id") and isinstance(value, int):
             values[name] = {"eos_token_id": EOS, "pad_token_id": 0}.get(name, 255)
-    values |= {"eos_token_id": EOS}
-    if "is_decoder" in given:
-        values["is_decoder"] = True
+    values |= {"eos_token_id": EOS} | ({"is_decoder": True} if "is_decoder" in given else {})
     for name in config.sub_configs:
         if isinstance(part := getattr(config, name, None), PreTrainedConfig):
             values[name] = shrunk(part, overrides.get(name, {}))
@@ -203,9 +174,8 @@ def _compare(kind: str, draft: LanguageModel, assistant: LanguageModel) -> Outco
         plan = draft.plan
         decoder = CoSDDecoder(draft, assistant, verifier=VERIFIER, schedule="fixed", draft_length=4)
     except UnsupportedModelError as error:
-        return Outcome(
-            "refused", "", _line(error).removeprefix(f"model '{kind}' ({type(draft.model).__name__}) ")
-        )
+        named = f"model '{kind}' ({type(draft.model).__name__}) "
+        return Outcome("refused", note=_line(error).removeprefix(named))
     options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS}
     written = [write(draft, [assistant], VERIFIER, prompt, **options) for prompt in PROMPTS]
     if len({each.ids for each in written}) < len(PROMPTS) or not any(each.replaced for each in written):
@@ -264,13 +234,8 @@ def page(outcomes: dict[str, Outcome]) -> str:
     for kind, outcome in outcomes.items():
         note = outcome.note.replace("|", "/")
         notes = [note, ""] if outcome.kind == "works" else ["", note]
-        cells = [
-            f"`{kind}`",
-            f"`{MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]}`",
-            outcome.kind,
-            outcome.strategy,
-            *notes,
-        ]
+        names = [f"`{kind}`", f"`{MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]}`"]
+        cells = [*names, outcome.kind, outcome.strategy, *notes]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -7,18 +7,16 @@ from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.chat_models import generate_from_stream
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
-from cosd_core import Chunk, Generation, Turn
+from cosd_core import ChatOptions, Generation, Turn
 from cosd_core.chat.openai_options import answer_schema, named_choice, split_options
-from cosd_core.frontend.call import Call, chat_turn, token_usage
-from cosd_core.frontend.framework_model import ChatFrameworkModel
-from langchain_cosd.base import AsyncRun, CoSDModel, Run, Stop, generation_info
+from cosd_core.frontend.call import Call, token_usage
+from langchain_cosd.base import AsyncRun, CoSDModel, Run, Stop
 from langchain_cosd.chunk_writer import ChunkWriter
 from langchain_cosd.messages import to_core
 from langchain_cosd.structured_output import Method, structured_output, with_raw
@@ -30,7 +28,7 @@ _PROFILE_SETTINGS = ("max_tokens", "max_new_tokens", "draft_model", "assistant_m
 """The settings that a profile is made from."""
 
 
-class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
+class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
     """Two or more language models that continue a chat together.
 
     ::
@@ -57,7 +55,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         InvalidOptionError: A parameter is unknown or of a wrong type or value.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=False)
     _ls_model_type = "chat"
 
     streaming: bool = Field(
@@ -141,10 +139,8 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         self, messages: Sequence[BaseMessage], tools: Sequence[ToolLike] | None = None
     ) -> int:
         """The number of tokens in the draft's prompt for these messages and tools."""
-        described = described_tools(tools or ())
-        if not messages:
-            return 0
-        return len(chat_turn(self._call(), to_core(messages), {"tools": described}).prompt.ids[0])
+        form = {"tools": described_tools(tools or ())}
+        return len(self._call().turn(to_core(messages), form).prompt.ids[0]) if messages else 0
 
     # The hooks of BaseChatModel, which itself reports tokens and results to the run manager
 
@@ -153,7 +149,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         self, messages: Messages, stop: Stop = None, run_manager: Run = None, **kwargs: Any
     ) -> ChatResult:
         call, form = self._call_for(stop, kwargs)
-        turn = chat_turn(call, to_core(messages), form)
+        turn = call.turn(to_core(messages), form)
         (generation,) = call.generate([turn.prompt], grammar=turn.grammar)
         return self._result(call, generation, turn)
 
@@ -162,7 +158,7 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         self, messages: Messages, stop: Stop = None, run_manager: AsyncRun = None, **kwargs: Any
     ) -> ChatResult:
         call, form = self._call_for(stop, kwargs)
-        turn = await call.decoder_cache.run_in_thread(chat_turn, call, to_core(messages), form)
+        turn = await call.decoder_cache.run_in_thread(call.turn, to_core(messages), form)
         (generation,) = await call.agenerate([turn.prompt], grammar=turn.grammar)
         return self._result(call, generation, turn)
 
@@ -171,22 +167,22 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         self, messages: Messages, stop: Stop = None, run_manager: Run = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         call, form = self._call_for(stop, kwargs)
-        turn = chat_turn(call, to_core(messages), form)
-        writer = ChunkWriter(self.output_version)
+        turn = call.turn(to_core(messages), form)
+        writer = ChunkWriter(call, turn, self.output_version)
         with closing(call.stream(turn.prompt, grammar=turn.grammar)) as chunks:
             for chunk in chunks:
-                yield from _message_chunks(call, chunk, turn, writer)
+                yield from writer.write(chunk)
 
     @override
     async def _astream(
         self, messages: Messages, stop: Stop = None, run_manager: AsyncRun = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         call, form = self._call_for(stop, kwargs)
-        turn = await call.decoder_cache.run_in_thread(chat_turn, call, to_core(messages), form)
-        writer = ChunkWriter(self.output_version)
+        turn = await call.decoder_cache.run_in_thread(call.turn, to_core(messages), form)
+        writer = ChunkWriter(call, turn, self.output_version)
         async with aclosing(call.astream(turn.prompt, grammar=turn.grammar)) as chunks:
             async for chunk in chunks:
-                for converted in _message_chunks(call, chunk, turn, writer):
+                for converted in writer.write(chunk):
                     yield converted
 
     def _call_for(self, stop: Stop, options: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
@@ -199,8 +195,8 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
         return self._with_stop(stop, others)._call(), form
 
     def _result(self, call: Call, generation: Generation, turn: Turn) -> ChatResult:
-        writer = ChunkWriter(self.output_version)
-        (merged,) = generate_from_stream(_message_chunks(call, generation, turn, writer)).generations
+        writer = ChunkWriter(call, turn, self.output_version)
+        (merged,) = generate_from_stream(writer.write(generation)).generations
         message = writer.with_errors(cast(AIMessage, merged.message))
         output = {"token_usage": token_usage([generation]), "model_name": call.settings.model_name}
         return ChatResult(generations=[ChatGeneration(message=message)], llm_output=output)
@@ -224,29 +220,3 @@ class ChatCoSD(ChatFrameworkModel, CoSDModel, BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "cosd-chat"
-
-
-def _message_chunks(
-    call: Call, piece: Chunk | Generation, turn: Turn, writer: ChunkWriter
-) -> Iterator[ChatGenerationChunk]:
-    """The message chunks of a chunk or of a whole generation."""
-    for message in writer.write(turn.read(piece)):
-        yield ChatGenerationChunk(message=message)
-    if (generation := piece if isinstance(piece, Generation) else piece.generation) is None:
-        return
-    # LangChain concatenates the metadata of all chunks, strings included: only the last chunk has it.
-    info = {**generation_info(call, generation), "model_provider": "cosd"}
-    if info["finish_reason"] == "stop" and writer.has_calls:
-        info["finish_reason"] = "tool_calls"
-    usage = token_usage([generation])
-    last = AIMessageChunk(
-        content="",
-        response_metadata=info,
-        usage_metadata=UsageMetadata(
-            input_tokens=usage["prompt_tokens"],
-            output_tokens=usage["completion_tokens"],
-            total_tokens=usage["total_tokens"],
-        ),
-        chunk_position="last",
-    )
-    yield ChatGenerationChunk(message=last)

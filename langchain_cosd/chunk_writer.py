@@ -1,38 +1,55 @@
 """The events of an answer as LangChain's message chunks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
 
+from cosd_core import Chunk, Generation, Turn
 from cosd_core.chat import events
 from cosd_core.chat.events import Event
+from cosd_core.frontend.call import Call
+from langchain_cosd.base import generation_info
 from langchain_cosd.broken_json import breaking_suffix
 
 
 class ChunkWriter:
-    """Converts the events of one answer to message chunks, which LangChain merges to one message.
+    """Converts the chunks of one answer to message chunks, which LangChain merges to one message.
 
     Blocks of content are numbered in their order, since LangChain merges blocks of equal numbers.
     """
 
-    def __init__(self, output_version: str | None) -> None:
+    def __init__(self, call: Call, turn: Turn, output_version: str | None) -> None:
+        self._call, self._turn = call, turn
         self._as_blocks = output_version == "v1"
         self._block, self._kind = -1, ""
         self._calls: dict[int, tuple[str, int]] = {}  # id and block, by the call's index in the answer
         self._arguments: dict[int, str] = {}
         self._invalid: dict[str | None, dict[str, str]] = {}  # text and error, by the call's id
 
-    def write(self, answer_events: Sequence[Event]) -> list[AIMessageChunk]:
-        """The chunks of these events."""
-        return [chunk for event in answer_events if (chunk := self._chunk(event)) is not None]
+    def write(self, piece: Chunk | Generation) -> Iterator[ChatGenerationChunk]:
+        """The message chunks of a chunk or of a whole generation."""
+        for event in self._turn.read(piece):
+            if (message := self._message(event)) is not None:
+                yield ChatGenerationChunk(message=message)
+        if generation := piece if isinstance(piece, Generation) else piece.generation:
+            yield ChatGenerationChunk(message=self._last_message(generation))
 
-    @property
-    def has_calls(self) -> bool:
-        """Whether the answer holds a valid tool call."""
-        return len(self._calls) > len(self._invalid)
+    def _last_message(self, generation: Generation) -> AIMessageChunk:
+        # LangChain concatenates the metadata of all chunks, strings included: only the last chunk has it.
+        info = {**generation_info(self._call, generation), "model_provider": "cosd"}
+        if info["finish_reason"] == "stop" and len(self._calls) > len(self._invalid):
+            info["finish_reason"] = "tool_calls"
+        usage = UsageMetadata(
+            input_tokens=info["token_usage"]["prompt_tokens"],
+            output_tokens=info["token_usage"]["completion_tokens"],
+            total_tokens=info["token_usage"]["total_tokens"],
+        )
+        return AIMessageChunk(content="", response_metadata=info, usage_metadata=usage, chunk_position="last")
 
     def with_errors(self, message: AIMessage) -> AIMessage:
         """The merged message, with the text and the error of every invalid call."""
@@ -45,7 +62,7 @@ class ChunkWriter:
             content = [invalid.get(part.get("id"), part) for part in content if isinstance(part, dict)]
         return message.model_copy(update={"invalid_tool_calls": [*invalid.values()], "content": content})
 
-    def _chunk(self, event: Event) -> AIMessageChunk | None:
+    def _message(self, event: Event) -> AIMessageChunk | None:
         match event:
             case events.TextDelta(text):
                 block = {"type": "text", "text": text, "index": self._block_of("text")}
@@ -56,20 +73,20 @@ class ChunkWriter:
                     return self._as_block(block)
                 return AIMessageChunk(content="", additional_kwargs={"reasoning_content": text})
             case events.CallStart(at, name):
-                return self._call(at, name, "")
+                return self._call_message(at, name, "")
             case events.CallDelta(at, arguments):
                 self._arguments[at] += arguments
-                return self._call(at, None, arguments)
+                return self._call_message(at, None, arguments)
             case events.InvalidCall(at, text, error):
                 arguments = self._arguments.get(at, text)
                 suffix = breaking_suffix(arguments)
-                chunk = self._call(at, None, suffix if at in self._calls else arguments + suffix)
+                chunk = self._call_message(at, None, suffix if at in self._calls else arguments + suffix)
                 self._invalid[self._calls[at][0]] = {"args": text, "error": error}
                 return chunk
             case events.CallEnd():
                 return None  # earlier chunks hold the name and the arguments
 
-    def _call(self, at: int, name: str | None, arguments: str) -> AIMessageChunk:
+    def _call_message(self, at: int, name: str | None, arguments: str) -> AIMessageChunk:
         is_new = at not in self._calls
         if is_new:
             # Nine letters and digits: Mistral's templates require this form, others accept it.

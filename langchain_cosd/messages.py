@@ -30,11 +30,7 @@ _IGNORED_TYPES = (
 
 
 def to_core(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
-    """Convert messages to the dictionaries that :class:`cosd_core.Chat` takes.
-
-    Raises:
-        InvalidPromptError: A message holds content that is not text, or is of an unknown class.
-    """
+    """Convert messages to the dictionaries that :class:`cosd_core.Chat` takes."""
     return [converted for message in messages for converted in _to_core(message)]
 
 

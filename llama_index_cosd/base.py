@@ -8,16 +8,18 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms import CustomLLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.types import PydanticProgramMode
-from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 from transformers import PreTrainedTokenizerBase
 
-from cosd_core import TreeVerifier
-from cosd_core.frontend.framework_model import ChatFrameworkModel
+from cosd_core import ChatOptions, TreeVerifier
+from cosd_core.frontend.framework_model import FrameworkModel
 from cosd_core.frontend.serialization import to_jsonable
 
 
-class CoSDModel(ChatFrameworkModel, FunctionCallingLLM, CustomLLM):
+class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
     """The settings of cosd as constructor parameters of a LlamaIndex LLM."""
+
+    model_config = ConfigDict(frozen=False)
 
     is_chat_model: bool | None = Field(
         default=None, description="Whether engines send messages. None: if the draft has a chat template."

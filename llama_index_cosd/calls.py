@@ -14,7 +14,7 @@ from cosd_core.chat.events import Event, TextDelta
 from cosd_core.chat.messages import schema_instruction
 from cosd_core.chat.openai_options import answer_schema, split_options
 from cosd_core.errors import quoted
-from cosd_core.frontend.call import Call, chat_turn
+from cosd_core.frontend.call import Call
 from llama_index_cosd.base import CoSDModel
 from llama_index_cosd.messages import to_core
 from llama_index_cosd.responses import ResponseBuilder
@@ -95,7 +95,7 @@ def _of_messages(llm: CoSDModel, messages: Sequence[ChatMessage], form: Options)
     if llm.messages_to_prompt is not generic_messages_to_prompt:
         return _of_text(llm, _formatted(llm, messages, form), form)
     call = llm._call()
-    turn = chat_turn(call, converted, form)
+    turn = call.turn(converted, form)
     return PreparedCall(call, turn.prompt, {"grammar": turn.grammar}, turn.read)
 
 

@@ -27,11 +27,7 @@ _ROLES = {
 
 
 def to_core(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
-    """Convert messages to the dictionaries that :class:`cosd_core.Chat` takes.
-
-    Raises:
-        InvalidPromptError: A message holds content that is not text, or is not a ``ChatMessage``.
-    """
+    """Convert messages to the dictionaries that :class:`cosd_core.Chat` takes."""
     return [_to_core(message) for message in messages]
 
 

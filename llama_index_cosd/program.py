@@ -56,11 +56,7 @@ class CoSDProgram(BasePydanticProgram[M]):
         """The partial answer after every chunk, and at the end the complete one."""
         previous: list[Any] = []
         for response in self._llm.stream_chat(self._messages(prompt_args), **self._options(llm_kwargs)):
-            if response.raw is not None:
-                yield self._parse(response)
-            elif response.delta:
-                previous = [self._parse_partial(response, previous)]
-                yield previous[0]
+            yield from self._answers(response, previous)
 
     async def astream_call(
         self, *_: Any, llm_kwargs: Options = None, **prompt_args: Any
@@ -71,11 +67,8 @@ class CoSDProgram(BasePydanticProgram[M]):
         async def answers() -> AsyncGenerator[M | FlexibleModel, None]:
             previous: list[Any] = []
             async for response in stream:
-                if response.raw is not None:
-                    yield self._parse(response)
-                elif response.delta:
-                    previous = [self._parse_partial(response, previous)]
-                    yield previous[0]
+                for answer in self._answers(response, previous):
+                    yield answer
 
         return answers()
 
@@ -86,9 +79,17 @@ class CoSDProgram(BasePydanticProgram[M]):
         schema = {"name": self._output_cls.__name__, "schema": self._output_cls.model_json_schema()}
         return {**(llm_kwargs or {}), "response_format": {"type": "json_schema", "json_schema": schema}}
 
-    def _parse_partial(self, response: ChatResponse, previous: list[Any]) -> Any:
+    def _answers(self, response: ChatResponse, previous: list[Any]) -> list[Any]:
+        """The new answer after a response of a stream, if any; ``previous`` holds the last partial one."""
+        if response.raw is not None:
+            return [self._parse(response)]
+        if not response.delta:
+            return []
         text = CompletionResponse(text=response.message.content or "")
-        return process_streaming_objects(text, self._output_cls, previous or None, flexible_mode=True)
+        previous[:] = [
+            process_streaming_objects(text, self._output_cls, previous or None, flexible_mode=True)
+        ]
+        return previous
 
     def _parse(self, response: ChatResponse) -> M:
         text, raw = response.message.content or "", response.raw or {}

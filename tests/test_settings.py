@@ -8,6 +8,7 @@ import pytest
 from cosd_core import (
     AdaptiveSchedule,
     AverageVerifier,
+    ChatOptions,
     CoSDError,
     DraftVerifier,
     FixedSchedule,
@@ -21,9 +22,13 @@ from cosd_core import (
     Verifier,
 )
 from cosd_core.frontend.call_settings import CallSettings
-from cosd_core.frontend.framework_model import ChatFrameworkModel, FrameworkModel
+from cosd_core.frontend.framework_model import FrameworkModel
 from cosd_core.frontend.settings import Settings
 from cosd_core.verifiers import Leaf
+
+
+class ChatModel(ChatOptions, FrameworkModel):
+    """The core of a framework's chat model."""
 
 
 def test_settings_build_the_decoder_they_describe(draft: LanguageModel, assistant: LanguageModel) -> None:
@@ -140,7 +145,7 @@ def test_a_copy_with_other_values_is_validated_and_has_its_own_method() -> None:
 
 
 def test_settings_are_made_again_only_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    llm = ChatFrameworkModel(draft_model="a", assistant_model=["b"], stop="x")
+    llm = ChatModel(draft_model="a", assistant_model=["b"], stop="x")
     settings = llm._settings
     made: list[object] = []
     post_init = CallSettings.model_post_init
@@ -167,7 +172,7 @@ def test_settings_are_made_again_only_after_a_change(monkeypatch: pytest.MonkeyP
 def test_lists_and_dictionaries_may_be_changed_in_place(
     draft: LanguageModel, assistant: LanguageModel
 ) -> None:
-    llm = ChatFrameworkModel(draft_model=draft, assistant_model=[assistant], chat_template_kwargs={"a": {}})
+    llm = ChatModel(draft_model=draft, assistant_model=[assistant], chat_template_kwargs={"a": {}})
     decoder = llm._decoder()
     llm.chat_template_kwargs["a"]["b"] = 1
     assert llm._settings.chat_template_kwargs == {"a": {"b": 1}}

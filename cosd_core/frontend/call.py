@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.openai_options import answer_schema, named_choice
@@ -34,15 +34,13 @@ class Call:
     def generate(self, prompts: Sequence[Any], **overrides: Any) -> list[Generation]:
         """One generation per prompt; the prompts are decoded as one batch."""
         with self.translated_errors():
-            found: list[Generation] = self.decoder().generate(list(prompts), **self._options(overrides))
-            return found
+            return cast(list[Generation], self.decoder().generate(list(prompts), **self._options(overrides)))
 
     async def agenerate(self, prompts: Sequence[Any], **overrides: Any) -> list[Generation]:
         """:meth:`generate` for asyncio."""
         decoder = await self.decoder_cache.run_in_thread(self.decoder)
         with self.translated_errors():
-            found: list[Generation] = await decoder.agenerate(list(prompts), **self._options(overrides))
-            return found
+            return cast(list[Generation], await decoder.agenerate(list(prompts), **self._options(overrides)))
 
     def stream(self, prompts: Any, **overrides: Any) -> Generator[Chunk, None, None]:
         """The text in chunks, as soon as it is final."""
@@ -61,6 +59,20 @@ class Call:
     def _options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         return {**self.settings.generation_options(), "timeout": self.settings.timeout, **overrides}
 
+    def turn(self, messages: Sequence[Mapping[str, Any]], form: Mapping[str, Any]) -> Turn:
+        """The turn by which the call continues a chat; ``form`` is the second result of ``split_options``."""
+        settings, tools = self.settings, form.get("tools") or ()
+        with self.translated_errors():
+            return Turn(
+                Chat(messages, tools, settings.chat_template, settings.chat_template_kwargs),
+                self.decoder().models,
+                tool_choice=named_choice(form.get("tool_choice"), tools),
+                parallel_tool_calls=form.get("parallel_tool_calls"),
+                strict=form.get("strict"),
+                answer_schema=answer_schema(form.get("response_format")),
+                grammar=settings.grammar,
+            )
+
     def info(self, generation: Generation) -> dict[str, Any]:
         """The metadata of a generation, as plain JSON."""
         trace = {"trace": generation.to_dict()["tokens"]} if self.settings.return_trace else {}
@@ -74,27 +86,10 @@ class Call:
         }
 
 
-def chat_turn(call: Call, messages: Sequence[Mapping[str, Any]], form: Mapping[str, Any]) -> Turn:
-    """The turn by which a call continues a chat; ``form`` is the second result of :func:`split_options`."""
-    settings, tools = call.settings, form.get("tools") or ()
-    with call.translated_errors():
-        return Turn(
-            Chat(messages, tools, settings.chat_template, settings.chat_template_kwargs),
-            call.decoder().models,
-            tool_choice=named_choice(form.get("tool_choice"), tools),
-            parallel_tool_calls=form.get("parallel_tool_calls"),
-            strict=form.get("strict"),
-            answer_schema=answer_schema(form.get("response_format")),
-            grammar=settings.grammar,
-        )
-
-
 def token_usage(generations: Sequence[Generation]) -> dict[str, int]:
     """The number of tokens in prompts and completions."""
-    prompts = sum(each.prompt_tokens for each in generations)
-    completions = sum(len(each.token_ids) for each in generations)
-    return {
-        "prompt_tokens": prompts,
-        "completion_tokens": completions,
-        "total_tokens": prompts + completions,
+    usage = {
+        "prompt_tokens": sum(each.prompt_tokens for each in generations),
+        "completion_tokens": sum(len(each.token_ids) for each in generations),
     }
+    return {**usage, "total_tokens": sum(usage.values())}

@@ -29,12 +29,7 @@ class CallFields(SettingsFields):
 
 
 class CallSettings(CallFields, ChatOptions, Settings):
-    """The settings of one call: those of the model, overridden by the options of the call.
-
-    Attributes:
-        logprobs: Whether responses hold log-probabilities.
-        system_prompt: The text that every prompt begins with.
-    """
+    """The settings of one call: those of the model, overridden by the options of the call."""
 
     logprobs: bool = False
     system_prompt: str | None = None
@@ -51,12 +46,8 @@ class CallSettings(CallFields, ChatOptions, Settings):
         }
 
     def with_options(self, options: Mapping[str, Any]) -> Self:
-        """The same settings with the options of a call, which are validated.
-
-        Raises:
-            InvalidOptionError: An option is out of range.
-        """
-        if not _METHOD_SETTINGS.isdisjoint(options):
+        """The same settings with the options of a call, which are validated."""
+        if not options.keys().isdisjoint(METHOD_SETTINGS):
             return self.model_copy(update=options)
         # The method and the models stay, so only the options are validated.
         validated = _OptionsOfACall(**options)
@@ -72,10 +63,9 @@ class CallSettings(CallFields, ChatOptions, Settings):
         return self._identity
 
 
-_METHOD_SETTINGS = frozenset(METHOD_SETTINGS)
 _fields: dict[str, Any] = {
     name: (field.annotation, field)
     for name, field in CallSettings.model_fields.items()
-    if name not in LOADING_SETTINGS | _METHOD_SETTINGS
+    if name not in LOADING_SETTINGS.union(METHOD_SETTINGS)
 }
 _OptionsOfACall = create_model("_OptionsOfACall", __base__=Options, **_fields)

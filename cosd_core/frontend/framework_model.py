@@ -15,7 +15,7 @@ from cosd_core.frontend.call_settings import LOADING_SETTINGS, CallFields, CallS
 from cosd_core.frontend.decoder_cache import DecoderCache
 from cosd_core.frontend.settings import Settings, modified
 from cosd_core.models.base import BaseLanguageModel
-from cosd_core.options import ChatOptions, in_one_line, unknown_option
+from cosd_core.options import in_one_line, unknown_option
 
 
 class FrameworkModel(CallFields):
@@ -23,9 +23,6 @@ class FrameworkModel(CallFields):
 
     Nothing is loaded before the first call. Instances that name the same models share one copy of the
     weights. A setting can be changed at any time; the next call honours it.
-
-    Raises:
-        InvalidOptionError: A parameter is unknown or of a wrong type or value.
     """
 
     model_config = ConfigDict(frozen=False, validate_assignment=True)
@@ -78,11 +75,7 @@ class FrameworkModel(CallFields):
         return self.model_copy(update=_copied(mutable))
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Pickle the settings without the weights.
-
-        Raises:
-            InvalidOptionError: A model was given as an object.
-        """
+        """Pickle the settings without the weights."""
         named = (self.draft_model, *self._source_settings().assistants)
         if objects := [source.name for source in named if isinstance(source, BaseLanguageModel)]:
             raise InvalidOptionError(
@@ -139,11 +132,7 @@ class FrameworkModel(CallFields):
         return values
 
     def _with_options(self, options: Mapping[str, Any]) -> Self:
-        """This model if there are no options of the call, else a copy that has them as settings.
-
-        Raises:
-            InvalidOptionError: An option is unknown, out of range, or only read when models are loaded.
-        """
+        """This model if there are no options of the call, else a copy that has them as settings."""
         if not options:
             return self
         options = self._without_aliases(options)
@@ -166,12 +155,6 @@ class FrameworkModel(CallFields):
     def _decoder(self) -> CoSDDecoder:
         """The decoder of the current settings; the first call loads the models."""
         return self._call().decoder()
-
-
-class ChatFrameworkModel(FrameworkModel, ChatOptions):
-    """The same for classes that continue chats."""
-
-    model_config = ConfigDict(frozen=False)
 
 
 @cache

@@ -132,7 +132,10 @@ def _as_processors(value: object) -> object:
     processors = [value] if isinstance(value, LogitsProcessor) else [] if value is None else value
     if not isinstance(processors, Iterable) or isinstance(processors, (str, bytes)):
         raise ValueError("should be a LogitsProcessor or a list of them")  # noqa: TRY004
-    processors = tuple(processors)
+    try:
+        processors = tuple(processors)
+    except TypeError:  # a tensor without dimensions claims to be iterable
+        raise ValueError("should be a LogitsProcessor or a list of them") from None
     for processor in processors:
         if not callable(processor):
             raise ValueError(f"should hold LogitsProcessors, not {quoted(processor)}")  # noqa: TRY004

@@ -1,1 +1,1 @@
-"""What the framework classes and the command line share: settings, loaded models, calls."""
+"""The shared part of the framework classes and the command line: settings, loaded models, calls."""

@@ -1,4 +1,4 @@
-"""Who runs the rounds of a decoder: the caller's thread, or one worker thread for all asyncio tasks."""
+"""The threads that run the rounds of a decoder: the caller's, or one worker thread for all asyncio tasks."""
 
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence

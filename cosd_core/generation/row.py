@@ -11,7 +11,7 @@ from cosd_core.sampling.sampler import SamplingPosition
 
 @dataclass(frozen=True, slots=True)
 class AssistantRequest:
-    """What one assistant is to predict for a row in its next pass.
+    """A row's request to one assistant for its next pass.
 
     Attributes:
         input_ids: All token ids that the assistant reads, prompt included.

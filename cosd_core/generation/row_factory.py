@@ -41,7 +41,7 @@ class RowFactory(ABC):
 
     @abstractmethod
     def for_call(self, options: GenerationOptions) -> MakeRow:
-        """What makes the rows of one call; what they share is made once, above all the compiled grammar.
+        """A maker of the rows of one call; their shared parts are made once, above all the compiled grammar.
 
         Raises:
             InvalidOptionError: The models' tokenizers cannot follow the grammar.

@@ -18,15 +18,22 @@ class SharedRow:
 
     When the assistants run, they also predict the token after the block. If the block is kept whole, these
     predictions belong to the first position of the next block, at no further pass.
+
+    Attributes:
+        num_replaceable: How many drafted tokens an assistant could replace whose prediction is not known.
     """
 
     def __init__(self, text: TextState) -> None:
         """Begin after the prompt of an empty text."""
         self._text = text
+        self._begin_block(None)
+
+    def _begin_block(self, bonus_predictions: Opinions | None) -> None:
         self._block: list[Prediction] = []
         self._opinions: list[Opinions | None] = []  # the assistants' predictions at each position
-        self._bonus_predictions: Opinions | None = None
+        self._bonus_predictions = bonus_predictions
         self._verdict: Verdict | None = None
+        self.num_replaceable = 0
 
     @property
     def input_ids(self) -> list[int]:
@@ -45,15 +52,6 @@ class SharedRow:
             return False
         return len(self._block) < min(self._text.config.draft_length, self._text.room)
 
-    @property
-    def num_replaceable(self) -> int:
-        """How many drafted tokens an assistant could replace whose prediction is not known."""
-        can_replace = self._text.config.verifier.can_replace
-        return sum(
-            opinions is None and can_replace(prediction.confidence)
-            for prediction, opinions in zip(self._block, self._opinions, strict=True)
-        )
-
     def next_position(self) -> SamplingPosition:
         """Where the draft writes its next token."""
         return self._text.positions(0)[0]
@@ -67,7 +65,9 @@ class SharedRow:
         self._text.input_ids.append(prediction.id)
         self._block.append(prediction)
         self._opinions.append(self._bonus_predictions)
-        if self._bonus_predictions is not None:
+        if self._bonus_predictions is None:
+            self.num_replaceable += self._text.config.verifier.can_replace(prediction.confidence)
+        else:
             self._bonus_predictions = None
             verdict = self._decide()
             self._verdict = verdict if verdict.replacement else None
@@ -91,7 +91,7 @@ class SharedRow:
         """Take every assistant's predictions at the positions of the block, and at the one behind it."""
         self._text.counts.assistant_passes += 1
         *known, bonus = zip(*predictions, strict=True)
-        self._opinions = list(known)
+        self._opinions, self.num_replaceable = list(known), 0
         self._bonus_predictions = bonus if self._text.config.lazy else None
 
     def commit(self) -> Step:
@@ -110,15 +110,14 @@ class SharedRow:
                 break
         text.counts.rounds += 1
         text.counts.drafted += len(proposal)
-        bonus = None if verdict.replacement else self._bonus_predictions
-        self._block, self._opinions, self._bonus_predictions, self._verdict = [], [], bonus, None
+        self._begin_block(None if verdict.replacement else self._bonus_predictions)
         return text.step(proposal, opinions, verdict, first=first)
 
     def discard_block(self) -> None:
         """Drop the block and its predictions."""
         self._text.counts.drafted += len(self._block)
         del self._text.input_ids[len(self._text.input_ids) - len(self._block) :]
-        self._block, self._opinions, self._bonus_predictions, self._verdict = [], [], None, None
+        self._begin_block(None)
 
     def _decide(self) -> Verdict:
         verifier = self._text.config.verifier

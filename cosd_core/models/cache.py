@@ -106,10 +106,10 @@ class RowCache(DecodingCache):
 
     def rewind(self, lengths: Sequence[int]) -> None:
         """Keep the first ``lengths[row]`` positions of every row."""
+        if list(lengths) == self.lengths:
+            return
         removed = torch.tensor([old - new for old, new in zip(self.lengths, lengths, strict=True)])
         self.lengths = list(lengths)
-        if not removed.any():
-            return
         used_from_here = self._used.flip(1).cumsum(1).flip(1)
         self._used &= used_from_here > removed[:, None]
         gaps = self._trim() - max(lengths)

@@ -1,6 +1,5 @@
 """A cache layer with spare slots: a pass appends keys and values, and copies no old ones."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -40,8 +39,9 @@ class GrowingLayer(cache_utils.DynamicLayer):
         if length > capacity:
             more = length + spare_slots(length) - capacity
             self._buffers = [pad(each, (0, 0, 0, more)) for each in self._buffers]
-        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[..., start:length, :] = states
+        keys, values = self._buffers
+        keys[..., start:length, :] = key_states
+        values[..., start:length, :] = value_states
         return self._replace(self._buffers, length)
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -71,10 +71,11 @@ class GrowingLayer(cache_utils.DynamicLayer):
         with_spare = pad(slots, (0, spare_slots(length)))  # copies of slot 0, which later states overwrite
         self._replace([_gather_slots(each, with_spare) for each in self._buffers], length)
 
-    def _replace(self, buffers: Iterable[torch.Tensor], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _replace(self, buffers: list[torch.Tensor], length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Replace buffers and length, and return the used slots of keys and values."""
-        self._buffers, self.length = list(buffers), length
-        self.keys, self.values = (each[..., :length, :] for each in self._buffers)
+        self._buffers, self.length = buffers, length
+        keys, values = buffers
+        self.keys, self.values = keys[..., :length, :], values[..., :length, :]
         return self.keys, self.values
 
 

@@ -60,7 +60,7 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
         return self._with_options(options) if options else self
 
     def _get_ls_params(self, stop: Any = None, **options: Any) -> LangSmithParams:
-        """What LangSmith records of a call with these options, which are not validated yet."""
+        """The parameters that LangSmith records of a call with these options, which are not validated yet."""
         settings = self._settings
         max_tokens = options.get("max_tokens") or options.get("max_new_tokens") or settings.max_new_tokens
         params = LangSmithParams(

@@ -164,7 +164,7 @@ class LanguageModel(BaseLanguageModel):
 
     @cached_property
     def traits(self) -> ModelTraits:
-        """What the model's configuration says about how it can be run."""
+        """Facts in the model's configuration that decide how it can be run."""
         return ModelTraits.of(self.model)
 
     @property

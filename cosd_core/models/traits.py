@@ -1,4 +1,4 @@
-"""What a model's configuration and the signature of its ``forward`` say about how it can be run."""
+"""Traits of a model: facts in its configuration and the signature of its ``forward`` that decide how it runs."""
 
 import hashlib
 import inspect

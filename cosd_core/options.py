@@ -224,6 +224,7 @@ class LoadingKwargs(TypedDict, total=False):
     trust_remote_code: bool
     use_safetensors: bool
     tokenizer: str | None
+    cache_tolerance: float | None
 
 
 class GenerationOptions(Options):
@@ -301,6 +302,11 @@ class LoadingOptions(Options):
     trust_remote_code: bool = Field(default=False, description="Run code that comes with the model.")
     use_safetensors: bool = Field(default=True, description="False admits pickle files, which can run code.")
     tokenizer: str | None = Field(default=None, description="Hub id or path of another tokenizer.")
+    cache_tolerance: float | None = Field(
+        default=None,
+        ge=0,
+        description="How far a cache may change the logits, in standard deviations of them; None: measured.",
+    )
 
     @field_validator("quantization_config")
     @classmethod

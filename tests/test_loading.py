@@ -2,15 +2,17 @@
 
 import gc
 import os
+import re
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
 from cosd_core import (
@@ -19,6 +21,7 @@ from cosd_core import (
     InvalidOptionError,
     InvalidPromptError,
     LanguageModel,
+    ModelLoadError,
     RuleVerifier,
 )
 from cosd_core.models import language_model as registry
@@ -384,3 +387,34 @@ def test_a_model_whose_weights_are_offloaded_writes_the_same(
         for model in (plain, offloaded)
     ]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"), "lack the weights"),
+        (
+            lambda weights: weights.update({"model.layers.7.norm.weight": torch.ones(4)}),
+            "hold unused weights",
+        ),
+    ],
+    ids=["missing", "unexpected"],
+)
+def test_weights_that_do_not_fit_the_configuration_are_refused_by_name(
+    folder: str, change: Callable[[dict[str, torch.Tensor]], Any], problem: str
+) -> None:
+    """transformers fills missing weights with random numbers, and drops unknown ones."""
+    file = Path(folder) / "model.safetensors"
+    weights = load_file(file)
+    before = set(weights)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+    [changed] = before ^ set(weights)
+    with pytest.raises(ModelLoadError, match=f"{problem} '{re.escape(changed)}'"):
+        LanguageModel.from_pretrained(folder)
+
+
+def test_shared_weights_are_stored_once_and_not_missing(tmp_path: Path) -> None:
+    folder = save(tmp_path / "tied", tie_word_embeddings=True)
+    assert "lm_head.weight" not in load_file(Path(folder) / "model.safetensors")
+    assert LanguageModel.from_pretrained(folder).plan.batched

@@ -1,4 +1,4 @@
-"""Traits of a model: facts in its configuration and the signature of its ``forward`` that decide how it runs."""
+"""Traits of a model: facts in its configuration and its ``forward``'s signature that decide how it runs."""
 
 import hashlib
 import inspect

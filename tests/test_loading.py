@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -134,20 +135,25 @@ def test_a_dtype_by_name_and_by_type_are_the_same_model(folder):
     )
 
 
-def test_a_fingerprint_names_precision_and_configuration_but_no_folder(tmp_path):
+def test_a_fingerprint_depends_on_what_was_loaded_but_on_no_folder(tmp_path):
+    other_end, other_template = deepcopy(byte_tokenizer()), deepcopy(byte_tokenizer())
+    other_end.eos_token = "a"
+    other_template.chat_template = "{{ messages }}"
     models = [
         random_model(seed=0),
         random_model(seed=0, dtype=torch.float32),
         random_model(seed=0, rope_theta=7.0),
+        random_model(seed=1),
+        LanguageModel(random_model(seed=0).model, other_end),
+        LanguageModel(random_model(seed=0).model, other_template),
     ]
-    assert len({model.fingerprint for model in models}) == 3
+    assert len({model.fingerprint for model in models}) == len(models)
+    assert random_model(seed=0).fingerprint == models[0].fingerprint
     for folder in (tmp_path / "a", tmp_path / "b"):
         models[1].model.save_pretrained(folder)
         models[1].tokenizer.save_pretrained(folder)
-    loaded = [LanguageModel.from_pretrained(tmp_path / name) for name in "ab"]
-    for model in loaded:
-        model.name = models[1].name
-    assert {model.fingerprint for model in loaded} == {loaded[0].fingerprint}
+    one, other = (LanguageModel.from_pretrained(tmp_path / name).fingerprint for name in "ab")
+    assert one == other
 
 
 def test_the_registry_keeps_no_model_alive(folder, loads):

@@ -1,6 +1,5 @@
 """The transformers backend: a causal language model with its tokenizer."""
 
-import json
 from functools import cached_property
 from os import PathLike
 from typing import Any, Self, Unpack, cast
@@ -10,12 +9,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
-from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter
+from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter, without_adapter
+from cosd_core.models.fingerprint import fingerprint
 from cosd_core.models.forward import PassRunner, Plan, input_device
 from cosd_core.models.loading import adapter_tokenizer, best_device, check_path, load, resolve_source
 from cosd_core.models.probe import probe
 from cosd_core.models.sessions import BatchedSession, SequentialSession
-from cosd_core.models.traits import ModelTraits, config_digest
+from cosd_core.models.traits import ModelTraits
 from cosd_core.models.weight_sharing import ModelRegistry, lock_of
 from cosd_core.options import LoadingKwargs, LoadingOptions, check_number
 
@@ -203,10 +203,11 @@ class LanguageModel(BaseLanguageModel):
         """Whether rows of different lengths share passes. As :meth:`BaseLanguageModel.batchable`."""
         return self.plan.batched
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """A key of the model's name, dtype and configuration, which tells entries of caches on disk apart."""
-        return json.dumps([self.name, str(self.model.dtype), config_digest(self.model.config)])
+        """A key of what was loaded. As :attr:`BaseLanguageModel.fingerprint`."""
+        contents = fingerprint(self.model, self.tokenizer, adapter=without_adapter(self.name)[1])
+        return f"{contents} {sorted(self.eos_token_ids)}"
 
     def open_session(
         self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0

@@ -30,6 +30,13 @@ def check_number(name: str, value: object, *, least: float = 0.0, most: float = 
         raise InvalidOptionError(f"{name}={quoted(value)} should be a finite number {bounds}")
 
 
+def check_counts(**values: object) -> None:
+    """Check that values are whole numbers of at least 1."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InvalidOptionError(f"{name}={quoted(value)} should be a whole number of at least 1")
+
+
 def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
     """One temperature, from 0.01 to 100, per model's confidences; 1 for all if ``calibration`` is None."""
     if calibration is None:

@@ -17,6 +17,7 @@ import torch
 from cosd_core.errors import InvalidOptionError, ModelOutputError, TrainingDataError, quoted
 from cosd_core.models.base import BaseLanguageModel, open_logits_session
 from cosd_core.models.vocabulary_alignment import Alignment, require_one_vocabulary
+from cosd_core.options import check_counts
 from cosd_core.training.checkpoint import Checkpoint
 from cosd_core.training.examples import read_examples
 from cosd_core.training.observation_buffer import ObservationBuffer
@@ -62,10 +63,7 @@ def observe(
         VocabularyMismatchError: The models do not share one vocabulary.
         GenerationError: A model failed.
     """
-    if not isinstance(tokens_per_pass, int) or isinstance(tokens_per_pass, bool) or tokens_per_pass < 1:
-        raise InvalidOptionError(
-            f"tokens_per_pass={quoted(tokens_per_pass)} should be a whole number of at least 1"
-        )
+    check_counts(tokens_per_pass=tokens_per_pass)
     for model in models:
         if not isinstance(model, BaseLanguageModel):
             raise InvalidOptionError(f"models should hold LanguageModels, not {quoted(model)}")

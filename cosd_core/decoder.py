@@ -70,6 +70,7 @@ class CoSDDecoder:
         calibration: Sequence[float] | None = None,
         max_concurrent: int = 128,
         max_waiting: int = 1024,
+        deterministic: bool = False,
     ) -> None:
         """Put the parts together; the arguments are those of :meth:`from_pretrained`.
 
@@ -92,10 +93,12 @@ class CoSDDecoder:
         self.verifier = make_verifier(verifier)
         self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
+        if deterministic:
+            self.schedule = self.schedule.deterministic()
         self.calibration = calibration_of(self.verifier, calibration, len(self.models))
         self.draft_length = draft_length
         sharing = [model.batchable for model in self.models]  # all are probed now, not at their first token
-        self.batch_size = batch_size if any(sharing) else 1
+        self.batch_size = batch_size if any(sharing) and not deterministic else 1
         self._alignment = align(self.models)
         if self.verifier.needs_logits:
             require_one_vocabulary(self.models, f"verifier={self.verifier.name!r} mixes distributions and")
@@ -125,6 +128,7 @@ class CoSDDecoder:
         calibration: Sequence[float] | None = None,
         max_concurrent: int = 128,
         max_waiting: int = 1024,
+        deterministic: bool = False,
         draft_adapter: str | PathLike[str] | None = None,
         assistant_adapter: str | PathLike[str] | Sequence[str | PathLike[str] | None] | None = None,
         **loading: Unpack[LoadingKwargs],
@@ -145,6 +149,8 @@ class CoSDDecoder:
                 distributions of ``"average"`` and ``"speculative"``.
             max_concurrent: Async calls begin while fewer prompts of async calls are decoded; others wait.
             max_waiting: The most async calls that wait; further ones raise OverloadedError.
+            deterministic: Whether a text is the same in every batch also where the models round coarsely
+                (bfloat16, float16): no two prompts share a pass, and no block depends on measured times.
             draft_adapter: Hub id or path of a PEFT adapter (LoRA for instance) over the draft. Models of one
                 name share one copy of its weights.
             assistant_adapter: The same for the assistant, or a list with an entry per assistant.
@@ -168,6 +174,7 @@ class CoSDDecoder:
             calibration=calibration,
             max_concurrent=max_concurrent,
             max_waiting=max_waiting,
+            deterministic=deterministic,
         )
 
     def steps(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> Generator[Step, None, None]:

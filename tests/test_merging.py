@@ -441,6 +441,30 @@ async def test_a_call_that_waits_fails_at_its_deadline(decoder: CoSDDecoder) -> 
     assert (await first).text
 
 
+@pytest.mark.parametrize("schedule", ["adaptive", "fixed"])
+async def test_deterministic_calls_take_the_same_passes_alone_and_together(schedule: str) -> None:
+    """In bfloat16 the logits depend on the shape of a pass."""
+    models = [random_model(seed=seed, dtype=torch.bfloat16) for seed in (0, 1)]
+    decoder = CoSDDecoder(*models, schedule=schedule, deterministic=True)
+    passes: list[tuple[int, ...]] = []
+    for model in models:
+        model.model.register_forward_pre_hook(
+            lambda _module, _inputs, named: passes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+        )
+    options = {"max_new_tokens": 20, "temperature": 1.0, "seed": 5}
+    alone = [decoder.generate(prompt, **options).token_ids for prompt in PROMPTS]
+    shapes = Counter(passes)
+    for _ in range(3):
+        passes.clear()
+        together = await asyncio.gather(*(decoder.agenerate(prompt, **options) for prompt in PROMPTS))
+        assert [each.token_ids for each in together] == alone
+        assert Counter(passes) == shapes
+    passes.clear()
+    assert [each.token_ids for each in decoder.generate(PROMPTS, **options)] == alone
+    assert Counter(passes) == shapes
+    assert {rows for rows, _ in shapes} == {1}
+
+
 async def test_a_failing_driver_leaves_no_call_waiting(decoder: CoSDDecoder) -> None:
     decoder = CoSDDecoder(*decoder.models, max_concurrent=1)
 

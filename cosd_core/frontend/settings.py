@@ -28,7 +28,7 @@ MODEL_SETTINGS = ("draft_model", "assistant_model", "draft_adapter", "assistant_
 VERIFIER_OF_SETTING = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
 """The settings that only one verifier has, and the name of that verifier."""
 
-SERVING_SETTINGS = ("batch_size", "max_concurrent", "max_waiting")
+SERVING_SETTINGS = ("batch_size", "max_concurrent", "max_waiting", "deterministic")
 """The settings that determine how many prompts are decoded at the same time."""
 
 METHOD_SETTINGS = (
@@ -104,6 +104,9 @@ class SettingsFields(LoadingOptions, GenerationOptions):
         default=128, ge=1, description="The most prompts of async calls under way; further calls wait."
     )
     max_waiting: int = Field(default=1024, ge=1, description="The most calls that wait; others fail.")
+    deterministic: bool = Field(
+        default=False, description="The same text in any batch also in bfloat16: prompts share no passes."
+    )
     calibration: Temperatures = Field(
         default=None,
         description="A temperature per model, the draft's first, for the confidences the verifier sees.",

@@ -1,6 +1,5 @@
 """The transformers backend: a causal language model with its tokenizer."""
 
-import json
 from functools import cached_property
 from os import PathLike
 from typing import Any, Self, Unpack, cast
@@ -10,14 +9,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
-from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter
+from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter, without_adapter
+from cosd_core.models.fingerprint import fingerprint
 from cosd_core.models.forward import PassRunner, Plan, input_device
 from cosd_core.models.loading import adapter_tokenizer, best_device, check_path, load, resolve_source
 from cosd_core.models.probe import probe
 from cosd_core.models.sessions import BatchedSession, SequentialSession
-from cosd_core.models.traits import ModelTraits, config_digest
+from cosd_core.models.traits import ModelTraits
 from cosd_core.models.weight_sharing import ModelRegistry, lock_of
-from cosd_core.options import LoadingKwargs, LoadingOptions
+from cosd_core.options import LoadingKwargs, LoadingOptions, check_number
 
 
 class LanguageModel(BaseLanguageModel):
@@ -45,6 +45,7 @@ class LanguageModel(BaseLanguageModel):
         *,
         name: str | None = None,
         adapter: str | None = None,
+        cache_tolerance: float | None = None,
     ) -> None:
         """Wrap loaded objects.
 
@@ -55,6 +56,7 @@ class LanguageModel(BaseLanguageModel):
             adapter: Which of the adapters that are loaded into the model is used, whichever becomes active
                 there later; ``"__base__"`` is the model without any. None uses the adapters that are active
                 in the model during each pass.
+            cache_tolerance: As :attr:`LoadingOptions.cache_tolerance`.
 
         Raises:
             InvalidOptionError: They are no transformers model and tokenizer, or there is no such adapter.
@@ -72,6 +74,8 @@ class LanguageModel(BaseLanguageModel):
             )
         if name is not None and not isinstance(name, str):
             raise InvalidOptionError(f"name={quoted(name)} should be text")
+        if cache_tolerance is not None:
+            check_number("cache_tolerance", cache_tolerance)
         kind = type(found).__name__
         self.name = name or with_adapter(found.config.name_or_path or kind, adapter)
         if found.config.is_encoder_decoder or not found.can_generate():
@@ -86,6 +90,7 @@ class LanguageModel(BaseLanguageModel):
         self.lock = lock_of(found)
         self._base: LanguageModel | None = None
         self._plan: Plan | None = None
+        self._cache_tolerance = cache_tolerance
 
     @classmethod
     def from_pretrained(
@@ -115,9 +120,12 @@ class LanguageModel(BaseLanguageModel):
         loading = LoadingOptions(**options)
         if loading.device_map is None:
             loading = loading.model_copy(update={"device": best_device(loading.device)})
+        tolerance = loading.cache_tolerance
         key = f"{cls.__qualname__} {source} {loading!r} {loading.token!r}"
         if adapter is None:
-            return loaded_models.get_or_load(key, lambda: cls(*load(source, loading), name=str(name)))
+            return loaded_models.get_or_load(
+                key, lambda: cls(*load(source, loading), name=str(name), cache_tolerance=tolerance)
+            )
         adapter_source = resolve_source("adapter", adapter)
         check_path(adapter_source)
 
@@ -126,7 +134,9 @@ class LanguageModel(BaseLanguageModel):
             base = cls.from_pretrained(name, **options)
             tokenizer = adapter_tokenizer(adapter_source, loading)
             full_name = with_adapter(str(name), str(adapter))
-            model = cls(found.over(base.model), tokenizer or base.tokenizer, name=full_name)
+            model = cls(
+                found.over(base.model), tokenizer or base.tokenizer, name=full_name, cache_tolerance=tolerance
+            )
             if tokenizer is not None and tokenizer.eos_token_id is not None:
                 ends = base.eos_token_ids | {tokenizer.eos_token_id}
                 model.model.generation_config.eos_token_id = sorted(ends)
@@ -184,6 +194,7 @@ class LanguageModel(BaseLanguageModel):
                         name=self.name,
                         vocabulary=self.vocabulary_size,
                         special_ids=self.tokenizer.all_special_ids,
+                        tolerance=self._cache_tolerance,
                     )
         return self._plan
 
@@ -192,10 +203,11 @@ class LanguageModel(BaseLanguageModel):
         """Whether rows of different lengths share passes. As :meth:`BaseLanguageModel.batchable`."""
         return self.plan.batched
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """A key of the model's name, dtype and configuration, which tells entries of caches on disk apart."""
-        return json.dumps([self.name, str(self.model.dtype), config_digest(self.model.config)])
+        """A key of what was loaded. As :attr:`BaseLanguageModel.fingerprint`."""
+        contents = fingerprint(self.model, self.tokenizer, adapter=without_adapter(self.name)[1])
+        return f"{contents} {sorted(self.eos_token_ids)}"
 
     def open_session(
         self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0

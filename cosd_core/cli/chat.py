@@ -83,45 +83,35 @@ def run_chat(
 
 
 def _talk(conversation: Conversation, show_sources: bool) -> None:
-    """A conversation at a terminal goes on after errors and interrupts."""
-    for line in _typed_lines():
+    """A conversation at a terminal, which goes on after errors and interrupts."""
+    with suppress(ImportError):  # not on Windows; input() then works without history
+        import readline  # noqa: F401
+    while True:
         try:
-            if not _run_command(line, conversation):
-                _print_answer(conversation, line, show_sources)
+            if (message := _typed_message()) is None:
+                return
+            if message and not _run_command(message, conversation):
+                _print_answer(conversation, message, show_sources)
         except KeyboardInterrupt:
-            err.print("\n(stopped)", style="dim")
+            err.print("\n(stopped; Ctrl-D or /quit ends the conversation)", style="dim")
         except CoSDError as error:
             err.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
 
 
-def _typed_lines() -> Iterator[str]:
-    """Messages that are typed, until Ctrl-D or /quit. A backslash at the end continues a message."""
-    with suppress(ImportError):  # not on Windows; input() then works without history
-        import readline  # noqa: F401
+def _typed_message() -> str | None:
+    """The next message; None after Ctrl-D or /quit. A backslash at the end of a line continues it."""
     lines: list[str] = []
-    while True:
+    while not lines or lines[-1].endswith("\\"):
+        prompt = "... " if lines else "> "
         try:
-            lines.append(input("... " if lines else "> "))
-        except KeyboardInterrupt:
-            lines.clear()
-            err.print("\nCtrl-D or /quit ends the conversation.", style="dim")
-            continue
+            lines.append(input(prompt if sys.stdout.isatty() else ""))
         except EOFError:
-            out.print()
-            return
+            err.print()
+            return None
         except UnicodeDecodeError as error:
-            lines.clear()
-            err.print(f"error: the message is no text: {quoted(error)}")
-            continue
-        if lines[-1].endswith("\\"):
-            lines[-1] = lines[-1][:-1]
-            continue
-        message = "\n".join(lines).strip()
-        lines.clear()
-        if message == "/quit":
-            return
-        if message:
-            yield message
+            raise InvalidPromptError(f"the message is no text: {quoted(error)}") from error
+    message = "\n".join(line.removesuffix("\\") for line in lines).strip()
+    return None if message == "/quit" else message
 
 
 def _piped_lines() -> Iterator[str]:

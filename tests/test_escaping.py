@@ -5,6 +5,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from cosd_core.cli.console import HarmlessConsole
-from cosd_core.evaluation import Report
+from cosd_core.evaluation import Report, save_plots
 from cosd_core.evaluation.intervals import Interval
 from cosd_core.evaluation.report import Line
 from cosd_core.utils.escaping import csv_value, harmless, html_text, json_text, markdown_text
@@ -111,3 +112,9 @@ def test_names_are_no_formulas_in_csv_and_figures_stay_figures() -> None:
     assert row["method"] == "'=cmd|' /C calc'!A0"
     assert (row["group"], row["task"]) == ("'@x", "'-1+1")
     assert (float(row["gain"]), float(row["gain_low"]), float(row["accuracy"])) == (-0.5, -0.75, 0.5)
+
+
+def test_names_with_dollar_signs_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    report = Report((line(method=r"$\frac$ a$b", group=r"$\x$"),), {})
+    assert all(path.stat().st_size for path in save_plots(report, tmp_path))

@@ -100,7 +100,8 @@ def run_tune(
             seed=seed,
             progress=report,
         )
-    tuning = replace(tuning, settings={**base, **tuning.settings})
+    kept = {name: value for name, value in base.items() if name != "token"}  # a secret is no setting to share
+    tuning = replace(tuning, settings={**kept, **tuning.settings})
     written = tuning.save(to, plot=plots)
     if as_json:
         write_json(tuning.to_dict())

@@ -1,4 +1,4 @@
-"""Escapes text from outside for what shows it: a terminal, an HTML page, a CSV cell, markdown, JSON.
+"""Escapes text from outside for what shows it: a terminal, an HTML page, a CSV cell, markdown, a plot, JSON.
 
 Texts of models, names of files, tasks and models, and messages of templates are untrusted. A control
 character in them could move the cursor, set a terminal's title, or reverse the order of what follows.
@@ -56,6 +56,11 @@ def markdown_text(text: str) -> str:
     """A text for one line of markdown, or one cell of a table: no markup in it takes effect."""
     line = " ".join(harmless(text).split())
     return escape(line.translate(_MARKDOWN), quote=False)
+
+
+def plot_text(text: str) -> str:
+    """A text for matplotlib, which would read what stands between dollar signs as a formula."""
+    return harmless(text).replace("$", r"\$")
 
 
 def csv_value(value: Any) -> Any:

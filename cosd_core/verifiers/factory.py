@@ -45,7 +45,7 @@ def make_verifier(verifier: str | Mapping[str, Any] | Verifier | Sequence[Any]) 
         return _make_panel(verifier)
     if verifier == TreeVerifier.name:
         raise InvalidOptionError(
-            'verifier="tree" needs one: TreeVerifier.load("tree.json"), or a file by tree_path, --tree-path'
+            'verifier="tree" needs a tree: TreeVerifier.load("tree.json"), or tree_path (--tree-path)'
         )
     if not isinstance(verifier, str) or verifier not in _BY_NAME:
         raise InvalidOptionError(

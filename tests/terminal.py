@@ -6,7 +6,7 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, sleep
 
 SECONDS = 60.0
 """The longest that a program is waited for."""
@@ -30,6 +30,7 @@ def on_terminal(code: str, *arguments: str, dialogue: Sequence[tuple[str, str]] 
             if waiting and (found := written.find(waiting[0][0].encode(), seen)) >= 0:
                 awaited, typed = waiting.pop(0)
                 seen = found + len(awaited.encode())
+                sleep(0.3)  # readline misses a signal between its prompt and its wait for a key
                 os.write(terminal, typed.encode())
             if select.select([terminal], [], [], 0.1)[0]:
                 try:

@@ -74,8 +74,8 @@ def run() -> None:
 
     Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C. An error is one line on standard error.
     """
-    protect_streams()
     try:
+        protect_streams()
         code = app(prog_name="cosd", standalone_mode=False)  # the code of typer.Exit, else None
         sys.stdout.flush()
     except CoSDError as error:

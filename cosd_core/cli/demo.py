@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -83,6 +84,10 @@ def _mark(generation: Generation, answer: str | None) -> Text:
 
 
 def _prompt_user(decoder: CoSDDecoder) -> None:
-    out.print("\nAsk your own, such as: letters in the capital of France plus 4? An empty line ends.")
-    while question := input("Q: ").strip():
-        _compare(decoder, [(_as_question(question), None)])
+    out.print(
+        "\nAsk your own, such as: letters in the capital of France plus 4? An empty line ends.",
+        soft_wrap=True,
+    )
+    with suppress(EOFError):  # Ctrl-D
+        while question := input("Q: ").strip():
+            _compare(decoder, [(_as_question(question), None)])

@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 import cosd_core
-from cosd_core.cli import _SUMMARIES
+from cosd_core.cli.app import _SUMMARIES
 
 OPTIONAL = {"llguidance", "lm_eval", "matplotlib", "pandas", "peft", "sklearn"}
 HEAVY = {"torch", "transformers", *OPTIONAL}

@@ -1,6 +1,5 @@
 """``cosd bench``: the time that every method takes on a pair."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +9,9 @@ import torch
 import typer
 from rich.table import Table
 
-from cosd_core.cli.console import err, out
+from cosd_core.cli.console import out, write_json
 from cosd_core.cli.flags import with_settings
+from cosd_core.cli.progress import progress
 from cosd_core.cli.shared import bundled_questions, make_settings, with_models
 from cosd_core.errors import InvalidPromptError, quoted
 from cosd_core.evaluation.benchmark import Measurement, bench
@@ -33,23 +33,25 @@ def run_bench(
 
     Without --draft and --assistant it measures the bundled pair on its own questions.
     Methods take turns within each repeat; the ratios are medians over repeats.
+
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
+    lines = _lines(prompts) if prompts else [each.prompt for each in bundled_questions(20)]
     settings = with_models(settings)
     if threads:
         torch.set_num_threads(threads)
-    lines = _lines(prompts) if prompts else [each.prompt for each in bundled_questions(20)]
-    with err.status("measuring") as status:
+    with progress("loading the models") as report:
         rows = bench(
             make_settings(settings).decoder(),
             lines,
             repeats=repeats,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
-            progress=lambda name: status.update(f"measuring: {name}"),
+            progress=lambda name: report(f"measuring: {name}"),
         )
     if as_json:
         values = [asdict(row) | {"tokens_per_second": row.tokens_per_second} for row in rows]
-        out.print_json(json.dumps(values))
+        write_json(values)
     else:
         out.print(_bench_table(rows, len(lines)))
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,11 @@ from rich.text import Text
 
 from cosd_core import explain
 from cosd_core.cli.console import out
-from cosd_core.cli.shared import bundled_questions, load_bundled_pair, write_page
+from cosd_core.cli.shared import bundled_questions, load_bundled_pair
+from cosd_core.cli.targets import check_file, write_page
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.outputs import Generation
+from cosd_core.utils.escaping import harmless
 
 _NOTE = (
     "Bold and underlined: written by the arithmetic model. Each model was trained on purpose to be unsure of "
@@ -31,11 +34,12 @@ def run_demo(
 ) -> None:
     """Two small bundled models answer together what neither can alone.
 
-    The *facts* model knows capitals and elements, the *arithmetic* model sums and letter counts. Each was
+    The facts model knows capitals and elements, the arithmetic model sums and letter counts. Each was
     trained on the other's questions with wrong answers on purpose, so that it is honestly unsure there.
 
-    Exit codes: 0 success, 1 failure, 2 wrong usage.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
+    check_file(html)
     decoder = CoSDDecoder(*load_bundled_pair())
     prompts: list[tuple[str, str | None]] = [(_as_question(each), None) for each in questions or ()]
     prompts = prompts or [_FIRST, *((each.prompt, each.answer) for each in bundled_questions(2))]
@@ -65,9 +69,9 @@ def _compare(decoder: CoSDDecoder, prompts: Sequence[tuple[str, str | None]]) ->
     for prompt, answer in prompts:
         singles = [each.generate(prompt, max_new_tokens=64) for each in alone]
         fused.append(decoder.generate(prompt, max_new_tokens=64))
-        texts = [_mark(each, answer) + Text(explain.harmless(each.text)) for each in singles]
+        texts = [_mark(each, answer) + Text(harmless(each.text)) for each in singles]
         together = _mark(fused[-1], answer) + explain.to_text(fused[-1])
-        table.add_row(Text(explain.harmless(prompt)), *texts, together)
+        table.add_row(prompt, *texts, together)
     out.print(table)
     return fused[0]
 
@@ -80,6 +84,10 @@ def _mark(generation: Generation, answer: str | None) -> Text:
 
 
 def _prompt_user(decoder: CoSDDecoder) -> None:
-    out.print("\nAsk your own, such as [bold]letters in the capital of France plus 4?[/] An empty line ends.")
-    while question := out.input("[bold]Q:[/] ").strip():
-        _compare(decoder, [(_as_question(question), None)])
+    out.print(
+        "\nAsk your own, such as: letters in the capital of France plus 4? An empty line ends.",
+        soft_wrap=True,
+    )
+    with suppress(EOFError):  # Ctrl-D
+        while question := input("Q: ").strip():
+            _compare(decoder, [(_as_question(question), None)])

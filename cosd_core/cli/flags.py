@@ -51,14 +51,16 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     flag = f"--{_FLAG_NAMES.get(name, name).replace('_', '-')}"
     hide_default = field.is_required() or field.default in (None, "", ()) or field.default is False
     default = "" if hide_default else f" Default: {field.default}."
+    kind = _flag_type(field.annotation)
+    element = (get_args(kind) or (kind,))[0]
     option = typer.Option(
         None,
         f"{flag}/--no-{flag[2:]}" if field.annotation is bool else flag,
         help=f"{field.description}{default}",
         show_default=False,
+        metavar=None if kind is bool else f"<{element.__name__}>",
     )
-    kind = _flag_type(field.annotation) | None
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 
 def _parse(name: str, value: Any) -> Any:

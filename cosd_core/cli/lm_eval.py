@@ -14,11 +14,11 @@ FORWARD_ARGUMENTS: dict[str, Any] = {
 
 
 def run_lm_eval(context: typer.Context) -> None:
-    """lm-evaluation-harness, with a pair as its model *cosd*.
+    """lm-evaluation-harness, with a pair as its model, cosd.
 
     All further arguments are the harness's own.
 
-        cosd lm-eval run --model cosd --model_args draft=org/model-a,assistant=org/model-b --tasks gsm8k
+        cosd lm-eval run --model cosd --tasks gsm8k --model_args draft=org/a,assistant=org/b
 
     Without arguments it shows the harness's help.
     """

@@ -1,18 +1,16 @@
-"""Helpers of the commands: settings from flags, the bundled pair as the default, and HTML pages."""
+"""Helpers of the commands: settings from flags, and the bundled pair as the default."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
-from cosd_core import demo, explain
-from cosd_core.errors import CoSDError, InvalidOptionError, quoted
+from cosd_core import demo
+from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED
 from cosd_core.frontend.settings import Settings
 from cosd_core.options import GenerationOptions
-from cosd_core.outputs import Generation
 from cosd_core.utils import require_matplotlib
 
 
@@ -68,11 +66,3 @@ def load_bundled_pair() -> tuple[Any, Any]:
 def bundled_questions(count: int) -> list[demo.Question]:
     """Held-out questions for the bundled pair, ``count`` of each kind."""
     return [question for kind in demo.KINDS for question in demo.held_out(kind, count)]
-
-
-def write_page(path: Path, generation: Generation) -> None:
-    """Write the HTML page of a generation to a file; raises :class:`CoSDError` if that fails."""
-    try:
-        path.write_text(explain.to_html(generation), encoding="utf-8")
-    except OSError as error:
-        raise CoSDError(f"cannot write {quoted(str(path))}: {quoted(error)}") from error

@@ -1,16 +1,17 @@
 """``cosd train-tree``: fits a decision tree on true texts."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
-from cosd_core.cli.console import err, out
+from cosd_core.cli.console import out
 from cosd_core.cli.flags import with_settings
+from cosd_core.cli.progress import progress
 from cosd_core.cli.shared import make_settings
+from cosd_core.cli.targets import check_file, check_folder
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.frontend.settings import METHOD_SETTINGS
 from cosd_core.options import GenerationOptions
@@ -57,45 +58,49 @@ def run_train_tree(
 ) -> None:
     """Fit a decision tree that decides where the assistant's token replaces the draft's.
 
-        cosd train-tree --draft org/model-a --assistant org/model-b --data examples.jsonl --out tree.json
+        cosd train-tree --draft org/a --assistant org/b --data texts.jsonl --out tree.json
 
     All models read every prompt and its true completion. Use the tree with --verifier tree --tree-path.
     Several assistants share one tree, unless there is an --out for each.
-    Exit codes: 0 success, 1 failure, 2 wrong usage.
+
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
     for path in to:  # checked before the work, not after it
         if not path.absolute().parent.is_dir():
             raise InvalidOptionError(f"--out {quoted(str(path))} lies in a folder that does not exist")
+        check_file(path)
+    if checkpoint is not None:
+        check_folder(checkpoint)
     chosen = make_settings(settings)
     assistants = len(settings["assistant_model"])
     if len(to) not in (1, assistants):
         raise InvalidOptionError(
             f"{len(to)} times --out for {assistants} assistants: give one for each, or one for all"
         )
-    models = chosen.decoder().models
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task("reading", total=None)
+    with progress("loading the models") as report:
+        models = chosen.decoder().models
         observations = observe(
             models,
             data,
             end_token=end_token,
             tokens_per_pass=tokens_per_pass,
             checkpoint=checkpoint,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda done, total: report("reading", done, total),
         )
     temperatures: list[float] = []
     for path, each in zip(to, [observations] if len(to) == 1 else observations.pairs(), strict=True):
         calibration = Calibration.fit(each) if calibrate else None
         fitted = calibration.temperatures if calibration else None
-        with err.status("growing the tree"):
+        with progress("growing the tree") as report:
+            report("growing the tree")
             tree = TreeVerifier.fit(each, calibration=fitted, agreeing=agreeing)
         tree.save(path)
         _report_tree(tree, each, calibration)
         temperatures += (fitted or ())[bool(temperatures) :]  # the draft's temperature is in every fit
-    flags = "".join(f" --tree-path {path}" for path in to)
+    flags = "".join(f" --tree-path {quote(str(path))}" for path in to)
     flags += "".join(f" --calibration {temperature:g}" for temperature in temperatures)
     written = ", ".join(map(str, to))
-    out.print(f"\nwrote {written}; use it with --verifier tree{flags}", markup=False, soft_wrap=True)
+    out.print(f"\nwrote {written}; use it with --verifier tree{flags}", soft_wrap=True)
 
 
 def _report_tree(tree: TreeVerifier, observations: Observations, calibration: Calibration | None) -> None:
@@ -103,7 +108,7 @@ def _report_tree(tree: TreeVerifier, observations: Observations, calibration: Ca
     counts, chosen = about["positions"], about["chosen"]
     table = Table.grid(padding=(0, 2))
     for name, share in zip(observations.names, observations.right.mean(0), strict=True):
-        table.add_row(f"{escape(name)} is right at", f"{share:.1%}")
+        table.add_row(f"{name} is right at", f"{share:.1%}")
     table.add_row("examples", f"{about['examples']:,}" + (f", {truncated:,} cut to fit" if truncated else ""))
     table.add_row("positions", f"{len(observations):,}")
     for name, meaning in (
@@ -122,5 +127,5 @@ def _report_tree(tree: TreeVerifier, observations: Observations, calibration: Ca
         table.add_row("decided right where they differ", f"{chosen['accuracy']:.1%}")
     out.print(table)
     if calibration:
-        out.print(f"\n{calibration.report()}", markup=False, soft_wrap=True)
-    out.print(f"\n{tree.explain()}", markup=False, soft_wrap=True)
+        out.print(f"\n{calibration.report()}", soft_wrap=True)
+    out.print(f"\n{tree.explain()}", soft_wrap=True)

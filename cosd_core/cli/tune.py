@@ -1,19 +1,18 @@
 """``cosd tune``: whether fusing a pair helps on a task, and how."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
-from cosd_core.cli.console import err, out
+from cosd_core.cli.console import out, write_json
 from cosd_core.cli.flags import with_settings
+from cosd_core.cli.progress import progress
 from cosd_core.cli.shared import generation_options, make_settings, names_models, with_models_and_tasks
+from cosd_core.cli.targets import check_folder
 from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED, read_task, unasked_task
 from cosd_core.evaluation.report import percent
@@ -67,14 +66,14 @@ def run_tune(
 ) -> None:
     """Find out whether fusing a pair helps on your task, with which verifier, and how sure that is.
 
-        cosd tune --draft org/model-a --assistant org/model-b --task questions.jsonl --out tuned
+        cosd tune --draft org/a --assistant org/b --task questions.jsonl
 
     Both models alone, averages, rules and trees, in both roles, calibrated and not, are compared by
     cross-validation. The recommended settings are for --settings-file and for every constructor.
     Without --draft and --assistant it tunes the bundled pair on held-out questions that are not
     among those of cosd evaluate.
 
-    Exit codes: 0 success, 1 failure, 2 wrong usage.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
     if settings_file:
         found = read_settings(settings_file)
@@ -86,17 +85,12 @@ def run_tune(
         raise InvalidOptionError(
             f"roles are tried between two models, not {len(named)}: give one --assistant"
         )
-    pair = chosen.decoder()
-    with Progress(console=err, transient=True) as bar:
-        rows: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            rows[what] = rows[what] if what in rows else bar.add_task(what)
-            bar.update(rows[what], completed=done, total=total)
-
+    asked = unasked_task(questions) if name == BUNDLED else read_task(name)
+    check_folder(to)
+    with progress("loading the models") as report:
         tuning = tune(
-            pair,
-            unasked_task(questions) if name == BUNDLED else read_task(name),
+            chosen.decoder(),
+            asked,
             folder=to,
             options=generation_options(settings),
             alphas=alpha or ALPHAS,
@@ -104,15 +98,16 @@ def run_tune(
             weights=weight or WEIGHTS,
             folds=folds,
             seed=seed,
-            progress=show,
+            progress=report,
         )
-    tuning = replace(tuning, settings={**base, **tuning.settings})
+    kept = {name: value for name, value in base.items() if name != "token"}  # a secret is no setting to share
+    tuning = replace(tuning, settings={**kept, **tuning.settings})
     written = tuning.save(to, plot=plots)
     if as_json:
-        out.print_json(json.dumps(tuning.to_dict()))
+        write_json(tuning.to_dict())
     else:
         _report_tuning(tuning)
-        out.print(f"\nwrote {', '.join(map(str, written))}", markup=False, soft_wrap=True)
+        out.print(f"\nwrote {', '.join(map(str, written))}", soft_wrap=True)
 
 
 def _report_tuning(tuning: Tuning) -> None:
@@ -127,11 +122,11 @@ def _report_tuning(tuning: Tuning) -> None:
     for line in tuning.highlights:
         gain = percent(line.gain, signed=True) if line.gain else ""
         style = "bold" if line.name == tuning.recommended else None
-        table.add_row(escape(line.name), percent(line.accuracy), gain, style=style)
+        table.add_row(line.name, percent(line.accuracy), gain, style=style)
     table.add_section()
     table.add_row("what was chosen", percent(tuning.accuracy), percent(tuning.gain, signed=True))
     out.print(table)
-    out.print(f"\n{tuning.heat_maps()}\n", markup=False)
+    out.print(f"\n{tuning.heat_maps()}\n")
     for sentences, style in ((tuning.advice, "bold"), (tuning.warnings, "yellow"), (tuning.notes, None)):
         for sentence in sentences:
-            out.print(sentence, style=style, markup=False, soft_wrap=True)
+            out.print(sentence, style=style, soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import Any
 from cosd_core.evaluation.files import save_files
 from cosd_core.evaluation.report import Line, Report
 from cosd_core.utils import require_matplotlib
+from cosd_core.utils.escaping import plot_text
 
 _ACCURACY = "accuracy, percent (Wilson, 95 percent)"
 
@@ -44,8 +45,10 @@ def _draw_accuracy(report: Report) -> Any:
         lines = [report.line(method, *column) for column in columns]
         places = [column - 0.4 + width * (index + 0.5) for column in range(len(columns))]
         shares = [100 * line.accuracy.value for line in lines]
-        axes.bar(places, shares, width, yerr=_errors(lines), label=method, error_kw={"elinewidth": 0.8})
-    axes.set_xticks(range(len(columns)), report.titles)
+        axes.bar(
+            places, shares, width, yerr=_errors(lines), label=plot_text(method), error_kw={"elinewidth": 0.8}
+        )
+    axes.set_xticks(range(len(columns)), list(map(plot_text, report.titles)))
     axes.set(ylabel=_ACCURACY, ylim=(0, 100))
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure
@@ -58,7 +61,7 @@ def _draw_cost(report: Report) -> Any:
     for method in report.methods:
         line = report.line(method, *report.columns[-1])
         place = line.tokens_per_second, 100 * line.accuracy.value
-        axes.errorbar(*place, yerr=_errors([line]), fmt="o", label=method)
+        axes.errorbar(*place, yerr=_errors([line]), fmt="o", label=plot_text(method))
     axes.set(xlabel="tokens per second, in this run", ylabel=_ACCURACY)
     axes.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")

@@ -12,6 +12,7 @@ from typing import Any
 from cosd_core.evaluation.files import save_files
 from cosd_core.evaluation.intervals import Interval, accuracy, difference
 from cosd_core.evaluation.runner import Outcome
+from cosd_core.utils.escaping import csv_value, markdown_text
 
 ALL = "all"
 """The group of all questions of a task, and the task of all questions."""
@@ -91,8 +92,12 @@ class Report:
     runs: int = 1
 
     def to_markdown(self) -> str:
-        """The tables of accuracy, gain and cost, with notes."""
-        parts = ["# Evaluation", *(f"* {name}: {value}" for name, value in self.about.items()), ""]
+        """The tables of accuracy, gain and cost, with notes; names are escaped."""
+        parts = [
+            "# Evaluation",
+            *(f"* {name}: {markdown_text(str(value))}" for name, value in self.about.items()),
+            "",
+        ]
         parts += ["## Accuracy, percent", "", *self._table("accuracy"), ""]
         if any(line.gain for line in self.lines):
             parts += ["## Against the best single model, points", "", *self._table("gain"), ""]
@@ -102,7 +107,7 @@ class Report:
         return "\n".join(parts) + "\n"
 
     def to_csv(self) -> str:
-        """One row per line, intervals as three columns each."""
+        """One row per line, intervals as three columns each; no text is a formula of a spreadsheet."""
         rows = [_flat(line) for line in self.lines]
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -232,7 +237,7 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(markdown_text, cells)) + " |"
 
 
 def percent(interval: Interval, *, signed: bool = False) -> str:
@@ -249,5 +254,5 @@ def _flat(line: Line) -> dict[str, Any]:
             limits = value or {"value": "", "low": "", "high": ""}
             flat |= {name: limits["value"], f"{name}_low": limits["low"], f"{name}_high": limits["high"]}
         else:
-            flat[name] = "" if value is None else value
+            flat[name] = "" if value is None else csv_value(value)
     return flat

@@ -7,9 +7,9 @@ from html import escape
 from importlib import resources
 from string import Template
 
-from cosd_core.explain.escaping import harmless, mark_whitespace, quote
 from cosd_core.explain.tokens import ExplainedToken, explained_tokens, figures
 from cosd_core.outputs import Generation
+from cosd_core.utils.escaping import harmless, html_text, mark_whitespace, quote
 
 _MAX_OPEN_PROMPT = 300
 """A prompt of more characters is folded."""
@@ -25,7 +25,7 @@ def to_html(generation: Generation, *, title: str | None = None) -> str:
         generation: The generation to show.
         title: The heading; "Who wrote what" unless given.
     """
-    heading = escape(harmless(title or "Who wrote what"))
+    heading = html_text(title or "Who wrote what")
     fragment = to_html_fragment(generation)
     return Template(_read_asset("page.html")).substitute(title=heading, fragment=fragment)
 
@@ -35,7 +35,7 @@ def to_html_fragment(generation: Generation) -> str:
     tokens = list(explained_tokens(generation))
     digest = blake2s(repr(generation).encode(), digest_size=4).hexdigest()  # ids are unique in a notebook
     answer = "".join(_token_html(each, f"cosd-{digest}-{index}") for index, each in enumerate(tokens))
-    prompt, folded = f'<span class="prompt">{escape(harmless(generation.prompt))}</span>', ""
+    prompt, folded = f'<span class="prompt">{html_text(generation.prompt)}</span>', ""
     if len(generation.prompt) > _MAX_OPEN_PROMPT:
         label = f"<summary>Prompt, {generation.prompt_tokens:,} tokens</summary>"
         prompt, folded = "", f'<details class="text">{label}{prompt}</details>'

@@ -4,11 +4,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cosd_core.explain.escaping import harmless, mark_whitespace, quote
 from cosd_core.explain.tokens import explained_tokens, figures
 from cosd_core.outputs import Generation
+from cosd_core.utils.escaping import harmless, mark_whitespace, quote
 
-_ASSISTANT_STYLES = ("bold underline color(166)", "bold underline2 color(30)", "bold underline color(133)")
+ASSISTANT_STYLES = ("bold underline color(166)", "bold underline2 color(30)", "bold underline color(133)")
 _DISPUTED, _CUT, _QUIET = "italic", "dim strike", "dim"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -29,7 +29,7 @@ def to_text(generation: Generation, *, prompt: bool = False) -> Text:
     for each in explained_tokens(generation):
         style, shown = _DISPUTED if each.outcome == "disputed" else "", harmless(each.text)
         if each.outcome == "replaced":
-            style, shown = _ASSISTANT_STYLES[each.color], mark_whitespace(shown, "{}")
+            style, shown = ASSISTANT_STYLES[each.color], mark_whitespace(shown, "{}")
             shown += "" if shown or each.cut or each.is_end else "▫"
             shown += str(each.assistant_number).translate(_SUPERSCRIPTS) if each.assistant_number else ""
         text.append(shown, style)
@@ -56,7 +56,7 @@ def summary(generation: Generation, *, replacements: int = 20) -> RenderableType
     for number, each in replaced[:replacements]:
         token = each.token
         rejected = Text(quote(token.other_text, token.draft_id), "strike")
-        written = Text(quote(token.text, token.id), _ASSISTANT_STYLES[each.color])
+        written = Text(quote(token.text, token.id), ASSISTANT_STYLES[each.color])
         p, q = (f"{confidence:.2f}" for confidence in (token.p, token.q or 0.0))
         table.add_row(str(number), Text(each.named_assistant), rejected, p, written, q, Text(each.reason))
     more = len(replaced) - replacements

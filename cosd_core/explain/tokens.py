@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Literal
 
-from cosd_core.explain.escaping import quote
 from cosd_core.models.base import with_adapter, without_adapter
 from cosd_core.outputs import Generation, TracedToken
+from cosd_core.utils.escaping import quote
 from cosd_core.verifiers import PanelVerifier, Verifier
 
 Outcome = Literal["replaced", "disputed", "agreed", "unchecked"]

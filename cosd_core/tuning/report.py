@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cosd_core.evaluation.files import save_files
 from cosd_core.evaluation.intervals import Interval
 from cosd_core.evaluation.plots import new_figure
+from cosd_core.utils.escaping import plot_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ class Tuning:
             image = panel.imshow(grid, origin="lower", aspect="auto", vmin=low, vmax=high)
             panel.set_xticks(range(len(betas)), [f"{each:g}" for each in betas])
             panel.set_yticks(range(len(alphas)), [f"{each:g}" for each in alphas])
-            panel.set(xlabel="beta", ylabel="alpha", title=self._title(key))
+            panel.set(xlabel="beta", ylabel="alpha", title=plot_text(self._title(key)))
             for (row, column), value in np.ndenumerate(grid):
                 colour = "white" if value < (low + high) / 2 else "black"
                 text = "" if np.isnan(value) else f"{value:.1f}"

@@ -44,10 +44,13 @@ def make_verifier(verifier: str | Mapping[str, Any] | Verifier | Sequence[Any]) 
     if isinstance(verifier, (list, tuple)):
         return _make_panel(verifier)
     if verifier == TreeVerifier.name:
-        raise InvalidOptionError('verifier="tree" needs a tree: pass TreeVerifier.load("tree.json")')
+        raise InvalidOptionError(
+            'verifier="tree" needs a tree: TreeVerifier.load("tree.json"), or tree_path (--tree-path)'
+        )
     if not isinstance(verifier, str) or verifier not in _BY_NAME:
         raise InvalidOptionError(
-            f"verifier={quoted(verifier)} should be a Verifier or one of {', '.join(_BY_NAME)}"
+            f"verifier={quoted(verifier)} should be a Verifier or one of {', '.join(_BY_NAME)}, or tree "
+            "with the tree's file: tree_path, on the command line --tree-path"
         )
     return _BY_NAME[verifier]()
 

@@ -49,6 +49,10 @@ class VerifierFileError(CoSDError):
     """A saved verifier is missing, damaged or of another kind."""
 
 
+class TraceError(CoSDError):
+    """An answer carries no trace, or a saved generation is damaged or of another kind."""
+
+
 class GenerationError(CoSDError):
     """Something failed while decoding. The request is lost, the decoder stays usable."""
 

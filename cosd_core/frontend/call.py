@@ -74,8 +74,8 @@ class Call:
             )
 
     def info(self, generation: Generation) -> dict[str, Any]:
-        """The metadata of a generation, as plain JSON."""
-        trace = {"trace": generation.to_dict()["tokens"]} if self.settings.return_trace else {}
+        """The metadata of a generation, as plain JSON; the trace is :meth:`Generation.to_dict`."""
+        trace = {"trace": generation.to_dict()} if self.settings.return_trace else {}
         return {
             "finish_reason": generation.finish_reason,
             "stop_sequence": generation.stop_sequence,

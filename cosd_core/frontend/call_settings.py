@@ -25,7 +25,9 @@ class CallFields(SettingsFields):
         description="Seconds after which a call is given up. Loading models does not count; encoding the "
         "prompt does, and so does the time that the consumer of a stream takes.",
     )
-    return_trace: bool = Field(default=False, description="Put the trace of every token into the result.")
+    return_trace: bool = Field(
+        default=False, description="Put the whole generation, with the trace of every token, into the result."
+    )
 
 
 class CallSettings(CallFields, ChatOptions, Settings):

@@ -170,8 +170,8 @@ class Generation:
             raise TraceError(f"{quoted(described)} is no saved generation: {quoted(error)}") from error
         except (InvalidOptionError, VerifierFileError) as error:
             raise TraceError(f"this is no saved generation: {error}") from error
-        if problem := generation._contradiction():
-            raise TraceError(f"this is no saved generation: {problem}")
+        if contradiction := generation._contradiction():
+            raise TraceError(f"this is no saved generation: {contradiction}")
         return generation
 
     def _contradiction(self) -> str | None:

@@ -11,7 +11,8 @@ from cosd_core.chat.turn import Turn
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.frontend.call_settings import CallSettings
 from cosd_core.frontend.decoder_cache import DecoderCache
-from cosd_core.outputs import Chunk, Generation
+from cosd_core.frontend.logprobs import openai_logprobs
+from cosd_core.outputs import Chunk, Generation, TracedToken
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,13 @@ class Call:
                 answer_schema=answer_schema(form.get("response_format")),
                 grammar=settings.grammar,
             )
+
+    def logprobs(self, tokens: Sequence[TracedToken]) -> dict[str, Any]:
+        """The metadata ``logprobs`` of some tokens, in OpenAI's form; nothing unless it is asked for."""
+        if not self.settings.logprobs or not tokens:
+            return {}
+        verifier, most = self.settings.method()["verifier"], self.settings.top_logprobs
+        return {"logprobs": openai_logprobs(tokens, verifier, most=most)}
 
     def info(self, generation: Generation) -> dict[str, Any]:
         """The metadata of a generation, as plain JSON; the trace is :meth:`Generation.to_dict`."""

@@ -63,9 +63,16 @@ class Call:
     def turn(self, messages: Sequence[Mapping[str, Any]], form: Mapping[str, Any]) -> Turn:
         """The turn by which the call continues a chat; ``form`` is the second result of ``split_options``."""
         settings, tools = self.settings, form.get("tools") or ()
+        continues = form.get("continue_final_message")
         with self.translated_errors():
             return Turn(
-                Chat(messages, tools, settings.chat_template, settings.chat_template_kwargs),
+                Chat(
+                    messages,
+                    tools,
+                    settings.chat_template,
+                    settings.chat_template_kwargs,
+                    continue_final_message=False if continues is None else continues,
+                ),
                 self.decoder().models,
                 tool_choice=named_choice(form.get("tool_choice"), tools),
                 parallel_tool_calls=form.get("parallel_tool_calls"),

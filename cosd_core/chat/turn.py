@@ -94,7 +94,7 @@ class Turn:
         text, call_format = chat.messages[-1]["content"], self.prompt.format
         if tools and call_format.calls_are_whole_answers:
             raise InvalidOptionError(
-                f"continue_final_message=True excludes tools here: a call in the format {call_format.name} is "
+                f"continue_final_message=True excludes tools here: a call in format {call_format.name} is "
                 f'a whole answer and cannot follow the text {quoted(text)}; tool_choice="none" forbids calls'
             )
         if answer_schema is not None and text.lstrip().startswith(("{", "[")):

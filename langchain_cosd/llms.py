@@ -28,8 +28,8 @@ class CoSDLLM(CoSDModel, BaseLLM):
 
     Every setting is a constructor parameter, and an option of each call. A list of prompts is decoded as
     batches. Asynchronous calls never block the event loop; cancelling one, or closing a stream, stops the
-    work. ``generation_info`` holds the finish reason, verifier, statistics, token usage and, with
-    ``return_trace``, the model that wrote each token.
+    work. ``generation_info`` holds the finish reason, verifier, statistics, token usage, with ``logprobs``
+    those of every token, and with ``return_trace`` the trace that :func:`cosd_core.explain.to_html` shows.
 
     Raises:
         InvalidOptionError: A parameter is unknown or of a wrong type or value.

@@ -5,12 +5,13 @@ from contextlib import aclosing, closing
 from functools import partial
 from os import PathLike
 from sys import float_info
-from typing import Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
 from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.generation.call import Groups, SyncCall
+from cosd_core.generation.call_counter import CallCounter, unloaded
 from cosd_core.generation.engine import Engine
 from cosd_core.generation.loop import Batch
 from cosd_core.generation.requests import Prompt, Prompts, is_one_prompt
@@ -19,6 +20,7 @@ from cosd_core.generation.scheduling import Schedule, make_schedule
 from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.memory import release_memory
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
 from cosd_core.options import (
     CallKwargs,
@@ -30,13 +32,17 @@ from cosd_core.options import (
     check_number,
 )
 from cosd_core.outputs import Chunk, Generation, Step, TracedToken
+from cosd_core.utils import Unloadable
 from cosd_core.verifiers import Verifier, calibration_of, make_verifier
 
 ModelSource = str | PathLike[str] | BaseLanguageModel
 """A hub id, the path of a folder, or a loaded model."""
 
+_OF_MODELS = ("draft", "assistants", "_alignment", "_rows", "_open_batch", "_engine")
+"""The attributes of a decoder that refer to its models."""
 
-class CoSDDecoder:
+
+class CoSDDecoder(Unloadable):
     """Two or more language models that write one text by Collaborative Speculative Decoding.
 
     ::
@@ -44,7 +50,8 @@ class CoSDDecoder:
         decoder = CoSDDecoder.from_pretrained(draft="org/model-a", assistant="org/model-b")
         print(decoder.generate("The capital of France", max_new_tokens=32).text)
 
-    One decoder may be used from many threads and asyncio tasks at once.
+    One decoder may be used from many threads and asyncio tasks at once. As a context manager it ends with
+    :meth:`unload`.
 
     Attributes:
         draft: The model that proposes tokens.
@@ -114,6 +121,7 @@ class CoSDDecoder:
         self._engine = Engine(
             self._open_batch, self.batch_size, max_concurrent=max_concurrent, max_waiting=max_waiting
         )
+        self._calls = CallCounter()
 
     @classmethod
     def from_pretrained(
@@ -194,7 +202,7 @@ class CoSDDecoder:
             GenerationError: Later, while decoding: a model or a logits processor failed.
         """
         timeout, rest = _split_timeout(options)
-        return self._engine.steps(SyncCall(timeout), self._groups(prompts, rest))
+        return self._calls.counted(self._engine.steps(SyncCall(timeout), self._groups(prompts, rest)))
 
     def stream(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> Generator[Chunk, None, None]:
         """Decode and yield text as soon as it is final; arguments and errors as in :meth:`steps`.
@@ -229,7 +237,7 @@ class CoSDDecoder:
             OverloadedError: Later, in addition to the errors of :meth:`steps`: ``max_waiting`` calls wait.
         """
         timeout, rest = _split_timeout(options)
-        return self._engine.asteps(partial(self._groups, prompts, rest), timeout)
+        return self._calls.acounted(self._engine.asteps(partial(self._groups, prompts, rest), timeout))
 
     async def astream(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> AsyncGenerator[Chunk, None]:
         """:meth:`stream` for asyncio."""
@@ -252,6 +260,30 @@ class CoSDDecoder:
         async with aclosing(self.asteps(prompts, **options)) as steps:
             finished = {step.index: step.generation async for step in steps if step.generation}
         return _results(prompts, finished)
+
+    def unload(self) -> None:
+        """Release the models; the decoder cannot be used any more.
+
+        The weights of models that nothing else refers to are freed: those that were loaded by name, unless
+        another decoder uses them. A model that you gave as an object is as it was.
+
+        Raises:
+            ModelInUseError: A call is under way, or a stream is neither read to its end nor closed.
+        """
+        self._calls.close()
+        if engine := vars(self).get("_engine"):
+            engine.close()
+        for name in _OF_MODELS:
+            vars(self).pop(name, None)
+        del engine
+        release_memory()
+
+    if not TYPE_CHECKING:  # type checkers would accept any name
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _OF_MODELS:
+                raise unloaded()
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def models(self) -> tuple[BaseLanguageModel, ...]:

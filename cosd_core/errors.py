@@ -25,6 +25,14 @@ class ModelLoadError(CoSDError):
     """A model or tokenizer cannot be found or read."""
 
 
+class ModelInUseError(CoSDError):
+    """Models cannot be unloaded while calls use them."""
+
+
+class ModelUnloadedError(CoSDError):
+    """A model or decoder is used after its ``unload``."""
+
+
 class UnsupportedModelError(CoSDError):
     """A model cannot be used: it is no causal LM, its forward pass fails, or its cache is wrong."""
 
@@ -47,6 +55,10 @@ class EvaluationFileError(CoSDError):
 
 class VerifierFileError(CoSDError):
     """A saved verifier is missing, damaged or of another kind."""
+
+
+class TraceError(CoSDError):
+    """An answer carries no trace, or a saved generation is damaged or of another kind."""
 
 
 class GenerationError(CoSDError):

@@ -1,14 +1,26 @@
 """The results of decoding, as frozen values."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, ConfigDict, PlainValidator, TypeAdapter, ValidationError
+
+from cosd_core.errors import InvalidOptionError, TraceError, VerifierFileError, quoted
 from cosd_core.prediction import Opinions, Prediction
-from cosd_core.verifiers.base import Verifier
+from cosd_core.verifiers import Verifier, read_verifier
 from cosd_core.verifiers.types import Verdict
 
 Source = Literal["draft", "assistant"]
 FinishReason = Literal["stop", "length"]
+
+_STRICT = ConfigDict(strict=True, extra="forbid")
+"""How the dataclasses below are read from JSON."""
+
+_MOST_CONFIDENT = 1.001
+"""Confidences are at most 1, up to rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,8 @@ class TracedToken:
     assistant_id: int | None
     other_text: str | None
 
+    __pydantic_config__ = _STRICT
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
@@ -74,6 +88,8 @@ class Stats:
     assistant_skipped: int
     seconds: float
 
+    __pydantic_config__ = _STRICT
+
     @property
     def acceptance_rate(self) -> float:
         """The share of drafted tokens that were kept, between 0 and 1; 0 if nothing was drafted."""
@@ -86,8 +102,17 @@ class Stats:
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, the derived ones too, as plain numbers."""
-        derived = {"acceptance_rate": self.acceptance_rate, "tokens_per_second": self.tokens_per_second}
-        return asdict(self) | derived
+        return asdict(self) | {name: getattr(self, name) for name in _DERIVED}
+
+
+_DERIVED = ("acceptance_rate", "tokens_per_second")
+"""The figures that :meth:`Stats.to_dict` adds."""
+
+
+def _without_derived(stats: Any) -> Any:
+    if not isinstance(stats, dict):
+        return stats
+    return {name: value for name, value in stats.items() if name not in _DERIVED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +141,58 @@ class Generation:
     stop_sequence: str | None
     prompt: str
     prompt_tokens: int
-    stats: Stats
-    verifier: Verifier
+    stats: Annotated[Stats, BeforeValidator(_without_derived)]
+    verifier: Annotated[Verifier, PlainValidator(read_verifier)]
     models: tuple[str, ...]
     calibration: tuple[float, ...]
+
+    __pydantic_config__ = _STRICT
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> "Generation":
+        """The generation whose :meth:`to_dict` this is, also after a round trip through JSON.
+
+        It equals the original, except for a verifier of a user's own class: of that the name and the settings
+        are known, and it decides nothing (:class:`RecordedVerifier`).
+
+        Raises:
+            TraceError: An entry is missing, unknown or of a wrong type, or two entries contradict each other.
+        """
+        try:
+            generation = _json_reader().validate_json(json.dumps(described))
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(map(str, problem["loc"])) or "it"
+            raise TraceError(
+                f"this is no saved generation: {where}={quoted(problem['input'])}: {problem['msg']}"
+            ) from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TraceError(f"{quoted(described)} is no saved generation: {quoted(error)}") from error
+        except (InvalidOptionError, VerifierFileError) as error:
+            raise TraceError(f"this is no saved generation: {error}") from error
+        if contradiction := generation._contradiction():
+            raise TraceError(f"this is no saved generation: {contradiction}")
+        return generation
+
+    def _contradiction(self) -> str | None:
+        """The first contradiction between the fields, or None."""
+        assistants = len(self.models) - 1
+        if assistants < 1 or len(self.calibration) != len(self.models):
+            return f"models={quoted(self.models)} should name two, and calibration hold a number for each"
+        if [token.id for token in self.tokens] != [*self.token_ids]:
+            return f"token_ids={quoted(self.token_ids)} should be the ids of tokens"
+        for at, token in enumerate(self.tokens):
+            if not 0 <= (token.assistant_index or 0) < assistants:
+                return f"tokens.{at}.assistant_index={token.assistant_index}, but there are {assistants}"
+            if not all(0 <= each <= _MOST_CONFIDENT for each in (token.p, token.q or 0.0)):
+                return f"tokens.{at}: p={token.p} and q={token.q} should lie between 0 and 1"
+        if self.tokens and self.tokens[0].source == "assistant" and self.tokens[0].other_text == "":
+            return "tokens.0 continues a replacement that does not begin"
+        try:
+            self.verifier.check(assistants)
+        except InvalidOptionError as error:
+            return str(error)
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """The generation as plain JSON-able values."""
@@ -136,6 +209,12 @@ class Generation:
             "models": list(self.models),
             "calibration": list(self.calibration),
         }
+
+
+@cache
+def _json_reader() -> TypeAdapter[Generation]:
+    """Reads a generation from JSON, where lists are tuples; made on first use, since that takes time."""
+    return TypeAdapter(Generation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ async def main() -> None:
     result = llm.generate([questions[0].prompt], return_trace=True)
     info = result.generations[0][0].generation_info
     assert info is not None
-    by_assistant = [token["text"] for token in info["trace"] if token["source"] == "assistant"]
+    by_assistant = [token["text"] for token in info["trace"]["tokens"] if token["source"] == "assistant"]
     print(f"The assistant wrote {by_assistant} of it; the draft the rest.")
 
 

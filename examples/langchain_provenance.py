@@ -1,4 +1,6 @@
-"""A streamed answer, then the same answer by who wrote it: the draft, or the assistant in its place.
+"""A streamed answer, then the same answer with the assistant's tokens underlined.
+
+``explain.to_html(message)`` makes an HTML page of it.
 
 Needs ``cosd[langchain]``.
 """
@@ -6,9 +8,9 @@ Needs ``cosd[langchain]``.
 import asyncio
 
 from rich.console import Console
-from rich.text import Text
 
 from bundled_pairs import load_chat_pair
+from cosd_core import explain
 from langchain_cosd import ChatCoSD
 
 QUESTIONS = [
@@ -28,11 +30,8 @@ async def main() -> None:
             console.print(chunk.text, end="")
             whole = chunk if whole is None else whole + chunk
         assert whole is not None
-        told = Text("\n  ")
-        for token in whole.response_metadata["trace"]:
-            told.append(token["text"], style="green" if token["source"] == "assistant" else "")
-        console.print(told)
-        sources = [token["source"] for token in whole.response_metadata["trace"]]
+        console.print("\n ", explain.to_text(whole))
+        sources = [token["source"] for token in whole.response_metadata["trace"]["tokens"]]
         console.print(f"  draft wrote {sources.count('draft')}, assistant {sources.count('assistant')}\n")
 
 

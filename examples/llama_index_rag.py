@@ -62,7 +62,7 @@ class LastTrace(BaseEventHandler):
     def handle(self, event: BaseEvent, **_: Any) -> None:
         """Look at an event of LlamaIndex."""
         if isinstance(event, LLMChatEndEvent) and event.response is not None:
-            self.tokens = event.response.raw["trace"]
+            self.tokens = event.response.raw["trace"]["tokens"]
 
 
 def main() -> None:

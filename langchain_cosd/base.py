@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLanguageModel, LangSmithParams
-from pydantic import SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from cosd_core import Generation, __version__
 from cosd_core.frontend.call import Call, token_usage
@@ -27,6 +27,13 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
 
     aliases: ClassVar[Mapping[str, str]] = {**FrameworkModel.aliases, "api_key": "token"}
     translated_errors: ClassVar[Callable[[], AbstractContextManager[None]]] = staticmethod(langchain_errors)
+
+    top_logprobs: int | None = Field(
+        default=None,
+        ge=0,
+        description="With logprobs: the most alternatives per token, of those that are known without further "
+        "passes: the token itself and the other model's.",
+    )
 
     _ls_model_type: ClassVar[Literal["llm", "chat"]] = "llm"
 

@@ -9,7 +9,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from cosd_core import Chunk, Generation, Turn
+from cosd_core import Chunk, Generation, TracedToken, Turn
 from cosd_core.chat import events
 from cosd_core.chat.events import Event
 from cosd_core.frontend.call import Call
@@ -27,17 +27,25 @@ class ChunkWriter:
         self._call, self._turn = call, turn
         self._as_blocks = output_version == "v1"
         self._block, self._kind = -1, ""
+        self._tokens: list[TracedToken] = []  # of which no chunk has had the logprobs
         self._calls: dict[int, tuple[str, int]] = {}  # id and block, by the call's index in the answer
         self._arguments: dict[int, str] = {}
         self._invalid: dict[str | None, dict[str, str]] = {}  # text and error, by the call's id
 
     def write(self, piece: Chunk | Generation) -> Iterator[ChatGenerationChunk]:
         """The message chunks of a chunk or of a whole generation."""
+        self._tokens += piece.tokens
         for event in self._turn.read(piece):
             if (message := self._message(event)) is not None:
-                yield ChatGenerationChunk(message=message)
+                yield self._with_logprobs(message)
         if generation := piece if isinstance(piece, Generation) else piece.generation:
-            yield ChatGenerationChunk(message=self._last_message(generation))
+            yield self._with_logprobs(self._last_message(generation))
+
+    def _with_logprobs(self, message: AIMessageChunk) -> ChatGenerationChunk:
+        """A chunk with the logprobs, if they are asked for, of the tokens since the last one."""
+        message.response_metadata |= self._call.logprobs(self._tokens)
+        self._tokens.clear()
+        return ChatGenerationChunk(message=message)
 
     def _last_message(self, generation: Generation) -> AIMessageChunk:
         # LangChain concatenates the metadata of all chunks, strings included: only the last chunk has it.

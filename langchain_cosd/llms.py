@@ -28,8 +28,8 @@ class CoSDLLM(CoSDModel, BaseLLM):
 
     Every setting is a constructor parameter, and an option of each call. A list of prompts is decoded as
     batches. Asynchronous calls never block the event loop; cancelling one, or closing a stream, stops the
-    work. ``generation_info`` holds the finish reason, verifier, statistics, token usage and, with
-    ``return_trace``, the model that wrote each token.
+    work. ``generation_info`` holds the finish reason, verifier, statistics, token usage, with ``logprobs``
+    those of every token, and with ``return_trace`` the trace that :func:`cosd_core.explain.to_html` shows.
 
     Raises:
         InvalidOptionError: A parameter is unknown or of a wrong type or value.
@@ -100,13 +100,19 @@ class CoSDLLM(CoSDModel, BaseLLM):
 def _result(call: Call, completions: Sequence[cosd_core.Generation]) -> LLMResult:
     return LLMResult(
         generations=[
-            [Generation(text=each.text, generation_info=generation_info(call, each))] for each in completions
+            [
+                Generation(
+                    text=each.text, generation_info=generation_info(call, each) | call.logprobs(each.tokens)
+                )
+            ]
+            for each in completions
         ],
         llm_output={"token_usage": token_usage(completions), "model_name": call.settings.model_name},
     )
 
 
 def _chunk(call: Call, chunk: cosd_core.Chunk) -> GenerationChunk:
-    # LangChain concatenates the info of all chunks, strings included: only the last chunk has it.
-    info = generation_info(call, chunk.generation) if chunk.generation else None
-    return GenerationChunk(text=chunk.text, generation_info=info)
+    # LangChain concatenates the info of all chunks: lists such as logprobs, but strings too, so that only the
+    # last chunk has them.
+    info = call.logprobs(chunk.tokens) | (generation_info(call, chunk.generation) if chunk.generation else {})
+    return GenerationChunk(text=chunk.text, generation_info=info or None)

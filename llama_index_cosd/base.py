@@ -33,10 +33,6 @@ class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
         ge=1,
         description="Tokens of a prompt and its answer. None: the smallest window of the models.",
     )
-    logprobs: bool = Field(
-        default=False,
-        description="Return every token's probability, and that of the token it was preferred to.",
-    )
     pydantic_program_mode: PydanticProgramMode = Field(
         default=PydanticProgramMode.DEFAULT,
         strict=False,

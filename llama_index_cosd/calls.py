@@ -111,6 +111,10 @@ def _of_text(llm: CoSDModel, prompt: str, form: Options) -> PreparedCall:
 
 def _formatted(llm: CoSDModel, messages: Sequence[ChatMessage], form: Options) -> str:
     """The messages as text by the user's ``messages_to_prompt``."""
+    if any(each.get("continue_final_message") for each in (form, llm.chat_template_kwargs)):
+        raise InvalidOptionError(
+            "continue_final_message is done by chat templates, so it excludes a messages_to_prompt"
+        )
     if form.get("tools"):
         raise InvalidOptionError("tools are shown by chat templates, so they exclude a messages_to_prompt")
     if (schema := answer_schema(form.get("response_format"))) and (instruction := schema_instruction(schema)):

@@ -53,8 +53,8 @@ class CoSDLLM(ToolCallingModel):
     of a direct call too. Asynchronous calls never block the event loop, share batches, and stop when
     cancelled; closing a stream stops the work.
 
-    ``raw`` holds usage, finish reason, verifier, statistics and, with ``return_trace``, the model that wrote
-    each token, as plain JSON; in a stream the last response has it.
+    ``raw`` holds usage, finish reason, verifier, statistics and, with ``return_trace``, the trace that
+    :func:`cosd_core.explain.to_html` shows, as plain JSON; in a stream the last response has it.
 
     Raises:
         InvalidOptionError: A parameter is unknown or of a wrong type or value.
@@ -117,7 +117,9 @@ class CoSDLLM(ToolCallingModel):
         Args:
             messages: The conversation so far.
             **kwargs: Options of the call: any setting that shapes a text, and OpenAI's ``tools``,
-                ``tool_choice``, ``parallel_tool_calls``, ``strict`` and ``response_format``.
+                ``tool_choice``, ``parallel_tool_calls``, ``strict`` and ``response_format``. With
+                ``continue_final_message=True`` the last message, the assistant's, is continued, and the
+                response holds what is new.
 
         Raises:
             CoSDError: As :meth:`CoSDDecoder.generate`.

@@ -1,7 +1,6 @@
 """The events of an answer as LlamaIndex's responses."""
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -18,10 +17,11 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from cosd_core import Chunk, Generation, TracedToken
+from cosd_core import Chunk, Generation, TracedToken, Verifier
 from cosd_core.chat import events
 from cosd_core.chat.events import Event
 from cosd_core.frontend.call import Call, token_usage
+from cosd_core.frontend.logprobs import known_logprobs
 
 
 @dataclass
@@ -57,7 +57,8 @@ class ResponseBuilder:
             self._add_event(event)
         self._delta, self._reasoning_delta = self._text[before:], self._reasoning[reasoning_before:]
         if self._logprobs is not None:
-            self._logprobs += map(_logprobs, piece.tokens)
+            verifier = self._call.settings.method()["verifier"]
+            self._logprobs += [_logprobs(token, verifier) for token in piece.tokens]
         if generation := piece if isinstance(piece, Generation) else piece.generation:
             self._raw = {**self._call.info(generation), "usage": token_usage([generation])}
             if self._calls and generation.finish_reason == "stop":
@@ -122,16 +123,9 @@ def _openai(call: _ToolCall) -> dict[str, Any]:
     return {"id": call.call_id, "type": "function", "function": function}
 
 
-def _logprobs(token: TracedToken) -> list[LogProb]:
+def _logprobs(token: TracedToken, verifier: Verifier) -> list[LogProb]:
     """The accepted token, then the rejected one, each with the confidence of its own model."""
-    accepted, rejected = (token.p, token.q) if token.source == "draft" else (token.q, token.p)
-    logprobs = [_logprob(token.text, accepted)]
-    if token.other_text:
-        logprobs.append(_logprob(token.other_text, rejected))
-    return logprobs
-
-
-def _logprob(text: str, confidence: float | None) -> LogProb:
-    # The smallest float instead of 0: the probability of a sampled token may round to 0.
-    value = math.log(max(confidence or 0.0, 5e-324))
-    return LogProb(token=text, logprob=value, bytes=list(text.encode()))
+    return [
+        LogProb(token=text, logprob=logprob, bytes=list(text.encode()))
+        for text, logprob in known_logprobs(token, verifier)
+    ]

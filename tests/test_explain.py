@@ -14,6 +14,8 @@ import pytest
 from rich.console import Console
 
 from cosd_core import Generation, RuleVerifier, Stats, TracedToken, explain
+from langchain_cosd import ChatCoSD
+from tests.models import ascii_model
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 
@@ -206,7 +208,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def page(browser: Any, tmp_path: Path) -> Any:
     """The page at a given width and colour scheme."""
 
-    def open_page(width: int = 900, scheme: str = "light", shown: Generation = IRON) -> Any:
+    def open_page(width: int = 900, scheme: str = "light", shown: Any = IRON) -> Any:
         path = tmp_path / "trace.html"
         path.write_text(explain.to_html(shown), encoding="utf-8")
         metrics = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": False}
@@ -244,6 +246,24 @@ class TestInABrowser:
         assert "p = 0.18" in visible_card(driver).text
         ActionChains(driver).send_keys(Keys.ESCAPE).perform()
         assert not any(card.is_displayed() for card in driver.find_elements("css selector", ".card"))
+
+    def test_the_page_of_a_langchain_message_shows_its_text_and_the_reason_of_a_token(
+        self, page: Any
+    ) -> None:
+        from selenium.webdriver import ActionChains
+
+        draft, assistant = (ascii_model(seed=seed, eos_token_id=None) for seed in (0, 1))
+        chat = ChatCoSD(draft_model=draft, assistant_model=assistant, max_tokens=24, return_trace=True)
+        message = chat.invoke("Hello")
+        driver = page(shown=message)
+        answer = driver.execute_script(
+            "const copy = document.querySelector('.answer').cloneNode(true);"
+            "copy.querySelectorAll('.card').forEach(card => card.remove()); return copy.textContent"
+        )
+        assert answer == explain.harmless(message.text)
+        assert "### User" in driver.find_element("css selector", ".prompt").text
+        ActionChains(driver).move_to_element(driver.find_element("css selector", "mark.t")).perform()
+        assert all(word in visible_card(driver).text for word in ("assistant", "p = ", "q = ", "was unsure"))
 
     @pytest.mark.parametrize("width", [380, 900])
     def test_the_card_is_not_cut_off_even_at_the_right_edge(self, page: Any, width: int) -> None:

@@ -371,8 +371,8 @@ def test_langchain_writes_the_cores_text_in_every_way(saved: dict[str, Any]) -> 
     assert asyncio.run(llm.abatch(PROMPTS)) == expected
     info = llm.generate(PROMPTS[:1]).generations[0][0].generation_info
     assert info["verifier"] == PANEL.to_dict()
-    assert {token["assistant_index"] for token in info["trace"]} - {None} <= {0, 1, 2}
-    assert json.loads(json.dumps(info["trace"])) == info["trace"]
+    assert {token["assistant_index"] for token in info["trace"]["tokens"]} - {None} <= {0, 1, 2}
+    assert json.loads(json.dumps(info["trace"]["tokens"])) == info["trace"]["tokens"]
 
 
 def test_a_verifier_per_assistant_for_one_call(saved: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ Message = Mapping[str, Any]
 
 _KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content")
 _RESERVED_KWARGS = (
-    "conversation", "messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message",
+    "conversation", "messages", "tools", "chat_template", "add_generation_prompt",
     "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors",
     "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs",
 )  # fmt: skip
@@ -22,7 +22,7 @@ _RESERVED_KWARGS = (
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation before the assistant's next turn.
+    """A conversation before the assistant's next turn, or within it.
 
     ::
 
@@ -38,9 +38,12 @@ class Chat:
         tools: The available tools, in OpenAI's format of functions.
         chat_template: A Jinja template that overrides every model's own.
         chat_template_kwargs: Further variables of the template, such as ``{"enable_thinking": False}``.
+        continue_final_message: Whether the models continue the last message, which is the assistant's and has
+            text, instead of beginning a new one. The answer is what they add. The name and the meaning are
+            those of transformers; ``chat_template_kwargs`` may hold it too.
 
     Raises:
-        InvalidPromptError: A message is invalid.
+        InvalidPromptError: A message is invalid, or the last one cannot be continued.
         InvalidOptionError: A tool or a template option is invalid.
     """
 
@@ -48,6 +51,7 @@ class Chat:
     tools: Sequence[Mapping[str, Any]] = ()
     chat_template: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    continue_final_message: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.messages, (list, tuple)) or not self.messages:
@@ -65,15 +69,23 @@ class Chat:
             raise InvalidOptionError(
                 f"chat_template_kwargs={quoted(self.chat_template_kwargs)} should be a dictionary"
             )
-        for key in self.chat_template_kwargs:
+        variables = dict(self.chat_template_kwargs)
+        continues = [self.continue_final_message, variables.pop("continue_final_message", False)]
+        for value in continues:
+            if not isinstance(value, bool):
+                raise InvalidOptionError(f"continue_final_message={quoted(value)} should be True or False")
+        for key in variables:
             if not isinstance(key, str) or key in _RESERVED_KWARGS:
                 raise InvalidOptionError(
                     f"chat_template_kwargs: {quoted(key)} should be the name of a variable of the template"
                 )
         messages = tuple(_parse_message(index, message) for index, message in enumerate(self.messages))
+        if any(continues):
+            _check_continued(messages[-1])
         object.__setattr__(self, "messages", _add_tool_names(messages))
         object.__setattr__(self, "tools", tuple(self.tools))
-        object.__setattr__(self, "chat_template_kwargs", dict(self.chat_template_kwargs))
+        object.__setattr__(self, "chat_template_kwargs", variables)
+        object.__setattr__(self, "continue_final_message", any(continues))
 
     def with_schema_instruction(self, schema: Mapping[str, Any]) -> Self:
         """The same chat with :func:`schema_instruction` in its system message.
@@ -156,6 +168,21 @@ def _parse_message(index: int, message: Any) -> dict[str, Any]:
             )
         parsed["tool_calls"] = [_parse_call(where, call) for call in calls]
     return parsed
+
+
+def _check_continued(message: Mapping[str, Any]) -> None:
+    """Refuse to continue a message that is not the assistant's, has no text, or ends with calls."""
+    if message["role"] != "assistant":
+        problem = f"is the {message['role']}'s"
+    elif message.get("tool_calls"):
+        problem = "ends with tool calls"
+    elif not message["content"].strip():
+        problem = "holds no text"
+    else:
+        return
+    raise InvalidPromptError(
+        f"continue_final_message=True continues an assistant's message with text, but the last one {problem}"
+    )
 
 
 def _parse_call(where: str, call: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Options on the form of an answer, in OpenAI's format, which every framework passes on.
+"""Options of one call on the form of its answer, which every framework passes on: OpenAI's, and prefill.
 
 Options that are not valid raise :class:`InvalidOptionError`.
 """
@@ -8,7 +8,9 @@ from typing import Any, cast
 
 from cosd_core.errors import InvalidOptionError, quoted
 
-ANSWER_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls", "strict", "response_format")
+ANSWER_OPTIONS = (
+    "tools", "tool_choice", "parallel_tool_calls", "strict", "response_format", "continue_final_message",
+)  # fmt: skip
 """The options of one call that are on the form of its answer."""
 
 

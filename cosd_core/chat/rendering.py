@@ -30,7 +30,7 @@ _PLAIN_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '### ' + message.role | capitalize + '\\n' + message.content + '\\n\\n' -}}
 {%- endfor -%}
-{{- '### Assistant\\n' -}}
+{%- if add_generation_prompt -%}{{- '### Assistant\\n' -}}{%- endif -%}
 """
 _PLAIN_STOP = ("\n\n### ", "\n### ")  # the first excludes the empty line before a heading from the answer
 
@@ -72,6 +72,8 @@ def render(chat: Chat, models: Sequence[BaseLanguageModel]) -> ChatPrompt:
                 **chat.chat_template_kwargs,
                 "chat_template": _PLAIN_TEMPLATE if template is None else chat.chat_template,
                 "tools": tools or None,
+                "add_generation_prompt": not chat.continue_final_message,
+                "continue_final_message": chat.continue_final_message,
             }
             text, ids = _apply_template(messages, model, options)
             prompts[id(model.tokenizer)] = text, (*(() if template else _bos_tokens(model)), *ids)
@@ -108,7 +110,7 @@ def _apply_template(
     """The text and ids of the first form of the messages that the template accepts and renders in full."""
 
     def apply(form: Messages, **more: Any) -> Any:
-        return model.tokenizer.apply_chat_template(form, add_generation_prompt=True, **options, **more)
+        return model.tokenizer.apply_chat_template(form, **options, **more)
 
     first_error: Exception | None = None
     for form in message_forms(messages):

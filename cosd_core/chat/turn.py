@@ -52,9 +52,12 @@ class Turn:
             answer_schema: The JSON schema of an answer without calls.
             grammar: The grammar of the whole answer, instead of one made from the above.
 
+        With ``continue_final_message`` the answer is what the models add to the final message: grammar,
+        schema and parser see nothing else.
+
         Raises:
-            InvalidOptionError: No tool has that name, a schema cannot be enforced, or ``grammar`` contradicts
-                another option.
+            InvalidOptionError: No tool has that name, a schema cannot be enforced, ``grammar`` contradicts
+                another option, or calls or JSON cannot follow the final message.
             InvalidPromptError: A model's template does not accept the messages.
         """
         names = ["auto", "none", "any", *(tool.name for tool in parse_tools(chat.tools))]
@@ -66,6 +69,8 @@ class Turn:
         tools = () if tool_choice == "none" else chat.tools
         shown = chat if answer_schema is None else chat.with_schema_instruction(answer_schema)
         self.prompt: ChatPrompt = render(shown, models)
+        if chat.continue_final_message:
+            self._check_continued(chat, tools, answer_schema)
         self._parser = self.prompt.format.parser(tools, prompt=self.prompt.text)
         is_forced = tool_choice not in ("auto", "none")
         if grammar is not None and (answer_schema is not None or is_forced):
@@ -81,6 +86,22 @@ class Turn:
         events = self._parser.feed(piece.text)
         is_last = isinstance(piece, Generation) or piece.generation is not None
         return [*events, *self._parser.finish()] if is_last else events
+
+    def _check_continued(
+        self, chat: Chat, tools: Sequence[Mapping[str, Any]], answer_schema: Mapping[str, Any] | None
+    ) -> None:
+        """Refuse calls and JSON that the text of the final message makes impossible."""
+        text, call_format = chat.messages[-1]["content"], self.prompt.format
+        if tools and call_format.calls_are_whole_answers:
+            raise InvalidOptionError(
+                f"continue_final_message=True excludes tools here: a call in format {call_format.name} is "
+                f'a whole answer and cannot follow the text {quoted(text)}; tool_choice="none" forbids calls'
+            )
+        if answer_schema is not None and text.lstrip().startswith(("{", "[")):
+            raise InvalidOptionError(
+                "continue_final_message=True: an answer for a schema is JSON that is complete by itself, so "
+                f"the final message should not begin it: {quoted(text)}"
+            )
 
     def _make_grammar(
         self,

@@ -24,6 +24,7 @@ _SUMMARIES = {
     "demo": "Two small bundled models answer together what neither can alone.",
     "generate": "Write one text with a draft model and its assistants.",
     "chat": "Talk with a draft model and its assistants.",
+    "explain": "Show which model wrote each token of a saved answer.",
     "bench": "Time every method on a pair: tokens per second, and time per token relative to transformers' "
     "generate.",
     "evaluate": "Compare all methods on tasks: accuracy with intervals, gain over the better model, cost.",

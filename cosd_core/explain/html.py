@@ -7,6 +7,7 @@ from html import escape
 from importlib import resources
 from string import Template
 
+from cosd_core.explain.answers import Answer, as_generation
 from cosd_core.explain.tokens import ExplainedToken, explained_tokens, figures
 from cosd_core.outputs import Generation
 from cosd_core.utils.escaping import harmless, html_text, mark_whitespace, quote
@@ -15,23 +16,27 @@ _MAX_OPEN_PROMPT = 300
 """A prompt of more characters is folded."""
 
 
-def to_html(generation: Generation, *, title: str | None = None) -> str:
+def to_html(answer: Answer, *, title: str | None = None) -> str:
     """A self-contained page that makes no network request.
 
     Hovering, touching or focusing a token shows which model wrote it, both confidences, and the verifier's
     reason. Tab moves between the tokens on which the models differ, the arrow keys to neighbouring tokens.
 
     Args:
-        generation: The generation to show.
+        answer: The generation to show, or an answer that carries it (:func:`as_generation`).
         title: The heading; "Who wrote what" unless given.
+
+    Raises:
+        TraceError: The answer carries no trace, or a damaged one.
     """
     heading = html_text(title or "Who wrote what")
-    fragment = to_html_fragment(generation)
+    fragment = to_html_fragment(answer)
     return Template(_read_asset("page.html")).substitute(title=heading, fragment=fragment)
 
 
-def to_html_fragment(generation: Generation) -> str:
+def to_html_fragment(answer: Answer) -> str:
     """The content of :func:`to_html` for a notebook: without script, its styles limited to this fragment."""
+    generation = as_generation(answer)
     tokens = list(explained_tokens(generation))
     digest = blake2s(repr(generation).encode(), digest_size=4).hexdigest()  # ids are unique in a notebook
     answer = "".join(_token_html(each, f"cosd-{digest}-{index}") for index, each in enumerate(tokens))

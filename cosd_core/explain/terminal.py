@@ -4,8 +4,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cosd_core.explain.answers import Answer, as_generation
 from cosd_core.explain.tokens import explained_tokens, figures
-from cosd_core.outputs import Generation
 from cosd_core.utils.escaping import harmless, mark_whitespace, quote
 
 ASSISTANT_STYLES = ("bold underline color(166)", "bold underline2 color(30)", "bold underline color(133)")
@@ -13,7 +13,7 @@ _DISPUTED, _CUT, _QUIET = "italic", "dim strike", "dim"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def to_text(generation: Generation, *, prompt: bool = False) -> Text:
+def to_text(answer: Answer, *, prompt: bool = False) -> Text:
     """The answer for a terminal: the draft's tokens plain, the assistants' tokens bold and underlined.
 
     A draft token that was kept although an assistant disagreed is italic, the stop sequence that was cut off
@@ -21,9 +21,13 @@ def to_text(generation: Generation, *, prompt: bool = False) -> Text:
     end-of-sequence token as ■. With several assistants a small number follows each assistant's token.
 
     Args:
-        generation: The generation to show.
+        answer: The generation to show, or an answer that carries it (:func:`as_generation`).
         prompt: Whether to begin with the prompt, dimmed.
+
+    Raises:
+        TraceError: The answer carries no trace, or a damaged one.
     """
+    generation = as_generation(answer)
     text = Text()
     text.append(harmless(generation.prompt) if prompt else "", _QUIET)
     for each in explained_tokens(generation):
@@ -38,13 +42,17 @@ def to_text(generation: Generation, *, prompt: bool = False) -> Text:
     return text
 
 
-def summary(generation: Generation, *, replacements: int = 20) -> RenderableType:
+def summary(answer: Answer, *, replacements: int = 20) -> RenderableType:
     """For a terminal: the statistics of a generation, and a table of the replaced tokens with the reasons.
 
     Args:
-        generation: The generation to show.
+        answer: The generation to show, or an answer that carries it (:func:`as_generation`).
         replacements: The maximum number of replacements in the table.
+
+    Raises:
+        TraceError: The answer carries no trace, or a damaged one.
     """
+    generation = as_generation(answer)
     grid = Table.grid(padding=(0, 2))
     for name, value in figures(generation):
         grid.add_row(Text(name, _QUIET), Text(value))

@@ -11,7 +11,8 @@ from cosd_core.chat.turn import Turn
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.frontend.call_settings import CallSettings
 from cosd_core.frontend.decoder_cache import DecoderCache
-from cosd_core.outputs import Chunk, Generation
+from cosd_core.frontend.logprobs import openai_logprobs
+from cosd_core.outputs import Chunk, Generation, TracedToken
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,16 @@ class Call:
     def turn(self, messages: Sequence[Mapping[str, Any]], form: Mapping[str, Any]) -> Turn:
         """The turn by which the call continues a chat; ``form`` is the second result of ``split_options``."""
         settings, tools = self.settings, form.get("tools") or ()
+        continues = form.get("continue_final_message")
         with self.translated_errors():
             return Turn(
-                Chat(messages, tools, settings.chat_template, settings.chat_template_kwargs),
+                Chat(
+                    messages,
+                    tools,
+                    settings.chat_template,
+                    settings.chat_template_kwargs,
+                    continue_final_message=False if continues is None else continues,
+                ),
                 self.decoder().models,
                 tool_choice=named_choice(form.get("tool_choice"), tools),
                 parallel_tool_calls=form.get("parallel_tool_calls"),
@@ -73,9 +81,16 @@ class Call:
                 grammar=settings.grammar,
             )
 
+    def logprobs(self, tokens: Sequence[TracedToken]) -> dict[str, Any]:
+        """The metadata ``logprobs`` of some tokens, in OpenAI's form; nothing unless it is asked for."""
+        if not self.settings.logprobs or not tokens:
+            return {}
+        verifier, most = self.settings.method()["verifier"], self.settings.top_logprobs
+        return {"logprobs": openai_logprobs(tokens, verifier, most=most)}
+
     def info(self, generation: Generation) -> dict[str, Any]:
-        """The metadata of a generation, as plain JSON."""
-        trace = {"trace": generation.to_dict()["tokens"]} if self.settings.return_trace else {}
+        """The metadata of a generation, as plain JSON; the trace is :meth:`Generation.to_dict`."""
+        trace = {"trace": generation.to_dict()} if self.settings.return_trace else {}
         return {
             "finish_reason": generation.finish_reason,
             "stop_sequence": generation.stop_sequence,

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, PrivateAttr, create_model
 
+from cosd_core.errors import InvalidOptionError
 from cosd_core.frontend.serialization import to_jsonable
 from cosd_core.frontend.settings import METHOD_SETTINGS, MODEL_SETTINGS, Settings, SettingsFields
 from cosd_core.options import ChatOptions, LoadingOptions, Options
@@ -25,19 +26,27 @@ class CallFields(SettingsFields):
         description="Seconds after which a call is given up. Loading models does not count; encoding the "
         "prompt does, and so does the time that the consumer of a stream takes.",
     )
-    return_trace: bool = Field(default=False, description="Put the trace of every token into the result.")
+    return_trace: bool = Field(
+        default=False, description="Put the whole generation, with the trace of every token, into the result."
+    )
+    logprobs: bool = Field(
+        default=False,
+        description="Return every token's log probability by the model that wrote it, and that of the token "
+        "it was preferred to.",
+    )
 
 
 class CallSettings(CallFields, ChatOptions, Settings):
     """The settings of one call: those of the model, overridden by the options of the call."""
 
-    logprobs: bool = False
+    top_logprobs: int | None = Field(default=None, ge=0)
     system_prompt: str | None = None
     _identity: Mapping[str, Any] = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
         """Describe the settings."""
         super().model_post_init(context)
+        self._check_logprobs()
         names = [name for name in type(self).model_fields if name not in _NOT_IDENTIFYING]
         self._identity = {
             "model_name": self.model_name,
@@ -53,9 +62,14 @@ class CallSettings(CallFields, ChatOptions, Settings):
         validated = _OptionsOfACall(**options)
         changes = {name: getattr(validated, name) for name in options}
         settings = BaseModel.model_copy(self, update=changes)
+        settings._check_logprobs()
         described = {name: to_jsonable(value) for name, value in changes.items() if name in self._identity}
         settings._identity = {**self._identity, **described}
         return settings
+
+    def _check_logprobs(self) -> None:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidOptionError(f"top_logprobs={self.top_logprobs} needs logprobs=True")
 
     @property
     def identity(self) -> Mapping[str, Any]:

@@ -52,6 +52,19 @@ class DecoderCache:
             self._decoders = [(method, decoder), *self._decoders[: _MAX_DECODERS - 1]]
             return decoder
 
+    def unload(self) -> None:
+        """Release the models; the next :meth:`get` loads them again.
+
+        Raises:
+            ModelInUseError: As :meth:`CoSDDecoder.unload`.
+        """
+        if self._process == os.getpid():
+            self._thread.submit(int).result()  # the prompt of a cancelled call may still be prepared there
+        with self._lock:
+            while self._decoders:
+                self._decoders[0][1].unload()
+                self._decoders = self._decoders[1:]
+
     async def run_in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run work that may load the models outside the event loop."""
         if self._process != os.getpid():  # threads do not survive a fork

@@ -16,13 +16,15 @@ from cosd_core.frontend.decoder_cache import DecoderCache
 from cosd_core.frontend.settings import Settings, modified
 from cosd_core.models.base import BaseLanguageModel
 from cosd_core.options import in_one_line, unknown_option
+from cosd_core.utils import Unloadable
 
 
-class FrameworkModel(CallFields):
+class FrameworkModel(Unloadable, CallFields):
     """The settings of cosd as constructor parameters of a framework's class.
 
     Nothing is loaded before the first call. Instances that name the same models share one copy of the
-    weights. A setting can be changed at any time; the next call honours it.
+    weights. A setting can be changed at any time; the next call honours it. As a context manager a model ends
+    with :meth:`unload`.
     """
 
     model_config = ConfigDict(frozen=False, validate_assignment=True)
@@ -84,6 +86,16 @@ class FrameworkModel(CallFields):
         # Not super(): LlamaIndex's method deletes from the object itself what cannot be pickled.
         state = BaseModel.__getstate__(self)
         return {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_derived": None}}
+
+    def unload(self) -> None:
+        """Free the weights, also for the copies that LangChain and LlamaIndex make of this model.
+
+        The next call loads them again. A model that was given as an object is released and stays as it is.
+
+        Raises:
+            ModelInUseError: A call is under way, or a stream is neither read to its end nor closed.
+        """
+        self.decoder_cache.unload()
 
     @property
     def model_name(self) -> str:

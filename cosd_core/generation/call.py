@@ -103,6 +103,7 @@ class AsyncCall(Call):
                 yield event
         finally:
             self.is_over = True
+            self.groups = iter(())  # the event loop may hold this call longer, and groups the models
             event = None  # an exception and this frame would keep each other, and a batch's caches, alive
 
     async def _next_event(self) -> Event:

@@ -88,6 +88,11 @@ class Engine:
             async for step in steps:
                 yield step
 
+    def close(self) -> None:
+        """End the worker thread, after what it does for calls that are over, and refer to no model."""
+        self._worker.shutdown()
+        vars(self).clear()  # errors that it has sent to these calls may still refer to the engine
+
     def _submit(self, job: Callable[..., None], *arguments: Any) -> None:
         try:
             self._worker.submit(job, *arguments)

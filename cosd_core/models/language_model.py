@@ -7,20 +7,22 @@ from typing import Any, Self, Unpack, cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
+from cosd_core.errors import InvalidOptionError, ModelUnloadedError, UnsupportedModelError, quoted
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
 from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter, without_adapter
 from cosd_core.models.fingerprint import fingerprint
 from cosd_core.models.forward import PassRunner, Plan, input_device
 from cosd_core.models.loading import adapter_tokenizer, best_device, check_path, load, resolve_source
+from cosd_core.models.memory import release_memory
 from cosd_core.models.probe import probe
 from cosd_core.models.sessions import BatchedSession, SequentialSession
 from cosd_core.models.traits import ModelTraits
 from cosd_core.models.weight_sharing import ModelRegistry, lock_of
 from cosd_core.options import LoadingKwargs, LoadingOptions, check_number
+from cosd_core.utils import Unloadable
 
 
-class LanguageModel(BaseLanguageModel):
+class LanguageModel(Unloadable, BaseLanguageModel):
     """A causal language model of transformers and its tokenizer.
 
     ::
@@ -29,7 +31,8 @@ class LanguageModel(BaseLanguageModel):
         LanguageModel.from_pretrained("org/name", adapter="org/lora")
         LanguageModel(model, tokenizer)
 
-    The model is put into evaluation mode. One object may serve many decoders and threads.
+    The model is put into evaluation mode. One object may serve many decoders and threads. As a context
+    manager it ends with :meth:`unload`.
 
     Attributes:
         model: The transformers model. Models with adapters over one base are several that share its weights.
@@ -84,8 +87,7 @@ class LanguageModel(BaseLanguageModel):
             )
         if adapter is not None:
             found = with_active(found, adapter)
-        self.model: Any = found  # transformers' own annotations do not describe its models
-        self.model.eval()
+        self._model: Any = found.eval()
         self.tokenizer = tokenizer
         self.lock = lock_of(found)
         self._base: LanguageModel | None = None
@@ -145,6 +147,17 @@ class LanguageModel(BaseLanguageModel):
 
         adapted: Self = loaded_models.get_or_load(f"{key} {adapter_source}", load_adapted)
         return adapted
+
+    @property
+    def model(self) -> Any:
+        """The transformers model; transformers' own annotations do not describe it.
+
+        Raises:
+            ModelUnloadedError: It was unloaded.
+        """
+        if self._model is None:
+            raise ModelUnloadedError(f"model {quoted(self.name)} was unloaded: load it again")
+        return self._model
 
     @property
     def device(self) -> torch.device:
@@ -218,7 +231,20 @@ class LanguageModel(BaseLanguageModel):
         session = BatchedSession if plan.batched else SequentialSession
         return session(runner, role=role, calibration=calibration)
 
+    def unload(self) -> None:
+        """Release the weights; neither the model nor a decoder with it can be used any more.
+
+        They are freed unless something else refers to them: a model with an adapter over the same base, a
+        transformers model that you hold yourself, or a call under way, until it ends.
+        :meth:`from_pretrained` loads the model again.
+        """
+        loaded_models.forget(self)
+        self._model = self._base = None
+        release_memory()
+
     def __repr__(self) -> str:
+        if self._model is None:
+            return f"{type(self).__name__}({self.name!r}, unloaded)"
         return f"{type(self).__name__}({self.name!r}, {type(self.model).__name__}, {self.device})"
 
 

@@ -40,6 +40,12 @@ class ModelRegistry:
                 model = self.models[key] = load()
             return model
 
+    def forget(self, model: object) -> None:
+        """Return this model for no key any more."""
+        for reference in self.models.valuerefs():
+            if reference() is model:
+                self.models.pop(reference.key, None)
+
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of a model that shares its weights.

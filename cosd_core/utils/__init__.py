@@ -1,12 +1,13 @@
-"""A lock that is released in forked processes, the common prefix of sequences, a check for matplotlib."""
+"""A lock for forked processes, a context manager that unloads, common prefixes, a check for matplotlib."""
 
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from threading import Lock as ThreadLock
+from typing import Self
 from weakref import WeakSet
 
-from cosd_core.errors import MissingExtraError
+from cosd_core.errors import MissingExtraError, ModelInUseError
 
 
 class Lock:
@@ -41,6 +42,24 @@ def _renew_locks() -> None:
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_renew_locks)
+
+
+class Unloadable:
+    """A context manager whose end is :meth:`unload`."""
+
+    def unload(self) -> None:
+        """Release the models."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.unload()
+        except ModelInUseError:
+            if kind is None:  # otherwise it would hide the error that ends the block
+                raise
 
 
 def agreed_prefix(ids: Sequence[int], others: Sequence[int]) -> int:

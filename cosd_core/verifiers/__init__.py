@@ -7,9 +7,10 @@ from cosd_core.verifiers.baselines import (
     DraftVerifier,
     SpeculativeVerifier,
 )
-from cosd_core.verifiers.factory import calibration_of, make_verifier
+from cosd_core.verifiers.factory import calibration_of, make_verifier, read_verifier
 from cosd_core.verifiers.nodes import Leaf, Split
 from cosd_core.verifiers.panel import PanelVerifier
+from cosd_core.verifiers.recorded import RecordedVerifier
 from cosd_core.verifiers.rule import RuleVerifier
 from cosd_core.verifiers.tree import TreeVerifier
 from cosd_core.verifiers.types import Position, TokenSampler
@@ -23,6 +24,7 @@ __all__ = [
     "PairwiseVerifier",
     "PanelVerifier",
     "Position",
+    "RecordedVerifier",
     "RuleVerifier",
     "SpeculativeVerifier",
     "Split",
@@ -31,5 +33,6 @@ __all__ = [
     "Verifier",
     "calibration_of",
     "make_verifier",
+    "read_verifier",
     "verify_block",
 ]

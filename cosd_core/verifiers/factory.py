@@ -13,6 +13,7 @@ from cosd_core.verifiers.baselines import (
     SpeculativeVerifier,
 )
 from cosd_core.verifiers.panel import PanelVerifier
+from cosd_core.verifiers.recorded import RecordedVerifier
 from cosd_core.verifiers.rule import RuleVerifier
 from cosd_core.verifiers.tree import TreeVerifier
 
@@ -53,6 +54,23 @@ def make_verifier(verifier: str | Mapping[str, Any] | Verifier | Sequence[Any]) 
             "with the tree's file: tree_path, on the command line --tree-path"
         )
     return _BY_NAME[verifier]()
+
+
+def read_verifier(described: Any) -> Verifier:
+    """The verifier whose ``to_dict`` this is; of a user's own class a :class:`RecordedVerifier`.
+
+    Raises:
+        InvalidOptionError: It has no name, or a setting of a verifier of cosd is wrong.
+        VerifierFileError: A node of a tree is of no known form.
+    """
+    name = described.get("name") if isinstance(described, Mapping) else None
+    if not isinstance(name, str):
+        raise InvalidOptionError(f"verifier={quoted(described)} should be a dictionary with a name")
+    if name == PanelVerifier.name and isinstance(members := described.get("members"), (list, tuple)):
+        return _make_panel([read_verifier(member) for member in members])
+    if name in (*_BY_NAME, TreeVerifier.name, PanelVerifier.name):
+        return make_verifier(described)
+    return RecordedVerifier(dict(described))
 
 
 def calibration_of(verifier: Verifier, calibration: object, models: int) -> tuple[float, ...]:

@@ -165,9 +165,9 @@ async def test_raw_tells_how_the_answer_came_about_as_plain_json(llm: Any, metho
 @every_method
 async def test_the_trace_comes_on_request(llm: Any, method: str) -> None:
     core = json.loads(json.dumps(expected(llm, method, "Hello").to_dict()["tokens"]))
-    assert (await responses(llm, method, "Hello", return_trace=True))[-1].raw["trace"] == core
+    assert (await responses(llm, method, "Hello", return_trace=True))[-1].raw["trace"]["tokens"] == core
     tracing = llm.model_copy(update={"return_trace": True})
-    assert (await responses(tracing, method, "Hello"))[-1].raw["trace"] == core
+    assert (await responses(tracing, method, "Hello"))[-1].raw["trace"]["tokens"] == core
 
 
 @pytest.mark.parametrize(

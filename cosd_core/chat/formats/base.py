@@ -30,6 +30,7 @@ class ToolFormat(ABC):
 
     Attributes:
         call_ids_have_nine_characters: Whether the templates demand call ids of nine letters and digits.
+        calls_are_whole_answers: Whether calls are an answer of their own, so that none can follow text.
         takes_tools: Whether the chat template renders tools, calls and results. If not, the prompt must
             contain the texts of ``instructions``, ``render_calls`` and ``render_result``.
         reasoning_tags: The opening and closing tag of reasoning, if the template contains any.
@@ -42,6 +43,7 @@ class ToolFormat(ABC):
     name: ClassVar[str]
     tags: ClassVar[tuple[str, ...]] = ()
     call_ids_have_nine_characters: ClassVar[bool] = False
+    calls_are_whole_answers: ClassVar[bool] = False
 
     takes_tools: bool
     reasoning_tags: tuple[str, str] | None = None

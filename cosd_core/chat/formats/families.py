@@ -82,6 +82,7 @@ class LlamaFormat(ToolFormat):
 
     name = "llama3"
     tags = ("<|python_tag|>",)
+    calls_are_whole_answers = True
 
     def render_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         """Calls, by name and arguments, in the syntax of the model."""

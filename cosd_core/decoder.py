@@ -10,7 +10,7 @@ from typing import Any, Self, Unpack, overload
 import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
 from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.generation.call import Groups, SyncCall
+from cosd_core.generation.call import Groups, SyncCall, ThreadCall
 from cosd_core.generation.engine import Engine
 from cosd_core.generation.loop import Batch
 from cosd_core.generation.requests import Prompt, Prompts, is_one_prompt
@@ -25,6 +25,7 @@ from cosd_core.options import (
     GenerationOptions,
     LoadingKwargs,
     LoadingOptions,
+    SyncCallKwargs,
     check_adapters,
     check_number,
 )
@@ -150,14 +151,15 @@ class CoSDDecoder:
             calibration=calibration,
         )
 
-    def steps(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> Generator[Step, None, None]:
+    def steps(self, prompts: Prompts, **options: Unpack[SyncCallKwargs]) -> Generator[Step, None, None]:
         """Decode and yield one record per prompt and round. Closing the generator stops the work.
 
         Args:
             prompts: One prompt, as text, token ids or a :class:`Chat`, or a list of prompts.
             **options: The fields of :class:`GenerationOptions`, and ``timeout``: seconds from now after which
                 the call fails; None: never. Encoding the prompts counts, and so does the time in which nobody
-                reads the steps.
+                reads the steps. With ``share_batches=True`` the rounds run on the decoder's worker thread, as
+                those of :meth:`asteps`, so that calls of several threads share batches.
 
         Raises:
             InvalidOptionError: An unknown option, or a value out of range.
@@ -167,9 +169,15 @@ class CoSDDecoder:
             GenerationError: Later, while decoding: a model or a logits processor failed.
         """
         timeout, rest = _split_timeout(options)
+        share_batches = rest.pop("share_batches", False)
+        if not isinstance(share_batches, bool):
+            raise InvalidOptionError(f"share_batches={quoted(share_batches)} should be True or False")
+        if share_batches:
+            shared = ThreadCall(timeout)  # before the prompts are encoded, which counts
+            return self._engine.shared_steps(shared, self._groups(prompts, rest))
         return self._engine.steps(SyncCall(timeout), self._groups(prompts, rest))
 
-    def stream(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> Generator[Chunk, None, None]:
+    def stream(self, prompts: Prompts, **options: Unpack[SyncCallKwargs]) -> Generator[Chunk, None, None]:
         """Decode and yield text as soon as it is final; arguments and errors as in :meth:`steps`.
 
         The last chunk of every prompt carries its :class:`Generation`.
@@ -178,11 +186,11 @@ class CoSDDecoder:
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # str is Sequence[str]
-        self, prompts: Prompt, **options: Unpack[CallKwargs]
+        self, prompts: Prompt, **options: Unpack[SyncCallKwargs]
     ) -> Generation: ...
     @overload
-    def generate(self, prompts: Sequence[Prompt], **options: Unpack[CallKwargs]) -> list[Generation]: ...
-    def generate(self, prompts: Any, **options: Unpack[CallKwargs]) -> Any:
+    def generate(self, prompts: Sequence[Prompt], **options: Unpack[SyncCallKwargs]) -> list[Generation]: ...
+    def generate(self, prompts: Any, **options: Unpack[SyncCallKwargs]) -> Any:
         """Decode to the end; arguments and errors as in :meth:`steps`.
 
         Returns:

@@ -208,6 +208,12 @@ class CallKwargs(GenerationKwargs, total=False):
     timeout: float | None
 
 
+class SyncCallKwargs(CallKwargs, total=False):
+    """The keyword arguments of the decoder's calls that are not for asyncio."""
+
+    share_batches: bool
+
+
 class LoadingKwargs(TypedDict, total=False):
     """The fields of :class:`LoadingOptions` as keyword arguments, for type checkers and editors."""
 

@@ -1,11 +1,13 @@
 """The base of both LangChain classes: the settings and calls of the core under LangChain's names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLanguageModel, LangSmithParams
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_config_list
 from pydantic import SecretStr, model_validator
 
 from cosd_core import Generation, __version__
@@ -15,6 +17,7 @@ from langchain_cosd.errors import langchain_errors
 
 Stop = list[str] | None
 Run = CallbackManagerForLLMRun | None
+Configs = RunnableConfig | Sequence[RunnableConfig] | None
 AsyncRun = AsyncCallbackManagerForLLMRun | None
 
 
@@ -43,6 +46,40 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
         return super().configurable_fields(
             **{self.aliases.get(name, name): field for name, field in fields.items()}
         )
+
+    def batch(
+        self, inputs: Any, config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> Any:
+        """:meth:`Runnable.batch`: one invocation per input, in threads that share batches.
+
+        At most ``batch_size`` inputs are under way, or ``max_concurrency`` of the configuration.
+        """
+        model, configs = self._sharing_with(config, len(inputs), kwargs)
+        return Runnable.batch(model, inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+    def batch_as_completed(
+        self, inputs: Any, config: Any = None, *, return_exceptions: Any = False, **kwargs: Any
+    ) -> Iterator[tuple[int, Any]]:
+        """:meth:`Runnable.batch_as_completed`, which shares batches as :meth:`batch`."""
+        model, configs = self._sharing_with(config, len(inputs), kwargs)
+        yield from Runnable.batch_as_completed(
+            model, inputs, configs, return_exceptions=return_exceptions, **kwargs
+        )
+
+    def _sharing_with(
+        self, config: Configs, inputs: int, options: Mapping[str, Any]
+    ) -> tuple[Self, list[RunnableConfig]]:
+        """A copy that shares batches, and a configuration for each input; the first limits the threads."""
+        configs = get_config_list(config, inputs) if inputs else []
+        for first in configs[:1]:
+            if first.get("max_concurrency") is None:
+                first["max_concurrency"] = self._batch_limit(options)
+        return self._sharing_batches(), configs
+
+    def _batch_limit(self, options: Mapping[str, Any]) -> int:
+        """The batch size of calls with these options."""
+        given = {name: value for name, value in options.items() if name == "batch_size"}
+        return self._settings.with_options(given).batch_size
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any, cast
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable
+from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -141,6 +142,34 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         """The number of tokens in the draft's prompt for these messages and tools."""
         form = {"tools": described_tools(tools or ())}
         return len(self._call().turn(to_core(messages), form).prompt.ids[0]) if messages else 0
+
+    def generate(
+        self, messages: list[Messages], stop: Stop = None, callbacks: Any = None, **kwargs: Any
+    ) -> LLMResult:
+        """Continue the chats; see :meth:`BaseChatModel.generate`. They are decoded as batches."""
+        if len(messages) < 2:
+            return super().generate(messages, stop, callbacks, **kwargs)
+        model = self._sharing_batches()
+        generate_one = super(ChatCoSD, model).generate
+        run_ids = [kwargs.pop("run_id", None), *[None] * (len(messages) - 1)]
+
+        def generate(chat: Messages, run_id: Any) -> LLMResult:
+            return generate_one([chat], stop, callbacks, run_id=run_id, **kwargs)
+
+        with ContextThreadPoolExecutor(max_workers=self._batch_limit(kwargs)) as threads:
+            results = list(threads.map(generate, messages, run_ids))
+        return LLMResult(
+            generations=[each for result in results for each in result.generations],
+            llm_output=self._combine_llm_outputs([result.llm_output for result in results]),
+            run=[each for result in results for each in result.run or ()] or None,
+        )
+
+    def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
+        """The model's name and the sum of the usage; streamed and cached answers have no output."""
+        usages = [output["token_usage"] for output in _llm_outputs if output and "token_usage" in output]
+        names = dict.fromkeys(name for usage in usages for name in usage)
+        usage = {name: sum(usage[name] for usage in usages) for name in names}
+        return {"model_name": self.model_name, "token_usage": usage}
 
     # The hooks of BaseChatModel, which itself reports tokens and results to the run manager
 

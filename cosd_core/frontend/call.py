@@ -19,12 +19,14 @@ class Call:
     """One call, sync or async, with the settings of the model, overridden by the options of the call.
 
     The keyword arguments of its methods override single :class:`GenerationOptions` of the settings. Closing a
-    generator stops the work. ``translated_errors`` raises cosd's errors under the framework's names.
+    generator stops the work. ``translated_errors`` raises cosd's errors under the framework's names. With
+    ``share_batches``, plain calls of several threads share batches, as those of asyncio tasks do.
     """
 
     settings: CallSettings
     decoder_cache: DecoderCache
     translated_errors: Callable[[], AbstractContextManager[None]]
+    share_batches: bool = False
 
     def decoder(self) -> CoSDDecoder:
         """The decoder of the settings; the first call loads the models."""
@@ -34,7 +36,9 @@ class Call:
     def generate(self, prompts: Sequence[Any], **overrides: Any) -> list[Generation]:
         """One generation per prompt; the prompts are decoded as one batch."""
         with self.translated_errors():
-            return cast(list[Generation], self.decoder().generate(list(prompts), **self._options(overrides)))
+            return cast(
+                list[Generation], self.decoder().generate(list(prompts), **self._sync_options(overrides))
+            )
 
     async def agenerate(self, prompts: Sequence[Any], **overrides: Any) -> list[Generation]:
         """:meth:`generate` for asyncio."""
@@ -44,7 +48,7 @@ class Call:
 
     def stream(self, prompts: Any, **overrides: Any) -> Generator[Chunk, None, None]:
         """The text in chunks, as soon as it is final."""
-        stream = self.decoder().stream(prompts, **self._options(overrides))
+        stream = self.decoder().stream(prompts, **self._sync_options(overrides))
         with self.translated_errors(), closing(stream) as chunks:
             yield from chunks
 
@@ -58,6 +62,9 @@ class Call:
 
     def _options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         return {**self.settings.generation_options(), "timeout": self.settings.timeout, **overrides}
+
+    def _sync_options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self._options(overrides), "share_batches": self.share_batches}
 
     def turn(self, messages: Sequence[Mapping[str, Any]], form: Mapping[str, Any]) -> Turn:
         """The turn by which the call continues a chat; ``form`` is the second result of ``split_options``."""

@@ -38,6 +38,7 @@ class FrameworkModel(CallFields):
         default_factory=DecoderCache, exclude=True, repr=False, description="Internal."
     )
     _derived: tuple[tuple[Any, ...], CallSettings] | None = PrivateAttr(None)
+    _share_batches: bool = PrivateAttr(False)  # of plain calls
 
     if TYPE_CHECKING:  # the alias, for editors and type checkers
         max_tokens: int | None = 128
@@ -150,7 +151,13 @@ class FrameworkModel(CallFields):
 
     def _call(self) -> Call:
         """A call with the current settings; settings that change later are for later calls."""
-        return Call(self._settings, self.decoder_cache, type(self).translated_errors)
+        return Call(self._settings, self.decoder_cache, type(self).translated_errors, self._share_batches)
+
+    def _sharing_batches(self) -> Self:
+        """A copy whose plain calls share batches when they are made by several threads at once."""
+        copied = self.model_copy()
+        copied._share_batches = True
+        return copied
 
     def _decoder(self) -> CoSDDecoder:
         """The decoder of the current settings; the first call loads the models."""

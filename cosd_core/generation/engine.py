@@ -1,4 +1,4 @@
-"""The threads that run the rounds of a decoder: the caller's, or one worker thread for all asyncio tasks."""
+"""The threads that run the rounds of a decoder: the caller's, or one worker for calls that share batches."""
 
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from cosd_core.errors import GenerationError, quoted
-from cosd_core.generation.call import AsyncCall, Groups, SyncCall
+from cosd_core.generation.call import AsyncCall, Call, Groups, SyncCall, ThreadCall
 from cosd_core.generation.driver import RoundDriver
 from cosd_core.generation.loop import Batch
 from cosd_core.generation.row import Row
@@ -19,7 +19,8 @@ class Engine:
     """Runs calls by :class:`RoundDriver`.
 
     A plain call has a driver of its own, which runs in the caller's thread as its steps are read. All asyncio
-    calls share one driver on the worker thread; they are added between two rounds.
+    calls, and the calls of threads that ask for it, share one driver on the worker thread; they are added
+    between two rounds.
     """
 
     def __init__(self, open_batch: Callable[[Sequence[Row]], Batch], batch_size: int) -> None:
@@ -48,6 +49,11 @@ class Engine:
             driver.run_round()
             yield from call.received()
 
+    def shared_steps(self, call: ThreadCall, groups: Groups) -> Generator[Step, None, None]:
+        """Decode on the worker thread, together with other calls; errors as in :meth:`asteps`."""
+        self._add_on_worker(call, lambda: groups)
+        yield from call.steps()
+
     async def asteps(
         self, make_groups: Callable[[], Groups], timeout: float | None
     ) -> AsyncGenerator[Step, None]:
@@ -57,15 +63,18 @@ class Engine:
             AnswerTimeoutError: So many seconds have passed.
             GenerationError: The interpreter is shutting down.
         """
+        call = AsyncCall(timeout)
+        self._add_on_worker(call, make_groups)
+        async with aclosing(call.steps()) as steps:
+            async for step in steps:
+                yield step
+
+    def _add_on_worker(self, call: Call, make_groups: Callable[[], Groups]) -> None:
         if self._process != os.getpid():  # a forked child has no worker, and the calls are its parent's
             with self._start_lock:
                 if self._process != os.getpid():
                     self._start()
-        call = AsyncCall(timeout)
         self._submit(self._add, call, make_groups)
-        async with aclosing(call.steps()) as steps:
-            async for step in steps:
-                yield step
 
     def _submit(self, job: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -75,7 +84,7 @@ class Engine:
                 f"the text cannot go on, the interpreter is shutting down: {quoted(error)}"
             ) from error
 
-    def _add(self, call: AsyncCall, make_groups: Callable[[], Groups]) -> None:
+    def _add(self, call: Call, make_groups: Callable[[], Groups]) -> None:
         if call.is_over:
             return
         try:

@@ -268,7 +268,7 @@ class GenerationOptions(Options):
         default=False, description="Cut a prompt that is too long from the left instead of raising an error."
     )
     add_special_tokens: bool = Field(
-        default=True, description="Let the tokenizer add its special tokens (BOS) to a prompt given as text."
+        default=True, description="Let the tokenizer add its special tokens (BOS) to a text that has none yet."
     )
 
 

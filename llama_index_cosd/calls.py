@@ -103,9 +103,6 @@ def _of_text(llm: CoSDModel, prompt: str, form: Options) -> PreparedCall:
     overrides: dict[str, Any] = {}
     if (schema := answer_schema(form.get("response_format"))) is not None:
         overrides["grammar"] = Grammar.json_schema(schema)
-    bos = llm.get_tokenizer().bos_token
-    if bos and prompt.startswith(str(bos)):  # the tokenizer would add it a second time
-        overrides["add_special_tokens"] = False
     return PreparedCall(llm._call(), prompt, overrides, lambda piece: [TextDelta(piece.text)])
 
 

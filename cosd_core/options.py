@@ -12,7 +12,15 @@ from sys import float_info
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from transformers import LogitsProcessor
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
@@ -20,6 +28,12 @@ from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
 
 T = TypeVar("T")
+
+CODE_OPTIONS = {"trust_remote_code": True, "use_safetensors": False}
+"""Loading options, and the values with which loading a model can run code that comes with it."""
+
+SECRET_OPTIONS = ("token",)
+"""Options that no dump, pickle or file holds."""
 
 
 def check_number(name: str, value: object, *, least: float = 0.0, most: float = inf) -> None:
@@ -104,7 +118,9 @@ def in_one_line(error: ValidationError, options: type[BaseModel]) -> str:
 
 
 def _problem(problem: Any, options: type[BaseModel]) -> str:
-    name = str(problem["loc"][0]) if problem["loc"] else options.__name__
+    if not problem["loc"]:
+        return f"{options.__name__}: {problem['msg']}"  # without the input, which may hold secrets
+    name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         return unknown_option(name, options.model_fields)
     if problem["type"] == "missing":
@@ -160,6 +176,14 @@ def _check_quantization(described: Mapping[str, Any]) -> None:
             raise ValueError(f"{unknown_option(str(name), known)} (quantization_config)")
 
 
+def _as_token(value: object) -> object:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, str) and not all("!" <= letter <= "~" for letter in text):
+        # An HTTP library would quote it in its error.
+        raise ValueError("should be visible ASCII characters alone, without spaces and line breaks")
+    return value
+
+
 def _as_grammar(value: object) -> object:
     if isinstance(value, str):
         raise ValueError("should say what it is: Grammar.regex(...), Grammar.lark(...)")  # noqa: TRY004
@@ -176,11 +200,13 @@ if TYPE_CHECKING:
     TokenIds = Any
     Processors = Any
     GrammarLike = Any
+    Token = SecretStr | str | bool | None
 else:
     StopStrings = Annotated[tuple[StopString, ...], BeforeValidator(_as_strings)]
     TokenIds = Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, BeforeValidator(_as_ids)]
     Processors = Annotated[tuple[Any, ...], BeforeValidator(_as_processors)]
     GrammarLike = Annotated[Grammar | None, BeforeValidator(_as_grammar)]
+    Token = Annotated[SecretStr | bool | None, BeforeValidator(_as_token)]
 
 
 class GenerationKwargs(TypedDict, total=False):
@@ -224,7 +250,7 @@ class LoadingKwargs(TypedDict, total=False):
     quantization_config: QuantizationConfigMixin | dict[str, Any] | None
     revision: str | None
     subfolder: str
-    token: str | bool | None
+    token: SecretStr | str | bool | None
     cache_dir: str | None
     local_files_only: bool
     trust_remote_code: bool
@@ -268,7 +294,7 @@ class GenerationOptions(Options):
         default=False, description="Cut a prompt that is too long from the left instead of raising an error."
     )
     add_special_tokens: bool = Field(
-        default=True, description="Let the tokenizer add its special tokens (BOS) to a text that has none yet."
+        default=True, description="Let the tokenizer add its special tokens (BOS) to a text without them."
     )
 
 
@@ -301,7 +327,7 @@ class LoadingOptions(Options):
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
     subfolder: str = Field(default="", description="Folder inside the repository.")
-    token: str | bool | None = Field(default=None, repr=False, description="Hub access token.")
+    token: Token = Field(default=None, repr=False, exclude=True, description="Hub access token.")
     cache_dir: str | None = Field(default=None, description="The folder of downloaded files.")
     local_files_only: bool = Field(default=False, description="Make no request to the hub.")
     trust_remote_code: bool = Field(default=False, description="Run code that comes with the model.")
@@ -326,6 +352,11 @@ class LoadingOptions(Options):
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ValueError('should be "auto" or a torch float type, such as "float16"')
         return dtype
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Pickle everything but secrets."""
+        state = BaseModel.__getstate__(self)  # not super(): subclasses of frameworks' classes override it
+        return {**state, "__dict__": {**state["__dict__"], **dict.fromkeys(SECRET_OPTIONS)}}
 
     def model_post_init(self, context: Any) -> None:
         """Reject options that contradict each other."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLanguageModel, LangSmithParams
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list
-from pydantic import SecretStr, model_validator
+from pydantic import model_validator
 
 from cosd_core import Generation, __version__
 from cosd_core.frontend.call import Call, token_usage
@@ -28,13 +28,9 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
     ``extra="forbid"``.
     """
 
-    aliases: ClassVar[Mapping[str, str]] = {**FrameworkModel.aliases, "api_key": "token"}
     translated_errors: ClassVar[Callable[[], AbstractContextManager[None]]] = staticmethod(langchain_errors)
 
     _ls_model_type: ClassVar[Literal["llm", "chat"]] = "llm"
-
-    if TYPE_CHECKING:  # LangChain's names, for editors and type checkers
-        api_key: SecretStr | str | None = None
 
     @model_validator(mode="after")
     def _add_cosd_version(self) -> Self:

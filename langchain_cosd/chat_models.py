@@ -17,6 +17,7 @@ from typing_extensions import override
 from cosd_core import ChatOptions, Generation, Turn
 from cosd_core.chat.openai_options import answer_schema, named_choice, split_options
 from cosd_core.frontend.call import Call, token_usage
+from cosd_core.options import SECRET_OPTIONS
 from langchain_cosd.base import AsyncRun, CoSDModel, Run, Stop
 from langchain_cosd.chunk_writer import ChunkWriter
 from langchain_cosd.messages import to_core
@@ -239,6 +240,11 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         if (context_length := self._source_settings().known_context_length()) is not None:
             profile["max_input_tokens"] = max(context_length - self.max_new_tokens, 0)
         return profile
+
+    def _get_invocation_params(self, stop: Stop = None, **kwargs: Any) -> dict[str, Any]:
+        """What traces record of a call, before its options are validated."""
+        public = {name: kwargs[name] for name in kwargs if self.aliases.get(name, name) not in SECRET_OPTIONS}
+        return super()._get_invocation_params(stop, **public)
 
     def _get_llm_string(self, stop: Stop = None, **kwargs: Any) -> str:
         """The part of LangChain's cache key besides the messages: settings, options, form of the answer."""

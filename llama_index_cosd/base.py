@@ -1,7 +1,7 @@
 """The base of the LlamaIndex class: its settings, their serialisation, and its metadata."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from llama_index.core.base.llms.types import LLMMetadata
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from cosd_core import ChatOptions, TreeVerifier
 from cosd_core.frontend.framework_model import FrameworkModel
 from cosd_core.frontend.serialization import to_jsonable
+from cosd_core.frontend.settings_file import refuse_code
 
 
 class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
@@ -80,7 +81,7 @@ class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
     ) -> dict[str, Any]:
         """The settings as plain JSON, from which :meth:`from_dict` builds the same LLM; without secrets."""
         fields = type(self).model_fields
-        omitted = {"token", *(info.exclude or ())}
+        omitted = info.exclude or ()
         names = [name for name, field in fields.items() if not field.exclude and name not in omitted]
         if info.include is not None:
             names = [name for name in names if name in info.include]
@@ -90,6 +91,16 @@ class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
         if dump.get("verifier") == TreeVerifier.name:  # by its nodes: the file may change
             dump |= {"verifier": to_jsonable(self._settings.method()["verifier"]), "tree_path": None}
         return {**dump, "class_name": self.class_name()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """The LLM of a dictionary that :meth:`to_dict` made; ``kwargs`` take precedence.
+
+        Raises:
+            InvalidOptionError: The dictionary lets a model's files run code; only ``kwargs`` may.
+        """
+        refuse_code({name: value for name, value in data.items() if name not in kwargs})
+        return super().from_dict(data, **kwargs)
 
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle settings and functions, without weights, callbacks and rate limiters."""

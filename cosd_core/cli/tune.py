@@ -18,7 +18,7 @@ from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED, read_task, unasked_task
 from cosd_core.evaluation.report import percent
 from cosd_core.frontend.settings import model_names
-from cosd_core.frontend.settings_file import read_settings
+from cosd_core.frontend.settings_file import read_settings, writable
 from cosd_core.tuning import ALPHAS, BETAS, WEIGHTS, Tuning, tune
 
 _OF_TUNING = (
@@ -106,7 +106,7 @@ def run_tune(
             seed=seed,
             progress=show,
         )
-    tuning = replace(tuning, settings={**base, **tuning.settings})
+    tuning = replace(tuning, settings={**writable(base), **tuning.settings})
     written = tuning.save(to, plot=plots)
     if as_json:
         out.print_json(json.dumps(tuning.to_dict()))

@@ -6,7 +6,7 @@ from functools import cache
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidOptionError
@@ -15,7 +15,7 @@ from cosd_core.frontend.call_settings import LOADING_SETTINGS, CallFields, CallS
 from cosd_core.frontend.decoder_cache import DecoderCache
 from cosd_core.frontend.settings import Settings, modified
 from cosd_core.models.base import BaseLanguageModel
-from cosd_core.options import in_one_line, unknown_option
+from cosd_core.options import LoadingOptions, in_one_line, unknown_option
 
 
 class FrameworkModel(CallFields):
@@ -27,7 +27,7 @@ class FrameworkModel(CallFields):
 
     model_config = ConfigDict(frozen=False, validate_assignment=True)
 
-    aliases: ClassVar[Mapping[str, str]] = {"max_tokens": "max_new_tokens"}
+    aliases: ClassVar[Mapping[str, str]] = {"max_tokens": "max_new_tokens", "api_key": "token"}
     """The framework's names for settings that have transformers' names here."""
 
     translated_errors: ClassVar[Callable[[], AbstractContextManager[None]]] = staticmethod(nullcontext)
@@ -40,10 +40,12 @@ class FrameworkModel(CallFields):
     _derived: tuple[tuple[Any, ...], CallSettings] | None = PrivateAttr(None)
     _share_batches: bool = PrivateAttr(False)  # of plain calls
 
-    if TYPE_CHECKING:  # the alias, for editors and type checkers
+    if TYPE_CHECKING:  # the aliases, for editors and type checkers
         max_tokens: int | None = 128
+        api_key: SecretStr | str | None = None
     else:
         max_tokens = property(attrgetter("max_new_tokens"), doc="Frameworks' name for ``max_new_tokens``.")
+        api_key = property(attrgetter("token"), doc="Frameworks' name for ``token``.")
 
     @model_validator(mode="before")
     @classmethod
@@ -83,7 +85,7 @@ class FrameworkModel(CallFields):
                 f"{', '.join(objects)}: a model given as an object cannot be pickled; give its hub id or path"
             )
         # Not super(): LlamaIndex's method deletes from the object itself what cannot be pickled.
-        state = BaseModel.__getstate__(self)
+        state = LoadingOptions.__getstate__(self)
         return {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_derived": None}}
 
     @property
@@ -128,8 +130,6 @@ class FrameworkModel(CallFields):
                     raise InvalidOptionError(f"{alias} and {name} are the same option: give one")
                 if (value := values.pop(alias)) is not None:
                     values[name] = value
-        if isinstance(values.get("token"), SecretStr):
-            values["token"] = values["token"].get_secret_value()
         return values
 
     def _with_options(self, options: Mapping[str, Any]) -> Self:

@@ -115,7 +115,8 @@ class LanguageModel(BaseLanguageModel):
         loading = LoadingOptions(**options)
         if loading.device_map is None:
             loading = loading.model_copy(update={"device": best_device(loading.device)})
-        key = f"{cls.__qualname__} {source} {loading!r} {loading.token!r}"
+        # Not the token's repr, which hides it: a model is for those who have its token.
+        key = f"{cls.__qualname__} {source} {loading!r} {hash(loading.token)}"
         if adapter is None:
             return loaded_models.get_or_load(key, lambda: cls(*load(source, loading), name=str(name)))
         adapter_source = resolve_source("adapter", adapter)

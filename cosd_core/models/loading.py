@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import SecretStr
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -146,7 +147,12 @@ def best_device(device: str | torch.device) -> torch.device:
 def hub_access(options: LoadingOptions, *more: str) -> dict[str, Any]:
     """The options of every request to the hub, and more of these names, as far as they are given."""
     names = ("token", "cache_dir", "local_files_only", *more)
-    return {name: value for name in names if (value := getattr(options, name)) not in (None, "")}
+    access = {name: _revealed(getattr(options, name)) for name in names}
+    return {name: value for name, value in access.items() if value not in (None, "")}
+
+
+def _revealed(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _local(options: LoadingOptions, *more: str) -> dict[str, Any]:

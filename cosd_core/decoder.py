@@ -5,7 +5,7 @@ from contextlib import aclosing, closing
 from functools import partial
 from os import PathLike
 from sys import float_info
-from typing import Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
 from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
@@ -18,7 +18,7 @@ from cosd_core.generation.row_factory import RowFactory, SharedRowFactory
 from cosd_core.generation.scheduling import Schedule, make_schedule
 from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.base import BaseLanguageModel
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.language_model import LanguageModel, is_pair, wrap_loaded
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
 from cosd_core.options import (
     CallKwargs,
@@ -32,8 +32,16 @@ from cosd_core.options import (
 from cosd_core.outputs import Chunk, Generation, Step, TracedToken
 from cosd_core.verifiers import Verifier, calibration_of, make_verifier
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import Pipeline, PreTrainedTokenizerBase
+
 ModelSource = str | PathLike[str] | BaseLanguageModel
-"""A hub id, the path of a folder, or a loaded model."""
+"""A hub id, the path of a folder, or a model."""
+
+if TYPE_CHECKING:
+    LoadedModel = tuple[torch.nn.Module, PreTrainedTokenizerBase] | Pipeline
+    """A transformers model with its tokenizer, or a text-generation pipeline."""
 
 
 class CoSDDecoder:
@@ -102,8 +110,8 @@ class CoSDDecoder:
     @classmethod
     def from_pretrained(
         cls,
-        draft: ModelSource,
-        assistant: ModelSource | Sequence[ModelSource],
+        draft: "ModelSource | LoadedModel",
+        assistant: "ModelSource | LoadedModel | Sequence[ModelSource | LoadedModel]",
         *,
         verifier: str | Verifier | Sequence[str | Verifier] = "rule",
         schedule: str | Schedule = "adaptive",
@@ -117,7 +125,8 @@ class CoSDDecoder:
         """Load the models by hub id or path; the same name is loaded once.
 
         Args:
-            draft: Hub id, path, or a loaded model.
+            draft: Hub id, path, or a loaded model: a :class:`LanguageModel`, a transformers model with its
+                tokenizer as a tuple, or a text-generation pipeline.
             assistant: The same, or a list of them.
             verifier: A verifier, or ``"rule"``, ``"draft"``, ``"assistant"``, ``"speculative"`` or
                 ``"average"``; a list of them judges every assistant by its own.
@@ -138,9 +147,11 @@ class CoSDDecoder:
             InvalidOptionError: An option is unknown or of a wrong type or value.
             CoSDError: As the constructor and :meth:`LanguageModel.from_pretrained`.
         """
-        assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
+        several = isinstance(assistant, (list, tuple)) and not is_pair(assistant)
+        assistants: Any = assistant if several else [assistant]
         adapters = (draft_adapter or None, *check_adapters(assistant_adapter, len(assistants)))
-        models = _load((draft, *assistants), adapters, loading)
+        sources = [wrap_loaded("draft", draft), *(wrap_loaded("assistant", each) for each in assistants)]
+        models = _load(sources, adapters, loading)
         return cls(
             models[0],
             models[1:],
@@ -280,7 +291,7 @@ def _load(
             raise InvalidOptionError(
                 f"{option}={quoted(adapter)} given, but the model is loaded already: name its base"
             )
-    changed = LoadingOptions(**loading) != LoadingOptions()
+    changed = LoadingOptions(**loading) != LoadingOptions()  # type: ignore[arg-type]  # None: the default
     if changed and not any(isinstance(source, str | PathLike) for source in sources):
         raise InvalidOptionError(f"{', '.join(loading)} given, but every model is loaded already")
     return [

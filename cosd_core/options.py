@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from pydantic_core import PydanticUndefined
 from transformers import LogitsProcessor
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
@@ -81,15 +82,28 @@ def check_adapters(adapters: object, assistants: int) -> tuple[str | None, ...]:
 
 
 class Options(BaseModel):
-    """Base of all options: frozen, with strict types; raises :class:`InvalidOptionError` in one line."""
+    """Base of all options: frozen, with strict types; raises :class:`InvalidOptionError` in one line.
+
+    An option given as None has its default, as in transformers' ``GenerationConfig``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
 
     def __init__(self, /, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**without_nones(type(self), values))
         except ValidationError as error:
             raise InvalidOptionError(in_one_line(error, type(self))) from None
+
+
+def without_nones(options: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without those that are None where the default is another value: these are not given."""
+    fields = options.model_fields
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None or name not in fields or fields[name].default in (None, PydanticUndefined)
+    }
 
 
 def named(option: str, described: Mapping[str, Any], kinds: Mapping[str, Callable[..., T]]) -> T:
@@ -212,20 +226,20 @@ else:
 class GenerationKwargs(TypedDict, total=False):
     """The fields of :class:`GenerationOptions` as keyword arguments, for type checkers and editors."""
 
-    max_new_tokens: int
-    min_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repetition_penalty: float
+    max_new_tokens: int | None
+    min_new_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
     seed: int | None
     stop: str | Sequence[str] | None
     eos_token_id: int | Collection[int] | None
     logits_processor: LogitsProcessor | Iterable[LogitsProcessor] | None
     grammar: Grammar | Mapping[str, Any] | type | None
-    truncation: bool
-    add_special_tokens: bool
+    truncation: bool | None
+    add_special_tokens: bool | None
 
 
 class CallKwargs(GenerationKwargs, total=False):
@@ -243,18 +257,18 @@ class SyncCallKwargs(CallKwargs, total=False):
 class LoadingKwargs(TypedDict, total=False):
     """The fields of :class:`LoadingOptions` as keyword arguments, for type checkers and editors."""
 
-    dtype: str | torch.dtype
-    device: str | torch.device
+    dtype: str | torch.dtype | None
+    device: str | torch.device | None
     device_map: str | dict[str, Any] | None
     attn_implementation: str | None
     quantization_config: QuantizationConfigMixin | dict[str, Any] | None
     revision: str | None
-    subfolder: str
+    subfolder: str | None
     token: SecretStr | str | bool | None
     cache_dir: str | None
-    local_files_only: bool
-    trust_remote_code: bool
-    use_safetensors: bool
+    local_files_only: bool | None
+    trust_remote_code: bool | None
+    use_safetensors: bool | None
     tokenizer: str | None
 
 

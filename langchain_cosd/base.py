@@ -94,13 +94,13 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
 
     def _get_ls_params(self, stop: Any = None, **options: Any) -> LangSmithParams:
         """What LangSmith records of a call with these options, which are not validated yet."""
-        settings = self._settings
+        settings, temperature = self._settings, options.get("temperature")
         max_tokens = options.get("max_tokens") or options.get("max_new_tokens") or settings.max_new_tokens
         params = LangSmithParams(
             ls_provider="cosd",
             ls_model_type=self._ls_model_type,
             ls_model_name=options.get("model") or settings.model_name,
-            ls_temperature=options.get("temperature", settings.temperature),
+            ls_temperature=settings.temperature if temperature is None else temperature,
             ls_max_tokens=max_tokens,
         )
         if stop := settings.stop if stop is None else stop:

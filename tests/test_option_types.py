@@ -35,4 +35,4 @@ def test_arguments_and_fields_have_the_same_names_and_types(
             for value in ACCEPTED[name]:
                 options(**{name: value})
         else:
-            assert hints[name] == field.annotation
+            assert hints[name] == field.annotation | None, "None means the default"

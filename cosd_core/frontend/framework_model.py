@@ -15,7 +15,7 @@ from cosd_core.frontend.call_settings import LOADING_SETTINGS, CallFields, CallS
 from cosd_core.frontend.decoder_cache import DecoderCache
 from cosd_core.frontend.settings import Settings, modified
 from cosd_core.models.base import BaseLanguageModel
-from cosd_core.options import LoadingOptions, in_one_line, unknown_option
+from cosd_core.options import LoadingOptions, in_one_line, unknown_option, without_nones
 
 
 class FrameworkModel(CallFields):
@@ -42,6 +42,13 @@ class FrameworkModel(CallFields):
 
     if TYPE_CHECKING:  # the aliases, for editors and type checkers
         max_tokens: int | None = 128
+        # None means the default, and is never the value of these attributes.
+        min_new_tokens: int | None = 0  # type: ignore[assignment]
+        temperature: float | None = 0.0  # type: ignore[assignment]
+        top_p: float | None = 1.0  # type: ignore[assignment]
+        top_k: int | None = 0  # type: ignore[assignment]
+        min_p: float | None = 0.0  # type: ignore[assignment]
+        repetition_penalty: float | None = 1.0  # type: ignore[assignment]
         api_key: SecretStr | str | None = None
     else:
         max_tokens = property(attrgetter("max_new_tokens"), doc="Frameworks' name for ``max_new_tokens``.")
@@ -59,6 +66,8 @@ class FrameworkModel(CallFields):
 
     def __setattr__(self, name: str, value: Any) -> None:
         name = self.aliases.get(name, name)
+        if value is None and name in type(self).model_fields:
+            value = type(self).model_fields[name].get_default(call_default_factory=True)
         try:
             super().__setattr__(name, value)
         except ValidationError as error:
@@ -122,15 +131,14 @@ class FrameworkModel(CallFields):
 
     @classmethod
     def _without_aliases(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings under the core's names; an alias with the value None is dropped."""
+        """Settings under the core's names, without those whose None means the default."""
         values = dict(values)
         for alias, name in cls.aliases.items():
             if alias in values:
                 if name in values:
                     raise InvalidOptionError(f"{alias} and {name} are the same option: give one")
-                if (value := values.pop(alias)) is not None:
-                    values[name] = value
-        return values
+                values[name] = values.pop(alias)
+        return without_nones(cls, values)
 
     def _with_options(self, options: Mapping[str, Any]) -> Self:
         """This model if there are no options of the call, else a copy that has them as settings."""

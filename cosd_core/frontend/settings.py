@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
 from cosd_core.decoder import CoSDDecoder, ModelSource
 from cosd_core.errors import InvalidOptionError, VerifierFileError, quoted
 from cosd_core.generation.scheduling import Schedule, make_schedule
 from cosd_core.models.base import BaseLanguageModel, with_adapter, without_adapter
+from cosd_core.models.language_model import wrap_loaded
 from cosd_core.models.loading import known_context_length, known_to_chat
 from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.verifiers import (
@@ -32,10 +33,10 @@ METHOD_SETTINGS = ("verifier", *VERIFIER_OF_SETTING, "calibration", "schedule", 
 """The settings that determine how the models are fused."""
 
 
-def _as_source(value: object) -> object:
+def _as_source(value: object, info: ValidationInfo) -> object:
     if isinstance(value, Mapping) and "object" in value:
         raise ValueError("was a loaded model, which no text can hold: give its hub id or path, or the model")
-    return value
+    return wrap_loaded(info.field_name or "model", value)
 
 
 def _as_verifier(value: object) -> object:
@@ -50,12 +51,14 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-Source = Annotated[ModelSource, BeforeValidator(_as_source)]
-
 if TYPE_CHECKING:  # the types that constructors accept, as in cosd_core/options.py
+    from cosd_core.decoder import LoadedModel
+
+    Source = ModelSource | LoadedModel
     Temperatures = Sequence[float] | None
     VerifierLike = str | Verifier | Sequence[str | Verifier]
 else:
+    Source = Annotated[ModelSource, BeforeValidator(_as_source)]
     Temperatures = Annotated[tuple[float, ...] | None, BeforeValidator(_as_tuple)]
     VerifierLike = Annotated[str | Verifier | list[str | Verifier], BeforeValidator(_as_verifier)]
 
@@ -138,6 +141,10 @@ class Settings(SettingsFields):
         return type(self)(**{**given, **update}) if update else copied
 
     @property
+    def _draft(self) -> ModelSource:
+        return cast(ModelSource, self.draft_model)
+
+    @property
     def assistants(self) -> list[ModelSource]:
         """The assistants, as a list even of one."""
         return assistant_sources({"assistant_model": self.assistant_model})
@@ -181,13 +188,13 @@ class Settings(SettingsFields):
 
     def known_context_length(self) -> int | None:
         """The smallest context window of the models in tokens, from their files; no model is loaded."""
-        sources = (self.draft_model, *self.assistants)
+        sources = (self._draft, *self.assistants)
         lengths = [known_context_length(each, self.loading_options) for each in sources]
         return min((length for length in lengths if length is not None), default=None)
 
     def known_to_chat(self) -> bool | None:
         """Whether the draft has a chat template, from its files; None if they are not on this machine."""
-        return known_to_chat(self.draft_model, self.loading_options, adapter=self.draft_adapter)
+        return known_to_chat(self._draft, self.loading_options, adapter=self.draft_adapter)
 
     def generation_options(self) -> dict[str, Any]:
         """The arguments of :meth:`CoSDDecoder.generate`: those that were given."""

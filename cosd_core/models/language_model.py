@@ -1,6 +1,7 @@
 """The transformers backend: a causal language model with its tokenizer."""
 
 import json
+import sys
 from functools import cached_property
 from os import PathLike
 from typing import Any, Self, Unpack, cast
@@ -112,7 +113,7 @@ class LanguageModel(BaseLanguageModel):
             UnsupportedModelError: The model or the adapter cannot take part.
         """
         source = resolve_source("name", name)
-        loading = LoadingOptions(**options)
+        loading = LoadingOptions(**options)  # type: ignore[arg-type]  # None means the default
         if loading.device_map is None:
             loading = loading.model_copy(update={"device": best_device(loading.device)})
         # Not the token's repr, which hides it: a model is for those who have its token.
@@ -213,3 +214,30 @@ class LanguageModel(BaseLanguageModel):
 
 loaded_models = ModelRegistry()
 """The models that :meth:`LanguageModel.from_pretrained` has loaded."""
+
+
+def is_pair(source: object) -> bool:
+    """Whether this is a loaded model with its tokenizer, as a tuple."""
+    return isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], torch.nn.Module)
+
+
+def wrap_loaded(option: str, source: Any) -> Any:
+    """A transformers model with its tokenizer, or a pipeline, as a :class:`LanguageModel`; else unchanged.
+
+    Raises:
+        InvalidOptionError: The tokenizer is missing, or the pipeline is for another task; the message names
+            the option.
+        CoSDError: As :class:`LanguageModel`.
+    """
+    pipelines = sys.modules.get("transformers.pipelines.base")  # a pipeline exists only if it is imported
+    if is_pair(source):
+        return LanguageModel(*source)
+    if isinstance(source, torch.nn.Module | PreTrainedTokenizerBase):
+        raise InvalidOptionError(
+            f"{option}={type(source).__name__} is a model or a tokenizer alone: give both, (model, tokenizer)"
+        )
+    if pipelines is None or not isinstance(source, pipelines.Pipeline):
+        return source
+    if source.task != "text-generation":
+        raise InvalidOptionError(f'{option} is a pipeline for {source.task}: it should be "text-generation"')
+    return LanguageModel(source.model, source.tokenizer)

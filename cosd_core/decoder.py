@@ -18,7 +18,8 @@ from cosd_core.generation.row_factory import RowFactory, SharedRowFactory
 from cosd_core.generation.scheduling import Schedule, make_schedule
 from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.base import BaseLanguageModel
-from cosd_core.models.language_model import LanguageModel, is_pair, wrap_loaded
+from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.loaded import is_pair, wrap_loaded
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
 from cosd_core.options import (
     CallKwargs,

@@ -82,7 +82,8 @@ def run_evaluate(
     possible = possible_methods(settings, shared_vocabulary=pair.shares_vocabulary)
     methods = make_methods(method or possible, settings, both_roles=both_roles)
     names = [model.name for model in pair.models]
-    methods += [read_method(path, general, pair=names) for path in settings_file or ()]
+    sources = [model.source or model.name for model in pair.models]
+    methods += [read_method(path, general, pair=sources) for path in settings_file or ()]
     tasks = [bundled_task(questions) if each == BUNDLED else read_task(each) for each in task_names]
     tasks = [each.limited(limit) if limit else each for each in tasks]
     with Progress(console=err, transient=True) as bar:

@@ -17,7 +17,7 @@ from cosd_core.cli.shared import generation_options, make_settings, names_models
 from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED, read_task, unasked_task
 from cosd_core.evaluation.report import percent
-from cosd_core.frontend.settings import model_names
+from cosd_core.frontend.model_names import model_names
 from cosd_core.frontend.settings_file import read_settings, writable
 from cosd_core.tuning import ALPHAS, BETAS, WEIGHTS, Tuning, tune
 

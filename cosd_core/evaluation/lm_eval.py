@@ -156,7 +156,7 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
     @property
     def tokenizer_name(self) -> str:
         """The names of all models. The harness caches rendered prompts by it, and all templates render."""
-        return "+".join(model.name.replace("/", "__") for model in self.decoder.models)
+        return "+".join((model.source or model.name).replace("/", "__") for model in self.decoder.models)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """The token ids of a text. No BOS is added to a text that begins with it."""

@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
 from cosd_core.decoder import CoSDDecoder, ModelSource
 from cosd_core.errors import InvalidOptionError, VerifierFileError, quoted
+from cosd_core.frontend.model_names import assistant_sources, model_names
 from cosd_core.generation.scheduling import Schedule, make_schedule
-from cosd_core.models.base import BaseLanguageModel, with_adapter, without_adapter
-from cosd_core.models.language_model import wrap_loaded
+from cosd_core.models.loaded import wrap_loaded
 from cosd_core.models.loading import known_context_length, known_to_chat
 from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.verifiers import (
@@ -219,32 +219,6 @@ class Settings(SettingsFields):
             case TreeVerifier.name if isinstance(self.tree_path, str):
                 return _read_tree(self.tree_path, modified(self.tree_path))
         return make_verifier(self.verifier)
-
-
-def assistant_sources(settings: Mapping[str, Any]) -> list[ModelSource]:
-    """The assistants in the settings, as a list; empty if the settings name none."""
-    assistants = settings.get("assistant_model", [])
-    return assistants if isinstance(assistants, list) else [assistants]
-
-
-def model_names(settings: Mapping[str, Any]) -> list[str]:
-    """The name of every model in the settings, the draft first, as in :attr:`LanguageModel.name`."""
-    assistants = assistant_sources(settings)
-    drafts = [settings["draft_model"]] if "draft_model" in settings else []
-    adapters = [settings.get("draft_adapter")] * len(drafts)
-    adapters += check_adapters(settings.get("assistant_adapter") if assistants else None, len(assistants))
-    names = [
-        each.name if isinstance(each, BaseLanguageModel) else str(each) for each in (*drafts, *assistants)
-    ]
-    return [with_adapter(name, adapter or None) for name, adapter in zip(names, adapters, strict=True)]
-
-
-def settings_of_names(draft: str, assistant: str) -> dict[str, Any]:
-    """The settings that name two models; the inverse of :func:`model_names`."""
-    settings: dict[str, Any] = {}
-    for role, name in (("draft", draft), ("assistant", assistant)):
-        settings[f"{role}_model"], settings[f"{role}_adapter"] = without_adapter(name)
-    return {name: value for name, value in settings.items() if value is not None}
 
 
 def modified(path: str) -> int:

@@ -120,11 +120,14 @@ class BaseLanguageModel(ABC):
     """A causal language model and its tokenizer.
 
     Attributes:
-        name: Its name in messages and traces, as :func:`with_adapter` composes it.
+        name: Its name in messages and traces, as :func:`with_adapter` composes it: a hub id, or the name of a
+            local folder without its path.
+        source: The hub id or path that it was loaded from, likewise; None if that is unknown.
         tokenizer: Its tokenizer. Models with equal vocabularies can share theirs.
     """
 
     name: str
+    source: str | None = None
     tokenizer: PreTrainedTokenizerBase
 
     @property

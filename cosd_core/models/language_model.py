@@ -1,7 +1,6 @@
 """The transformers backend: a causal language model with its tokenizer."""
 
 import json
-import sys
 from functools import cached_property
 from os import PathLike
 from typing import Any, Self, Unpack, cast
@@ -13,7 +12,14 @@ from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
 from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter
 from cosd_core.models.forward import PassRunner, Plan, input_device
-from cosd_core.models.loading import adapter_tokenizer, best_device, check_path, load, resolve_source
+from cosd_core.models.loading import (
+    adapter_tokenizer,
+    best_device,
+    check_path,
+    display_name,
+    load,
+    resolve_source,
+)
 from cosd_core.models.probe import probe
 from cosd_core.models.sessions import BatchedSession, SequentialSession
 from cosd_core.models.traits import ModelTraits, config_digest
@@ -36,6 +42,7 @@ class LanguageModel(BaseLanguageModel):
         model: The transformers model. Models with adapters over one base are several that share its weights.
         tokenizer: Its tokenizer.
         name: Its name in messages and traces.
+        source: The hub id or path that it was loaded from.
         lock: Held during a forward pass by all models that share the weights: some change buffers in it.
     """
 
@@ -74,7 +81,9 @@ class LanguageModel(BaseLanguageModel):
         if name is not None and not isinstance(name, str):
             raise InvalidOptionError(f"name={quoted(name)} should be text")
         kind = type(found).__name__
-        self.name = name or with_adapter(found.config.name_or_path or kind, adapter)
+        loaded_from = found.config.name_or_path or kind
+        self.name = name or with_adapter(display_name(loaded_from), adapter)
+        self.source = None if name else with_adapter(loaded_from, adapter)
         if found.config.is_encoder_decoder or not found.can_generate():
             raise UnsupportedModelError(
                 f"model {quoted(self.name)} ({kind}) is not a decoder-only causal language model"
@@ -119,7 +128,7 @@ class LanguageModel(BaseLanguageModel):
         # Not the token's repr, which hides it: a model is for those who have its token.
         key = f"{cls.__qualname__} {source} {loading!r} {hash(loading.token)}"
         if adapter is None:
-            return loaded_models.get_or_load(key, lambda: cls(*load(source, loading), name=str(name)))
+            return loaded_models.get_or_load(key, lambda: cls._of_source(load(source, loading), source))
         adapter_source = resolve_source("adapter", adapter)
         check_path(adapter_source)
 
@@ -127,8 +136,8 @@ class LanguageModel(BaseLanguageModel):
             found = Adapter.find(adapter_source, loading)  # before the model, which takes longer
             base = cls.from_pretrained(name, **options)
             tokenizer = adapter_tokenizer(adapter_source, loading)
-            full_name = with_adapter(str(name), str(adapter))
-            model = cls(found.over(base.model), tokenizer or base.tokenizer, name=full_name)
+            loaded = found.over(base.model), tokenizer or base.tokenizer
+            model = cls._of_source(loaded, source, adapter_source)
             if tokenizer is not None and tokenizer.eos_token_id is not None:
                 ends = base.eos_token_ids | {tokenizer.eos_token_id}
                 model.model.generation_config.eos_token_id = sorted(ends)
@@ -137,6 +146,12 @@ class LanguageModel(BaseLanguageModel):
 
         adapted: Self = loaded_models.get_or_load(f"{key} {adapter_source}", load_adapted)
         return adapted
+
+    @classmethod
+    def _of_source(cls, loaded: tuple[Any, Any], source: str, adapter: str | None = None) -> Self:
+        model = cls(*loaded, name=with_adapter(display_name(source), adapter and display_name(adapter)))
+        model.source = with_adapter(source, adapter)
+        return model
 
     @property
     def device(self) -> torch.device:
@@ -196,8 +211,8 @@ class LanguageModel(BaseLanguageModel):
 
     @property
     def fingerprint(self) -> str:
-        """A key of the model's name, dtype and configuration, which tells entries of caches on disk apart."""
-        return json.dumps([self.name, str(self.model.dtype), config_digest(self.model.config)])
+        """A key of the model's source, dtype and configuration, for caches on disk."""
+        return json.dumps([self.source or self.name, str(self.model.dtype), config_digest(self.model.config)])
 
     def open_session(
         self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0
@@ -214,30 +229,3 @@ class LanguageModel(BaseLanguageModel):
 
 loaded_models = ModelRegistry()
 """The models that :meth:`LanguageModel.from_pretrained` has loaded."""
-
-
-def is_pair(source: object) -> bool:
-    """Whether this is a loaded model with its tokenizer, as a tuple."""
-    return isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], torch.nn.Module)
-
-
-def wrap_loaded(option: str, source: Any) -> Any:
-    """A transformers model with its tokenizer, or a pipeline, as a :class:`LanguageModel`; else unchanged.
-
-    Raises:
-        InvalidOptionError: The tokenizer is missing, or the pipeline is for another task; the message names
-            the option.
-        CoSDError: As :class:`LanguageModel`.
-    """
-    pipelines = sys.modules.get("transformers.pipelines.base")  # a pipeline exists only if it is imported
-    if is_pair(source):
-        return LanguageModel(*source)
-    if isinstance(source, torch.nn.Module | PreTrainedTokenizerBase):
-        raise InvalidOptionError(
-            f"{option}={type(source).__name__} is a model or a tokenizer alone: give both, (model, tokenizer)"
-        )
-    if pipelines is None or not isinstance(source, pipelines.Pipeline):
-        return source
-    if source.task != "text-generation":
-        raise InvalidOptionError(f'{option} is a pipeline for {source.task}: it should be "text-generation"')
-    return LanguageModel(source.model, source.tokenizer)

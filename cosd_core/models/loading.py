@@ -159,14 +159,34 @@ def _local(options: LoadingOptions, *more: str) -> dict[str, Any]:
     return hub_access(options, *more) | {"local_files_only": True}
 
 
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+
+
+def display_name(source: str) -> str:
+    """The name of a model or adapter in messages and traces: a hub id, or the last part of a path.
+
+    For a folder of the hub's cache that is the hub id.
+    """
+    try:
+        path = Path(source).expanduser()
+        if not source or not (_looks_like_path(source) or path.is_dir()):
+            return source
+        path = path.resolve()
+    except (OSError, RuntimeError, ValueError):  # loading will raise
+        return source
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return path.name
+
+
 def check_path(name: str) -> None:
     """Refuse a mistyped folder before the hub is queried for it.
 
     Raises:
         ModelLoadError: The name can only be a path, and there is no such folder.
     """
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
-    if looks_like_path and not Path(name).expanduser().is_dir():
+    if _looks_like_path(name) and not Path(name).expanduser().is_dir():
         raise ModelLoadError(f"cannot load model {quoted(name)}: there is no such folder")
 
 

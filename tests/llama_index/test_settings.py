@@ -90,9 +90,8 @@ def test_metadata_needs_no_loaded_models(save: Save, unloadable: None) -> None:
         told = llm.metadata
         assert (told.context_window, told.is_chat_model, told.num_output) == (window, is_chat, 7)
         assert told.is_function_calling_model is False
-        assert told.model_name == "+".join(
-            [draft, *(assistant if isinstance(assistant, list) else [assistant])]
-        )
+        paths = [draft, *(assistant if isinstance(assistant, list) else [assistant])]
+        assert told.model_name == "+".join(Path(path).name for path in paths)
         assert llm.to_payload()["context_window"] == window
 
 
@@ -382,7 +381,7 @@ def test_copies_share_the_weights_and_nothing_else(llm: Any) -> None:
 def test_instances_over_the_same_paths_share_the_weights_with_langchains_classes() -> None:
     draft, assistant = load_pair()
     named = {
-        "draft_model": draft.name, "assistant_model": assistant.name, "dtype": "float32", "device": "cpu",
+        "draft_model": draft.source, "assistant_model": assistant.source, "dtype": "float32", "device": "cpu",
     }  # fmt: skip
     ours = CoSDLLM(**named, max_tokens=4)
     ours._decoder()

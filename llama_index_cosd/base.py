@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
+from llama_index.core.base.llms.generic_utils import messages_to_prompt
 from llama_index.core.base.llms.types import LLMMetadata
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms import CustomLLM
@@ -12,6 +13,7 @@ from pydantic import ConfigDict, Field, SerializationInfo, SerializerFunctionWra
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core import ChatOptions, TreeVerifier
+from cosd_core.chat.formats import takes_tools
 from cosd_core.frontend.framework_model import FrameworkModel
 from cosd_core.frontend.serialization import to_jsonable
 from cosd_core.frontend.settings_file import refuse_code
@@ -25,9 +27,10 @@ class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
     is_chat_model: bool | None = Field(
         default=None, description="Whether engines send messages. None: if the draft has a chat template."
     )
-    is_function_calling_model: bool = Field(
-        default=False,
-        description="Whether agents and programs pass tools to the chat template, or as plain text.",
+    is_function_calling_model: bool | None = Field(
+        default=None,
+        description="Whether agents and programs pass tools to the chat template, or as plain text. None: if "
+        "the draft's template takes tools.",
     )
     context_window: int | None = Field(
         default=None,
@@ -116,20 +119,23 @@ class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
         return super()._without_aliases(values)
 
     def _metadata(self, *, may_load: bool) -> LLMMetadata:
-        settings, window, has_template = self._source_settings(), None, None
+        settings, window, template = self._source_settings(), None, None
         models = self.decoder_cache.models if self.decoder_cache.sources == settings.sources() else None
         if models is None:
-            window, has_template = settings.known_context_length(), settings.known_to_chat()
-            if may_load and None in (window, has_template):
+            window, template = settings.known_context_length(), settings.known_chat_template()
+            if may_load and None in (window, template):
                 models = self._decoder().models
         if models is not None:
             window = min((model.context_length for model in models if model.context_length), default=None)
-            has_template = bool(models[0].tokenizer.chat_template)
-        is_chat = self.chat_template is not None or bool(has_template)
+            template = models[0].tokenizer.chat_template
+        if self.chat_template is not None:
+            template = self.chat_template
+        own_format = self.messages_to_prompt is not messages_to_prompt  # it excludes tools
+        is_chat, calls = self.is_chat_model, self.is_function_calling_model
         return LLMMetadata(
             context_window=self.context_window or window or DEFAULT_CONTEXT_WINDOW,
             num_output=self.max_new_tokens,
-            is_chat_model=is_chat if self.is_chat_model is None else self.is_chat_model,
-            is_function_calling_model=self.is_function_calling_model,
+            is_chat_model=bool(template) if is_chat is None else is_chat,
+            is_function_calling_model=takes_tools(template) and not own_format if calls is None else calls,
             model_name=settings.model_name,
         )

@@ -356,9 +356,9 @@ def test_the_tokenizer_of_the_adapter_is_used_where_it_brings_one(
     assert not plain.tokenizer.chat_template
     assert model.eos_token_ids == plain.eos_token_ids | {tokenizer.eos_token_id}
     settings = {"draft_model": base, "assistant_model": base}
-    assert Settings(**settings, draft_adapter=str(source)).known_to_chat()
-    assert not Settings(**settings, draft_adapter=pair[0]).known_to_chat()
-    assert not Settings(**settings).known_to_chat()
+    assert Settings(**settings, draft_adapter=str(source)).known_chat_template()
+    assert not Settings(**settings, draft_adapter=pair[0]).known_chat_template()
+    assert not Settings(**settings).known_chat_template()
     named = LanguageModel.from_pretrained(base, adapter=source, tokenizer=base)
     assert not named.tokenizer.chat_template
     assert LanguageModel.from_pretrained(base, adapter=pair[0]).tokenizer is plain.tokenizer

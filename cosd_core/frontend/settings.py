@@ -12,7 +12,7 @@ from cosd_core.errors import InvalidOptionError, VerifierFileError, quoted
 from cosd_core.frontend.model_names import assistant_sources, model_names
 from cosd_core.generation.scheduling import Schedule, make_schedule
 from cosd_core.models.loaded import wrap_loaded
-from cosd_core.models.loading import known_context_length, known_to_chat
+from cosd_core.models.loading import known_chat_template, known_context_length
 from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
 from cosd_core.verifiers import (
     AverageVerifier,
@@ -192,9 +192,9 @@ class Settings(SettingsFields):
         lengths = [known_context_length(each, self.loading_options) for each in sources]
         return min((length for length in lengths if length is not None), default=None)
 
-    def known_to_chat(self) -> bool | None:
-        """Whether the draft has a chat template, from its files; None if they are not on this machine."""
-        return known_to_chat(self._draft, self.loading_options, adapter=self.draft_adapter)
+    def known_chat_template(self) -> Any:
+        """The draft's chat template from its files, as :func:`known_chat_template`; no model is loaded."""
+        return known_chat_template(self._draft, self.loading_options, adapter=self.draft_adapter)
 
     def generation_options(self) -> dict[str, Any]:
         """The arguments of :meth:`CoSDDecoder.generate`: those that were given."""

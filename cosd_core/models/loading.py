@@ -92,28 +92,34 @@ def known_context_length(
     return context_length(config)
 
 
-def known_to_chat(
+def known_chat_template(
     source: str | PathLike[str] | BaseLanguageModel, options: LoadingOptions, *, adapter: str | None = None
-) -> bool | None:
-    """Whether a model has a chat template; None if its files are not on this machine."""
+) -> Any:
+    """A model's chat template, as :attr:`PreTrainedTokenizerBase.chat_template`.
+
+    It is the empty text if there is none, and None if the files are not on this machine.
+    """
     if isinstance(source, BaseLanguageModel):
-        return bool(source.tokenizer.chat_template)
+        return source.tokenizer.chat_template or ""
     if options.tokenizer:
-        return _has_chat_template(options.tokenizer, _local(options))
+        return _saved_template(options.tokenizer, _local(options))
     if adapter is not None:
-        found = _has_chat_template(resolve_source("adapter", adapter), _local(options))
+        found = _saved_template(resolve_source("adapter", adapter), _local(options))
         if found is not None:
             return found
-    return _has_chat_template(resolve_source("name", source), _local(options, *_FILES))
+    return _saved_template(resolve_source("name", source), _local(options, *_FILES))
 
 
-def _has_chat_template(name: str, access: dict[str, Any]) -> bool | None:
-    if find_file(name, "chat_template.jinja", access):
-        return True
-    if (found := find_file(name, "tokenizer_config.json", access)) is None:
-        return None
+def _saved_template(name: str, access: dict[str, Any]) -> Any:
     try:
-        return bool(json.loads(Path(found).read_text(encoding="utf-8")).get("chat_template"))
+        if found := find_file(name, "chat_template.jinja", access):
+            default = Path(found).read_text(encoding="utf-8")
+            if for_tools := find_file(name, "additional_chat_templates/tool_use.jinja", access):
+                return {"default": default, "tool_use": Path(for_tools).read_text(encoding="utf-8")}
+            return default
+        if (found := find_file(name, "tokenizer_config.json", access)) is None:
+            return None
+        return json.loads(Path(found).read_text(encoding="utf-8")).get("chat_template") or ""
     except (OSError, ValueError):  # loading will raise
         return None
 

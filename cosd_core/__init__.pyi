@@ -16,8 +16,10 @@ from .errors import (
     MissingExtraError as MissingExtraError,
     ModelLoadError as ModelLoadError,
     ModelOutputError as ModelOutputError,
+    ScheduleError as ScheduleError,
     TrainingDataError as TrainingDataError,
     UnsupportedModelError as UnsupportedModelError,
+    VerifierError as VerifierError,
     VerifierFileError as VerifierFileError,
     VocabularyMismatchError as VocabularyMismatchError,
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
 from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
-from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.errors import InvalidOptionError, VerifierError, quoted
 from cosd_core.generation.call import Groups, SyncCall, ThreadCall
 from cosd_core.generation.engine import Engine
 from cosd_core.generation.loop import Batch
@@ -31,6 +31,7 @@ from cosd_core.options import (
     check_number,
 )
 from cosd_core.outputs import Chunk, Generation, Step, TracedToken
+from cosd_core.utils import guarded
 from cosd_core.verifiers import Verifier, calibration_of, make_verifier
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class CoSDDecoder:
         self.draft = draft
         self.assistants = tuple(assistants)
         self.verifier = make_verifier(verifier)
-        self.verifier.check(len(assistants))
+        with guarded(VerifierError, self.verifier):
+            self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
         self.calibration = calibration_of(self.verifier, calibration, len(self.models))
         self.draft_length = draft_length

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cosd_core.prediction import Opinions, Prediction
-from cosd_core.verifiers.base import Verifier
+from cosd_core.verifiers.base import Verifier, described
 from cosd_core.verifiers.types import Verdict
 
 Source = Literal["draft", "assistant"]
@@ -132,7 +132,7 @@ class Generation:
             "prompt": self.prompt,
             "prompt_tokens": self.prompt_tokens,
             "stats": self.stats.to_dict(),
-            "verifier": self.verifier.to_dict(),
+            "verifier": described(self.verifier),
             "models": list(self.models),
             "calibration": list(self.calibration),
         }

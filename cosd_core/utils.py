@@ -1,4 +1,4 @@
-"""A lock that is released in forked processes, the common prefix of sequences, a check for matplotlib."""
+"""A lock for forked processes, errors of users' code, common prefixes, a check for matplotlib."""
 
 import os
 from collections.abc import Sequence
@@ -6,7 +6,9 @@ from contextlib import suppress
 from threading import Lock as ThreadLock
 from weakref import WeakSet
 
-from cosd_core.errors import MissingExtraError
+import torch
+
+from cosd_core.errors import CoSDError, MissingExtraError, quoted
 
 
 class Lock:
@@ -41,6 +43,30 @@ def _renew_locks() -> None:
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_renew_locks)
+
+
+class guarded:  # noqa: N801 - used like a function; a generator would cost more than many calls inside
+    """Raises what a user's own object raises as ``kind`` of error, which names the object's class.
+
+    Errors of cosd, and a lack of memory, pass unchanged.
+    """
+
+    __slots__ = ("_kind", "_owner")
+
+    def __init__(self, kind: type[CoSDError], owner: object) -> None:
+        self._kind, self._owner = kind, owner
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, _UNCHANGED):
+            return
+        name = getattr(self._owner, "__qualname__", type(self._owner).__qualname__)
+        raise self._kind(f"{name} failed: {type(error).__name__}: {quoted(error)}") from error
+
+
+_UNCHANGED = (CoSDError, MemoryError, torch.OutOfMemoryError)
 
 
 def agreed_prefix(ids: Sequence[int], others: Sequence[int]) -> int:

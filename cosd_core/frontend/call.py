@@ -12,6 +12,7 @@ from cosd_core.decoder import CoSDDecoder
 from cosd_core.frontend.call_settings import CallSettings
 from cosd_core.frontend.decoder_cache import DecoderCache
 from cosd_core.outputs import Chunk, Generation
+from cosd_core.verifiers.base import described
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Call:
             "finish_reason": generation.finish_reason,
             "stop_sequence": generation.stop_sequence,
             "model_name": self.settings.model_name,
-            "verifier": generation.verifier.to_dict(),
+            "verifier": described(generation.verifier),
             "stats": generation.stats.to_dict(),
             **trace,
         }

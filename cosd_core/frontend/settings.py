@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
 from cosd_core.decoder import CoSDDecoder, ModelSource
-from cosd_core.errors import InvalidOptionError, VerifierFileError, quoted
+from cosd_core.errors import InvalidOptionError, VerifierError, VerifierFileError, quoted
 from cosd_core.frontend.model_names import assistant_sources, model_names
 from cosd_core.generation.scheduling import Schedule, make_schedule
 from cosd_core.models.loaded import wrap_loaded
 from cosd_core.models.loading import known_chat_template, known_context_length
 from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
+from cosd_core.utils import guarded
 from cosd_core.verifiers import (
     AverageVerifier,
     RuleVerifier,
@@ -121,7 +122,8 @@ class Settings(SettingsFields):
         super().model_post_init(context)
         check_adapters(self.assistant_adapter, len(self.assistants))
         verifier = self._make_verifier()
-        verifier.check(len(self.assistants))
+        with guarded(VerifierError, verifier):
+            verifier.check(len(self.assistants))
         self._method = {
             "verifier": verifier,
             "schedule": make_schedule(self.schedule),

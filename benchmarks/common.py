@@ -14,14 +14,16 @@ from cosd_core import LanguageModel
 Call = Callable[[], object]
 
 
-def seconds(call: Call) -> float:
-    """The wall time of one call."""
-    started = time.perf_counter()
+def seconds(call: Call, clock: Callable[[], float] = time.perf_counter) -> float:
+    """The time of one call by a clock, by default the wall time."""
+    started = clock()
     call()
-    return time.perf_counter() - started
+    return clock() - started
 
 
-def print_ratios(ways: Mapping[str, tuple[Call, Call]], turns: int) -> None:
+def print_ratios(
+    ways: Mapping[str, tuple[Call, Call]], turns: int, clock: Callable[[], float] = time.perf_counter
+) -> None:
     """Print, per way, the time of the first call over that of the second: median and quartiles over turns.
 
     The two calls run one after the other within a turn, in alternating order, so that other load of the
@@ -31,7 +33,7 @@ def print_ratios(ways: Mapping[str, tuple[Call, Call]], turns: int) -> None:
         ratios = []
         for turn in range(-1, turns):
             order = ((0, first), (1, second)) if turn % 2 else ((1, second), (0, first))
-            times = {number: seconds(call) for number, call in order}
+            times = {number: seconds(call, clock) for number, call in order}
             if turn >= 0:
                 ratios.append(times[0] / times[1])
         low, median, high = statistics.quantiles(ratios, n=4)

@@ -1,7 +1,8 @@
 """Ratios of batching and of the frameworks: `python -m benchmarks.frameworks [name ...]`.
 
 * batching: twelve requests to the bundled pair awaited one after another, over the same requests at once,
-  10 ms apart, and as one list of prompts.
+  10 ms apart, and as one list of prompts. Then, in processor time of all threads, list calls of sixteen
+  chats and of sixteen prompts to the LangChain classes over the bundled chat pair, against one by one.
 * langchain: 64 tokens through each LangChain class over the same through the core. The core over itself
   shows the error of the method.
 * llama-index: `tree_summarize` over twelve chunks by the bundled chat pair, 64 tokens per answer, one call
@@ -10,6 +11,7 @@
 
 import argparse
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,31 @@ def batching() -> None:
     alone, at_once = _run(one_by_one), _run(lambda: apart(0))
     ways = {"at once": at_once, "10 ms apart": _run(lambda: apart(0.01)), "one batch": _run(one_batch)}
     print_ratios({name: (alone, way) for name, way in ways.items()}, turns=15)
+    _langchain_lists()
+
+
+def _langchain_lists() -> None:
+    """List calls of the LangChain classes over invocations one by one, in processor time."""
+    from langchain_core.messages import HumanMessage
+
+    from langchain_cosd import ChatCoSD, CoSDLLM
+
+    draft, assistant = load_chat_pair()
+    settings: dict[str, Any] = {"draft_model": draft, "assistant_model": assistant, "alpha": 0.9, **OPTIONS}
+    chat, llm = ChatCoSD(**settings), CoSDLLM(**settings)
+    questions = [f"How many people live in town {number}?" for number in range(16)]
+
+    def one_by_one(model: ChatCoSD | CoSDLLM) -> Call:
+        return lambda: [model.invoke(question) for question in questions]
+
+    ways: dict[str, tuple[Call, Call]] = {
+        "ChatCoSD.batch": (one_by_one(chat), lambda: chat.batch(questions)),
+        "ChatCoSD.generate": (
+            one_by_one(chat), lambda: chat.generate([[HumanMessage(question)] for question in questions])
+        ),
+        "CoSDLLM.batch": (one_by_one(llm), lambda: llm.batch(questions)),
+    }  # fmt: skip
+    print_ratios(ways, turns=9, clock=time.process_time)
 
 
 def langchain() -> None:

@@ -21,8 +21,10 @@ from .errors import (
     OverloadedError as OverloadedError,
     ModelUnloadedError as ModelUnloadedError,
     TraceError as TraceError,
+    ScheduleError as ScheduleError,
     TrainingDataError as TrainingDataError,
     UnsupportedModelError as UnsupportedModelError,
+    VerifierError as VerifierError,
     VerifierFileError as VerifierFileError,
     VocabularyMismatchError as VocabularyMismatchError,
 )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
 from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
-from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.generation.call import Groups, SyncCall
+from cosd_core.errors import InvalidOptionError, VerifierError, quoted
+from cosd_core.generation.call import Groups, SyncCall, ThreadCall
 from cosd_core.generation.call_counter import CallCounter, unloaded
 from cosd_core.generation.engine import Engine
 from cosd_core.generation.loop import Batch
@@ -20,6 +20,7 @@ from cosd_core.generation.scheduling import Schedule, make_schedule
 from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.language_model import LanguageModel
+from cosd_core.models.loaded import is_pair, wrap_loaded
 from cosd_core.models.memory import release_memory
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
 from cosd_core.options import (
@@ -27,16 +28,26 @@ from cosd_core.options import (
     GenerationOptions,
     LoadingKwargs,
     LoadingOptions,
+    SyncCallKwargs,
     check_adapters,
     check_counts,
     check_number,
 )
 from cosd_core.outputs import Chunk, Generation, Step, TracedToken
 from cosd_core.utils import Unloadable
+from cosd_core.utils.guarded import guarded
 from cosd_core.verifiers import Verifier, calibration_of, make_verifier
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import Pipeline, PreTrainedTokenizerBase
+
 ModelSource = str | PathLike[str] | BaseLanguageModel
-"""A hub id, the path of a folder, or a loaded model."""
+"""A hub id, the path of a folder, or a model."""
+
+if TYPE_CHECKING:
+    LoadedModel = tuple[torch.nn.Module, PreTrainedTokenizerBase] | Pipeline
+    """A transformers model with its tokenizer, or a text-generation pipeline."""
 
 _OF_MODELS = ("draft", "assistants", "_alignment", "_rows", "_open_batch", "_engine")
 """The attributes of a decoder that refer to its models."""
@@ -98,7 +109,8 @@ class CoSDDecoder(Unloadable):
         self.draft = draft
         self.assistants = tuple(assistants)
         self.verifier = make_verifier(verifier)
-        self.verifier.check(len(assistants))
+        with guarded(VerifierError, self.verifier):
+            self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
         if deterministic:
             self.schedule = self.schedule.deterministic()
@@ -126,8 +138,8 @@ class CoSDDecoder(Unloadable):
     @classmethod
     def from_pretrained(
         cls,
-        draft: ModelSource,
-        assistant: ModelSource | Sequence[ModelSource],
+        draft: "ModelSource | LoadedModel",
+        assistant: "ModelSource | LoadedModel | Sequence[ModelSource | LoadedModel]",
         *,
         verifier: str | Verifier | Sequence[str | Verifier] = "rule",
         schedule: str | Schedule = "adaptive",
@@ -144,7 +156,8 @@ class CoSDDecoder(Unloadable):
         """Load the models by hub id or path; the same name is loaded once.
 
         Args:
-            draft: Hub id, path, or a loaded model.
+            draft: Hub id, path, or a loaded model: a :class:`LanguageModel`, a transformers model with its
+                tokenizer as a tuple, or a text-generation pipeline.
             assistant: The same, or a list of them.
             verifier: A verifier, or ``"rule"``, ``"draft"``, ``"assistant"``, ``"speculative"`` or
                 ``"average"``; a list of them judges every assistant by its own.
@@ -169,9 +182,11 @@ class CoSDDecoder(Unloadable):
             InvalidOptionError: An option is unknown or of a wrong type or value.
             CoSDError: As the constructor and :meth:`LanguageModel.from_pretrained`.
         """
-        assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
+        several = isinstance(assistant, (list, tuple)) and not is_pair(assistant)
+        assistants: Any = assistant if several else [assistant]
         adapters = (draft_adapter or None, *check_adapters(assistant_adapter, len(assistants)))
-        models = _load((draft, *assistants), adapters, loading)
+        sources = [wrap_loaded("draft", draft), *(wrap_loaded("assistant", each) for each in assistants)]
+        models = _load(sources, adapters, loading)
         return cls(
             models[0],
             models[1:],
@@ -185,14 +200,15 @@ class CoSDDecoder(Unloadable):
             deterministic=deterministic,
         )
 
-    def steps(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> Generator[Step, None, None]:
+    def steps(self, prompts: Prompts, **options: Unpack[SyncCallKwargs]) -> Generator[Step, None, None]:
         """Decode and yield one record per prompt and round. Closing the generator stops the work.
 
         Args:
             prompts: One prompt, as text, token ids or a :class:`Chat`, or a list of prompts.
             **options: The fields of :class:`GenerationOptions`, and ``timeout``: seconds from now after which
                 the call fails; None: never. Encoding the prompts counts, and so does the time in which nobody
-                reads the steps.
+                reads the steps. With ``share_batches=True`` the rounds run on the decoder's worker thread, as
+                those of :meth:`asteps`, so that calls of several threads share batches.
 
         Raises:
             InvalidOptionError: An unknown option, or a value out of range.
@@ -202,9 +218,15 @@ class CoSDDecoder(Unloadable):
             GenerationError: Later, while decoding: a model or a logits processor failed.
         """
         timeout, rest = _split_timeout(options)
+        share_batches = rest.pop("share_batches", False)
+        if not isinstance(share_batches, bool):
+            raise InvalidOptionError(f"share_batches={quoted(share_batches)} should be True or False")
+        if share_batches:
+            shared = ThreadCall(timeout)  # before the prompts are encoded, which counts
+            return self._calls.counted(self._engine.shared_steps(shared, self._groups(prompts, rest)))
         return self._calls.counted(self._engine.steps(SyncCall(timeout), self._groups(prompts, rest)))
 
-    def stream(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> Generator[Chunk, None, None]:
+    def stream(self, prompts: Prompts, **options: Unpack[SyncCallKwargs]) -> Generator[Chunk, None, None]:
         """Decode and yield text as soon as it is final; arguments and errors as in :meth:`steps`.
 
         The last chunk of every prompt carries its :class:`Generation`.
@@ -213,11 +235,11 @@ class CoSDDecoder(Unloadable):
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # str is Sequence[str]
-        self, prompts: Prompt, **options: Unpack[CallKwargs]
+        self, prompts: Prompt, **options: Unpack[SyncCallKwargs]
     ) -> Generation: ...
     @overload
-    def generate(self, prompts: Sequence[Prompt], **options: Unpack[CallKwargs]) -> list[Generation]: ...
-    def generate(self, prompts: Any, **options: Unpack[CallKwargs]) -> Any:
+    def generate(self, prompts: Sequence[Prompt], **options: Unpack[SyncCallKwargs]) -> list[Generation]: ...
+    def generate(self, prompts: Any, **options: Unpack[SyncCallKwargs]) -> Any:
         """Decode to the end; arguments and errors as in :meth:`steps`.
 
         Returns:
@@ -325,7 +347,7 @@ def _load(
             raise InvalidOptionError(
                 f"{option}={quoted(adapter)} given, but the model is loaded already: name its base"
             )
-    changed = LoadingOptions(**loading) != LoadingOptions()
+    changed = LoadingOptions(**loading) != LoadingOptions()  # type: ignore[arg-type]  # None: the default
     if changed and not any(isinstance(source, str | PathLike) for source in sources):
         raise InvalidOptionError(f"{', '.join(loading)} given, but every model is loaded already")
     return [

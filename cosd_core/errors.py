@@ -89,6 +89,14 @@ class LogitsProcessorError(GenerationError):
     """A logits processor raised, or returned something unusable."""
 
 
+class VerifierError(GenerationError):
+    """A verifier of your own raised, or returned something unusable."""
+
+
+class ScheduleError(GenerationError):
+    """A schedule of your own raised, or returned something unusable."""
+
+
 def quoted(value: object, longest: int = 120) -> str:
     """A value's ``repr``, or an exception's message, in one line, shortened if it is long."""
     try:

@@ -12,7 +12,16 @@ from sys import float_info
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import PydanticUndefined
 from transformers import LogitsProcessor
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
@@ -20,6 +29,12 @@ from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
 
 T = TypeVar("T")
+
+CODE_OPTIONS = {"trust_remote_code": True, "use_safetensors": False}
+"""Loading options, and the values with which loading a model can run code that comes with it."""
+
+SECRET_OPTIONS = ("token",)
+"""Options that no dump, pickle or file holds."""
 
 
 def check_number(name: str, value: object, *, least: float = 0.0, most: float = inf) -> None:
@@ -74,15 +89,28 @@ def check_adapters(adapters: object, assistants: int) -> tuple[str | None, ...]:
 
 
 class Options(BaseModel):
-    """Base of all options: frozen, with strict types; raises :class:`InvalidOptionError` in one line."""
+    """Base of all options: frozen, with strict types; raises :class:`InvalidOptionError` in one line.
+
+    An option given as None has its default, as in transformers' ``GenerationConfig``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
 
     def __init__(self, /, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**without_nones(type(self), values))
         except ValidationError as error:
             raise InvalidOptionError(in_one_line(error, type(self))) from None
+
+
+def without_nones(options: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without those that are None where the default is another value: these are not given."""
+    fields = options.model_fields
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None or name not in fields or fields[name].default in (None, PydanticUndefined)
+    }
 
 
 def named(option: str, described: Mapping[str, Any], kinds: Mapping[str, Callable[..., T]]) -> T:
@@ -111,7 +139,9 @@ def in_one_line(error: ValidationError, options: type[BaseModel]) -> str:
 
 
 def _problem(problem: Any, options: type[BaseModel]) -> str:
-    name = str(problem["loc"][0]) if problem["loc"] else options.__name__
+    if not problem["loc"]:
+        return f"{options.__name__}: {problem['msg']}"  # without the input, which may hold secrets
+    name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         return unknown_option(name, options.model_fields)
     if problem["type"] == "missing":
@@ -167,6 +197,14 @@ def _check_quantization(described: Mapping[str, Any]) -> None:
             raise ValueError(f"{unknown_option(str(name), known)} (quantization_config)")
 
 
+def _as_token(value: object) -> object:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, str) and not all("!" <= letter <= "~" for letter in text):
+        # An HTTP library would quote it in its error.
+        raise ValueError("should be visible ASCII characters alone, without spaces and line breaks")
+    return value
+
+
 def _as_grammar(value: object) -> object:
     if isinstance(value, str):
         raise ValueError("should say what it is: Grammar.regex(...), Grammar.lark(...)")  # noqa: TRY004
@@ -183,30 +221,32 @@ if TYPE_CHECKING:
     TokenIds = Any
     Processors = Any
     GrammarLike = Any
+    Token = SecretStr | str | bool | None
 else:
     StopStrings = Annotated[tuple[StopString, ...], BeforeValidator(_as_strings)]
     TokenIds = Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, BeforeValidator(_as_ids)]
     Processors = Annotated[tuple[Any, ...], BeforeValidator(_as_processors)]
     GrammarLike = Annotated[Grammar | None, BeforeValidator(_as_grammar)]
+    Token = Annotated[SecretStr | bool | None, BeforeValidator(_as_token)]
 
 
 class GenerationKwargs(TypedDict, total=False):
     """The fields of :class:`GenerationOptions` as keyword arguments, for type checkers and editors."""
 
-    max_new_tokens: int
-    min_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repetition_penalty: float
+    max_new_tokens: int | None
+    min_new_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
     seed: int | None
     stop: str | Sequence[str] | None
     eos_token_id: int | Collection[int] | None
     logits_processor: LogitsProcessor | Iterable[LogitsProcessor] | None
     grammar: Grammar | Mapping[str, Any] | type | None
-    truncation: bool
-    add_special_tokens: bool
+    truncation: bool | None
+    add_special_tokens: bool | None
 
 
 class CallKwargs(GenerationKwargs, total=False):
@@ -215,21 +255,27 @@ class CallKwargs(GenerationKwargs, total=False):
     timeout: float | None
 
 
+class SyncCallKwargs(CallKwargs, total=False):
+    """The keyword arguments of the decoder's calls that are not for asyncio."""
+
+    share_batches: bool
+
+
 class LoadingKwargs(TypedDict, total=False):
     """The fields of :class:`LoadingOptions` as keyword arguments, for type checkers and editors."""
 
-    dtype: str | torch.dtype
-    device: str | torch.device
+    dtype: str | torch.dtype | None
+    device: str | torch.device | None
     device_map: str | dict[str, Any] | None
     attn_implementation: str | None
     quantization_config: QuantizationConfigMixin | dict[str, Any] | None
     revision: str | None
-    subfolder: str
-    token: str | bool | None
+    subfolder: str | None
+    token: SecretStr | str | bool | None
     cache_dir: str | None
-    local_files_only: bool
-    trust_remote_code: bool
-    use_safetensors: bool
+    local_files_only: bool | None
+    trust_remote_code: bool | None
+    use_safetensors: bool | None
     tokenizer: str | None
     cache_tolerance: float | None
 
@@ -270,7 +316,7 @@ class GenerationOptions(Options):
         default=False, description="Cut a prompt that is too long from the left instead of raising an error."
     )
     add_special_tokens: bool = Field(
-        default=True, description="Let the tokenizer add its special tokens (BOS) to a prompt given as text."
+        default=True, description="Let the tokenizer add its special tokens (BOS) to a text without them."
     )
 
 
@@ -303,7 +349,7 @@ class LoadingOptions(Options):
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
     subfolder: str = Field(default="", description="Folder inside the repository.")
-    token: str | bool | None = Field(default=None, repr=False, description="Hub access token.")
+    token: Token = Field(default=None, repr=False, exclude=True, description="Hub access token.")
     cache_dir: str | None = Field(default=None, description="The folder of downloaded files.")
     local_files_only: bool = Field(default=False, description="Make no request to the hub.")
     trust_remote_code: bool = Field(default=False, description="Run code that comes with the model.")
@@ -333,6 +379,11 @@ class LoadingOptions(Options):
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ValueError('should be "auto" or a torch float type, such as "float16"')
         return dtype
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Pickle everything but secrets."""
+        state = BaseModel.__getstate__(self)  # not super(): subclasses of frameworks' classes override it
+        return {**state, "__dict__": {**state["__dict__"], **dict.fromkeys(SECRET_OPTIONS)}}
 
     def model_post_init(self, context: Any) -> None:
         """Reject options that contradict each other."""

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, PlainValidator, TypeAdapter, V
 from cosd_core.errors import InvalidOptionError, TraceError, VerifierFileError, quoted
 from cosd_core.prediction import Opinions, Prediction
 from cosd_core.verifiers import Verifier, read_verifier
+from cosd_core.verifiers.base import described
 from cosd_core.verifiers.types import Verdict
 
 Source = Literal["draft", "assistant"]
@@ -205,7 +206,7 @@ class Generation:
             "prompt": self.prompt,
             "prompt_tokens": self.prompt_tokens,
             "stats": self.stats.to_dict(),
-            "verifier": self.verifier.to_dict(),
+            "verifier": described(self.verifier),
             "models": list(self.models),
             "calibration": list(self.calibration),
         }

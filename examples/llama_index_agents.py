@@ -37,13 +37,8 @@ async def run(agent: FunctionAgent | ReActAgent) -> None:
 
 async def main() -> None:
     draft, assistant = load_chat_pair("actor")
-    calling = CoSDLLM(
-        draft_model=draft,
-        assistant_model=assistant,
-        alpha=0.9,
-        max_tokens=96,
-        is_function_calling_model=True,
-    )
+    # The draft's chat template takes tools, so this is a function-calling model.
+    calling = CoSDLLM(draft_model=draft, assistant_model=assistant, alpha=0.9, max_tokens=96)
     await run(FunctionAgent(tools=[get_population, add], llm=calling))
 
     # A ReAct agent reads calls in the text. It must stop before it makes up what a tool would say.

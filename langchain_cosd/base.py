@@ -1,12 +1,14 @@
 """The base of both LangChain classes: the settings and calls of the core under LangChain's names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLanguageModel, LangSmithParams
-from pydantic import Field, SecretStr, model_validator
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_config_list
+from pydantic import Field, model_validator
 
 from cosd_core import Generation, __version__
 from cosd_core.frontend.call import Call, token_usage
@@ -15,6 +17,7 @@ from langchain_cosd.errors import langchain_errors
 
 Stop = list[str] | None
 Run = CallbackManagerForLLMRun | None
+Configs = RunnableConfig | Sequence[RunnableConfig] | None
 AsyncRun = AsyncCallbackManagerForLLMRun | None
 
 
@@ -25,7 +28,6 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
     ``extra="forbid"``.
     """
 
-    aliases: ClassVar[Mapping[str, str]] = {**FrameworkModel.aliases, "api_key": "token"}
     translated_errors: ClassVar[Callable[[], AbstractContextManager[None]]] = staticmethod(langchain_errors)
 
     top_logprobs: int | None = Field(
@@ -37,9 +39,6 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
 
     _ls_model_type: ClassVar[Literal["llm", "chat"]] = "llm"
 
-    if TYPE_CHECKING:  # LangChain's names, for editors and type checkers
-        api_key: SecretStr | str | None = None
-
     @model_validator(mode="after")
     def _add_cosd_version(self) -> Self:
         self._add_version("langchain-cosd", __version__)
@@ -50,6 +49,40 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
         return super().configurable_fields(
             **{self.aliases.get(name, name): field for name, field in fields.items()}
         )
+
+    def batch(
+        self, inputs: Any, config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> Any:
+        """:meth:`Runnable.batch`: one invocation per input, in threads that share batches.
+
+        At most ``batch_size`` inputs are under way, or ``max_concurrency`` of the configuration.
+        """
+        model, configs = self._sharing_with(config, len(inputs), kwargs)
+        return Runnable.batch(model, inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+    def batch_as_completed(
+        self, inputs: Any, config: Any = None, *, return_exceptions: Any = False, **kwargs: Any
+    ) -> Iterator[tuple[int, Any]]:
+        """:meth:`Runnable.batch_as_completed`, which shares batches as :meth:`batch`."""
+        model, configs = self._sharing_with(config, len(inputs), kwargs)
+        yield from Runnable.batch_as_completed(
+            model, inputs, configs, return_exceptions=return_exceptions, **kwargs
+        )
+
+    def _sharing_with(
+        self, config: Configs, inputs: int, options: Mapping[str, Any]
+    ) -> tuple[Self, list[RunnableConfig]]:
+        """A copy that shares batches, and a configuration for each input; the first limits the threads."""
+        configs = get_config_list(config, inputs) if inputs else []
+        for first in configs[:1]:
+            if first.get("max_concurrency") is None:
+                first["max_concurrency"] = self._batch_limit(options)
+        return self._sharing_batches(), configs
+
+    def _batch_limit(self, options: Mapping[str, Any]) -> int:
+        """The batch size of calls with these options."""
+        given = {name: value for name, value in options.items() if name == "batch_size"}
+        return self._settings.with_options(given).batch_size
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
@@ -68,13 +101,13 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
 
     def _get_ls_params(self, stop: Any = None, **options: Any) -> LangSmithParams:
         """The parameters that LangSmith records of a call with these options, which are not validated yet."""
-        settings = self._settings
+        settings, temperature = self._settings, options.get("temperature")
         max_tokens = options.get("max_tokens") or options.get("max_new_tokens") or settings.max_new_tokens
         params = LangSmithParams(
             ls_provider="cosd",
             ls_model_type=self._ls_model_type,
             ls_model_name=options.get("model") or settings.model_name,
-            ls_temperature=options.get("temperature", settings.temperature),
+            ls_temperature=settings.temperature if temperature is None else temperature,
             ls_max_tokens=max_tokens,
         )
         if stop := settings.stop if stop is None else stop:

@@ -6,6 +6,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables import Runnable
 from pydantic import ConfigDict
 from typing_extensions import override
 
@@ -56,19 +57,37 @@ class CoSDLLM(CoSDModel, BaseLLM):
         model = self._with_stop(stop, kwargs)
         return await super(CoSDLLM, model).agenerate(prompts, list(model.stop) or stop, callbacks, **run)
 
+    # BaseLLM's batch and abatch make one run of all prompts, which share batches from the first round on. But
+    # they return one error for all prompts, and drop run ids.
+
+    def batch(
+        self, inputs: Any, config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Complete the prompts, in batches; see :meth:`Runnable.batch`."""
+        batch = CoSDModel.batch if return_exceptions or _has_run_ids(config) else BaseLLM.batch
+        answers: list[str] = batch(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+        return answers
+
+    async def abatch(
+        self, inputs: Any, config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """:meth:`batch` for asyncio."""
+        abatch = Runnable.abatch if return_exceptions or _has_run_ids(config) else BaseLLM.abatch
+        return await abatch(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
     @override
     def _generate(
         self, prompts: list[str], stop: Stop = None, run_manager: Run = None, **kwargs: Any
     ) -> LLMResult:
         call = self._with_stop(stop, kwargs)._call()
-        return _result(call, call.generate(prompts))
+        return _result(call, call.generate(prompts) if prompts else [])
 
     @override
     async def _agenerate(
         self, prompts: list[str], stop: Stop = None, run_manager: AsyncRun = None, **kwargs: Any
     ) -> LLMResult:
         call = self._with_stop(stop, kwargs)._call()
-        return _result(call, await call.agenerate(prompts))
+        return _result(call, await call.agenerate(prompts) if prompts else [])
 
     def _stream(
         self, prompt: str, stop: Stop = None, run_manager: Run = None, **kwargs: Any
@@ -95,6 +114,11 @@ class CoSDLLM(CoSDModel, BaseLLM):
     @property
     def _llm_type(self) -> str:
         return "cosd"
+
+
+def _has_run_ids(config: Any) -> bool:
+    configs = config if isinstance(config, Sequence) else [config or {}]
+    return any(each.get("run_id") is not None for each in configs)
 
 
 def _result(call: Call, completions: Sequence[cosd_core.Generation]) -> LLMResult:

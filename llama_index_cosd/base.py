@@ -1,8 +1,9 @@
 """The base of the LlamaIndex class: its settings, their serialisation, and its metadata."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
+from llama_index.core.base.llms.generic_utils import messages_to_prompt
 from llama_index.core.base.llms.types import LLMMetadata
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms import CustomLLM
@@ -12,8 +13,10 @@ from pydantic import ConfigDict, Field, SerializationInfo, SerializerFunctionWra
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core import ChatOptions, TreeVerifier
+from cosd_core.chat.formats import takes_tools
 from cosd_core.frontend.framework_model import FrameworkModel
 from cosd_core.frontend.serialization import to_jsonable
+from cosd_core.frontend.settings_file import refuse_code
 
 
 class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
@@ -24,9 +27,10 @@ class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
     is_chat_model: bool | None = Field(
         default=None, description="Whether engines send messages. None: if the draft has a chat template."
     )
-    is_function_calling_model: bool = Field(
-        default=False,
-        description="Whether agents and programs pass tools to the chat template, or as plain text.",
+    is_function_calling_model: bool | None = Field(
+        default=None,
+        description="Whether agents and programs pass tools to the chat template, or as plain text. None: if "
+        "the draft's template takes tools.",
     )
     context_window: int | None = Field(
         default=None,
@@ -76,7 +80,7 @@ class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
     ) -> dict[str, Any]:
         """The settings as plain JSON, from which :meth:`from_dict` builds the same LLM; without secrets."""
         fields = type(self).model_fields
-        omitted = {"token", *(info.exclude or ())}
+        omitted = info.exclude or ()
         names = [name for name, field in fields.items() if not field.exclude and name not in omitted]
         if info.include is not None:
             names = [name for name in names if name in info.include]
@@ -86,6 +90,16 @@ class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
         if dump.get("verifier") == TreeVerifier.name:  # by its nodes: the file may change
             dump |= {"verifier": to_jsonable(self._settings.method()["verifier"]), "tree_path": None}
         return {**dump, "class_name": self.class_name()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """The LLM of a dictionary that :meth:`to_dict` made; ``kwargs`` take precedence.
+
+        Raises:
+            InvalidOptionError: The dictionary lets a model's files run code; only ``kwargs`` may.
+        """
+        refuse_code({name: value for name, value in data.items() if name not in kwargs})
+        return super().from_dict(data, **kwargs)
 
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle settings and functions, without weights, callbacks and rate limiters."""
@@ -101,20 +115,23 @@ class CoSDModel(ChatOptions, FrameworkModel, FunctionCallingLLM, CustomLLM):
         return super()._without_aliases(values)
 
     def _metadata(self, *, may_load: bool) -> LLMMetadata:
-        settings, window, has_template = self._source_settings(), None, None
+        settings, window, template = self._source_settings(), None, None
         models = self.decoder_cache.models if self.decoder_cache.sources == settings.sources() else None
         if models is None:
-            window, has_template = settings.known_context_length(), settings.known_to_chat()
-            if may_load and None in (window, has_template):
+            window, template = settings.known_context_length(), settings.known_chat_template()
+            if may_load and None in (window, template):
                 models = self._decoder().models
         if models is not None:
             window = min((model.context_length for model in models if model.context_length), default=None)
-            has_template = bool(models[0].tokenizer.chat_template)
-        is_chat = self.chat_template is not None or bool(has_template)
+            template = models[0].tokenizer.chat_template
+        if self.chat_template is not None:
+            template = self.chat_template
+        own_format = self.messages_to_prompt is not messages_to_prompt  # it excludes tools
+        is_chat, calls = self.is_chat_model, self.is_function_calling_model
         return LLMMetadata(
             context_window=self.context_window or window or DEFAULT_CONTEXT_WINDOW,
             num_output=self.max_new_tokens,
-            is_chat_model=is_chat if self.is_chat_model is None else self.is_chat_model,
-            is_function_calling_model=self.is_function_calling_model,
+            is_chat_model=bool(template) if is_chat is None else is_chat,
+            is_function_calling_model=takes_tools(template) and not own_format if calls is None else calls,
             model_name=settings.model_name,
         )

@@ -9,12 +9,13 @@ from llama_index.core.base.llms.generic_utils import messages_to_prompt as gener
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.llms.llm import default_completion_to_prompt
 
-from cosd_core import Chunk, Generation, Grammar, InvalidOptionError
+from cosd_core import Chunk, Generation, Grammar, InvalidOptionError, InvalidPromptError
 from cosd_core.chat.events import Event, TextDelta
 from cosd_core.chat.messages import schema_instruction
 from cosd_core.chat.openai_options import answer_schema, split_options
 from cosd_core.errors import quoted
 from cosd_core.frontend.call import Call
+from cosd_core.utils.guarded import guarded
 from llama_index_cosd.base import CoSDModel
 from llama_index_cosd.messages import to_core
 from llama_index_cosd.responses import ResponseBuilder
@@ -74,7 +75,7 @@ def prepare_completion(llm: CoSDModel, prompt: str, formatted: bool, options: Op
         return _of_messages(llm, [ChatMessage(role=MessageRole.USER, content=prompt)], form)
     if not formatted:
         assert llm.completion_to_prompt is not None
-        prompt = llm._extend_prompt(llm.completion_to_prompt(prompt))
+        prompt = llm._extend_prompt(_written(llm.completion_to_prompt, prompt))
     return _of_text(llm, prompt, form)
 
 
@@ -103,9 +104,6 @@ def _of_text(llm: CoSDModel, prompt: str, form: Options) -> PreparedCall:
     overrides: dict[str, Any] = {}
     if (schema := answer_schema(form.get("response_format"))) is not None:
         overrides["grammar"] = Grammar.json_schema(schema)
-    bos = llm.get_tokenizer().bos_token
-    if bos and prompt.startswith(str(bos)):  # the tokenizer would add it a second time
-        overrides["add_special_tokens"] = False
     return PreparedCall(llm._call(), prompt, overrides, lambda piece: [TextDelta(piece.text)])
 
 
@@ -120,4 +118,13 @@ def _formatted(llm: CoSDModel, messages: Sequence[ChatMessage], form: Options) -
     if (schema := answer_schema(form.get("response_format"))) and (instruction := schema_instruction(schema)):
         messages = [ChatMessage(role=MessageRole.SYSTEM, content=instruction), *messages]
     assert llm.messages_to_prompt is not None
-    return llm.messages_to_prompt(messages)
+    return _written(llm.messages_to_prompt, messages)
+
+
+def _written(write: Callable[[Any], str], content: Any) -> str:
+    """A prompt that a user's function writes."""
+    with guarded(InvalidPromptError, write):
+        prompt = write(content)
+    if not isinstance(prompt, str):
+        raise InvalidPromptError(f"{quoted(write)} returned {quoted(prompt)}: it should return text")
+    return prompt

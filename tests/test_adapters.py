@@ -28,7 +28,8 @@ from cosd_core import (
     UnsupportedModelError,
 )
 from cosd_core.evaluation.methods import read_method
-from cosd_core.frontend.settings import Settings, model_names, settings_of_names
+from cosd_core.frontend.model_names import model_names, settings_of_names
+from cosd_core.frontend.settings import Settings
 from cosd_core.frontend.settings_file import read_settings
 from cosd_core.models import adapters
 from cosd_core.models import language_model as registry
@@ -261,7 +262,9 @@ def test_eight_threads_that_ask_for_adapters_load_the_base_once(
 
 
 def test_traces_and_messages_name_the_adapter(base: str, pair: tuple[str, str]) -> None:
-    assert LanguageModel.from_pretrained(base, adapter=pair[0]).name == f"{base}[{pair[0]}]"
+    model = LanguageModel.from_pretrained(base, adapter=pair[0])
+    assert model.name == "base[one]", "the names of the folders"
+    assert model.source == f"{base}[{pair[0]}]"
 
 
 # Adapters that the caller has loaded
@@ -332,7 +335,7 @@ def test_a_peft_model_is_taken_with_the_adapter_that_is_active_or_named(
     for name, source in (("default", pair[0]), ("two", pair[1]), ("__base__", None)):
         model = LanguageModel(wrapped, byte_tokenizer(), adapter=name)
         assert torch.equal(logits(model.model), logits(alone(base, source)))
-        assert model.name == f"{base}[{name}]"
+        assert (model.name, model.source) == (f"base[{name}]", f"{base}[{name}]")
 
 
 # Tokenizers
@@ -353,9 +356,9 @@ def test_the_tokenizer_of_the_adapter_is_used_where_it_brings_one(
     assert not plain.tokenizer.chat_template
     assert model.eos_token_ids == plain.eos_token_ids | {tokenizer.eos_token_id}
     settings = {"draft_model": base, "assistant_model": base}
-    assert Settings(**settings, draft_adapter=str(source)).known_to_chat()
-    assert not Settings(**settings, draft_adapter=pair[0]).known_to_chat()
-    assert not Settings(**settings).known_to_chat()
+    assert Settings(**settings, draft_adapter=str(source)).known_chat_template()
+    assert not Settings(**settings, draft_adapter=pair[0]).known_chat_template()
+    assert not Settings(**settings).known_chat_template()
     named = LanguageModel.from_pretrained(base, adapter=source, tokenizer=base)
     assert not named.tokenizer.chat_template
     assert LanguageModel.from_pretrained(base, adapter=pair[0]).tokenizer is plain.tokenizer
@@ -552,7 +555,7 @@ def test_settings_name_adapters_and_the_decoder_has_them(base: str, pair: tuple[
         assistant_adapter=[None, pair[1]],
     )
     decoder = settings.decoder()
-    assert [model.name for model in decoder.models] == [f"{base}[{pair[0]}]", base, f"{base}[{pair[1]}]"]
+    assert [model.name for model in decoder.models] == ["base[one]", "base", "base[two]"]
     assert decoder.draft is LanguageModel.from_pretrained(base, adapter=pair[0])
 
 
@@ -606,8 +609,8 @@ def test_frameworks_take_adapters_and_tell_models_apart_by_them(base: str, pair:
     llm = langchain.CoSDLLM(**settings, draft_adapter=pair[0], assistant_adapter=[pair[1]])
     expected = CoSDDecoder.from_pretrained(base, base, draft_adapter=pair[0], assistant_adapter=pair[1])
     assert llm.invoke("hello") == expected.generate("hello", max_new_tokens=12).text
-    assert llm.model_name == f"{base}[{pair[0]}]+{base}[{pair[1]}]"
-    assert plain.model_name == f"{base}+{base}"
+    assert llm.model_name == "base[one]+base[two]"
+    assert plain.model_name == "base+base"
     assert llm._identifying_params != plain._identifying_params
     assert json.loads(json.dumps(llm._identifying_params))["assistant_adapter"] == [pair[1]]
     with pytest.raises(InvalidOptionError, match="draft_adapter is read when models are loaded"):

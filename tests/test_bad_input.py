@@ -120,7 +120,7 @@ OPTIONS = [
     option("max_new_tokens", True, "True", "integer"),
     option("max_new_tokens", 8.0, "8.0", "integer"),
     option("max_new_tokens", "8", "'8'", "integer"),
-    option("max_new_tokens", None, "None", "integer"),
+    option("max_new_tokens", [8], "[8]", "integer"),
     option("min_new_tokens", -1, "-1", "0"),
     option("temperature", -0.1, "-0.1", "0"),
     option("temperature", NAN, "nan"),

@@ -62,7 +62,7 @@ def test_a_saved_model_writes_what_it_wrote_before(folder):
     partner = random_model(seed=1, dtype=torch.float32)
     texts = [CoSDDecoder(draft, partner).generate("ab", max_new_tokens=30).text for draft in (before, loaded)]
     assert texts[0] == texts[1]
-    assert loaded.name == folder
+    assert (loaded.name, loaded.source) == (Path(folder).name, folder)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", torch.float32, torch.bfloat16])
@@ -172,7 +172,7 @@ def test_a_failed_load_can_be_repeated(folder, tmp_path):
     with pytest.raises(CoSDError):
         LanguageModel.from_pretrained(folder)
     os.rename(hidden, Path(folder) / "config.json")
-    assert LanguageModel.from_pretrained(folder).name == folder
+    assert LanguageModel.from_pretrained(folder).source == folder
 
 
 # Decoders from names
@@ -187,7 +187,7 @@ def test_names_and_loaded_models_mix(folder, tmp_path):
     assert decoder.draft_length == 3
     named = CoSDDecoder.from_pretrained(third, other, verifier="draft", schedule="fixed", batch_size=2)
     assert named.draft is third
-    assert named.assistants[0].name == other
+    assert named.assistants[0].source == other
     assert (named.verifier.name, named.schedule.name, named.batch_size) == ("draft", "fixed", 2)
     assert named.generate("a", max_new_tokens=3).prompt == "a"
 

@@ -24,6 +24,7 @@ from cosd_core import (
     OverloadedError,
     RuleVerifier,
 )
+from cosd_core.errors import ScheduleError, VerifierError
 from cosd_core.generation.scheduling import Schedule, ScheduleState
 from cosd_core.models.sessions import BatchedSession
 from cosd_core.outputs import Step
@@ -338,8 +339,9 @@ async def test_a_failing_verifier_fails_only_calls_that_it_fails_alone(decoder: 
     results = await join_one_by_one(moody, [(prompt, {"max_new_tokens": 12}) for prompt in PROMPTS])
     for result, expected, ids in zip(results, alone, judged, strict=True):
         if hated in ids:
-            assert type(result) is ArithmeticError
-            assert str(result) == "not that one"
+            assert type(result) is VerifierError
+            assert type(result.__cause__) is ArithmeticError
+            assert str(result.__cause__) == "not that one"
         else:
             assert [each.token_ids for each in result] == [expected.token_ids]
 
@@ -625,7 +627,8 @@ async def test_a_schedule_that_raises_loses_no_text_and_leaves_nobody_waiting(
     async with asyncio.timeout(20):
         results = await asyncio.gather(*map(text, PROMPTS[:3]), return_exceptions=True)
     assert results.count(True) == 3 - failures
-    assert sum(isinstance(each, ArithmeticError) for each in results) == failures
+    failed = [each.__cause__ for each in results if isinstance(each, ScheduleError)]
+    assert [type(each) for each in failed] == [ArithmeticError] * failures
     engine = decoder._engine
     await asyncio.get_running_loop().run_in_executor(engine._worker, lambda: None)
     assert engine._driver._calls == {}
@@ -636,7 +639,7 @@ async def test_a_schedule_that_raises_loses_no_text_and_leaves_nobody_waiting(
 def test_a_schedule_that_raises_loses_no_step_of_a_plain_stream() -> None:
     decoder = CoSDDecoder(DRAFT, ASSISTANT, schedule=Faulty(step=5), draft_length=4)
     told = []
-    with pytest.raises(ArithmeticError):  # noqa: PT012
+    with pytest.raises(ScheduleError):  # noqa: PT012
         for step in decoder.steps(PROMPTS[:2], max_new_tokens=40, eos_token_id=[]):
             told.append(step.index)
     assert told == [0, 1] * 3

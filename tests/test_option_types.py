@@ -3,7 +3,7 @@
 from typing import Any, get_type_hints
 
 import pytest
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, SecretStr
 from transformers import LogitsProcessorList, MinLengthLogitsProcessor
 
 from cosd_core import Grammar
@@ -15,6 +15,7 @@ ACCEPTED: dict[str, tuple[Any, ...]] = {
     "eos_token_id": (2, [2], {2}, (2,), None),
     "logits_processor": (PROCESSOR, [PROCESSOR], LogitsProcessorList([PROCESSOR]), None),
     "grammar": (Grammar.regex("a"), {"type": "object"}, BaseModel, None),
+    "token": ("hf_x", SecretStr("hf_x"), True, None),
     "quantization_config": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, None),
 }
 """Values of every type that an argument is annotated with, where the field's own type is narrower."""
@@ -34,4 +35,4 @@ def test_arguments_and_fields_have_the_same_names_and_types(
             for value in ACCEPTED[name]:
                 options(**{name: value})
         else:
-            assert hints[name] == field.annotation
+            assert hints[name] == field.annotation | None, "None means the default"

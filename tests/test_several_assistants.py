@@ -624,6 +624,6 @@ def test_the_harness_takes_several_in_words(pair: Sequence[str], tmp_path: Path)
     plus = tmp_path / "a+b"
     copytree(pair[1], plus)
     one = CoSDLM.create_from_arg_string(f"draft={pair[0]},assistant={plus}")
-    assert [each.name for each in one.decoder.assistants] == [str(plus)]
+    assert [each.source for each in one.decoder.assistants] == [str(plus)]
     with pytest.raises(InvalidOptionError, match="numbers with a plus sign"):
         CoSDLM.create_from_arg_string(f"draft={pair[0]},assistant={pair[1]},calibration=1+x")

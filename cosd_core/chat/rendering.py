@@ -76,7 +76,7 @@ def render(chat: Chat, models: Sequence[BaseLanguageModel]) -> ChatPrompt:
                 "continue_final_message": chat.continue_final_message,
             }
             text, ids = _apply_template(messages, model, options)
-            prompts[id(model.tokenizer)] = text, (*(() if template else _bos_tokens(model)), *ids)
+            prompts[id(model.tokenizer)] = text, (*(() if template else model.added_prefix()), *ids)
     rendered = [prompts[id(model.tokenizer)] for model in models]
     return ChatPrompt(
         text=rendered[0][0],
@@ -128,13 +128,6 @@ def _apply_template(
         return text, apply(form, sanitize_control_tokens=True, return_dict=False)
     except Exception as error:
         raise _template_error(model, error) from error
-
-
-def _bos_tokens(model: BaseLanguageModel) -> list[int]:
-    """The tokens that the tokenizer puts before a text (BOS); a chat template contains them itself."""
-    without = model.encode("a", add_special_tokens=False)
-    ids = model.encode("a")
-    return ids[: ids.index(without[0])]
 
 
 def _template_error(model: BaseLanguageModel, error: Exception | None) -> InvalidPromptError:

@@ -90,7 +90,8 @@ def run_evaluate(
     possible = possible_methods(settings, shared_vocabulary=pair.shares_vocabulary)
     methods = make_methods(method or possible, settings, both_roles=both_roles)
     names = [model.name for model in pair.models]
-    methods += [read_method(path, general, pair=names) for path in settings_file or ()]
+    sources = [model.source or model.name for model in pair.models]
+    methods += [read_method(path, general, pair=sources) for path in settings_file or ()]
     with _progress(methods, sum(len(each.items) for each in tasks)) as count:
         outcomes = evaluate(
             pair,

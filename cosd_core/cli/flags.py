@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any, get_args, get_origin
 
 import typer
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from cosd_core.errors import InvalidOptionError, quoted
@@ -77,7 +78,7 @@ def _parse(name: str, value: Any) -> Any:
 
 def _flag_type(annotation: Any) -> Any:
     """The type of a flag: a list if the field admits one, and JSON text for ``Any``."""
-    parts = set(_parts(annotation))
+    parts = {str if part is SecretStr else part for part in _parts(annotation)}
     # Text comes first: a field that admits text and a bool takes any word.
     kind = next(kind for kind in (str, bool, int, float) if kind in parts or (kind is str and Any in parts))
     return list[kind] if parts & {list, tuple} else kind  # type: ignore[valid-type]

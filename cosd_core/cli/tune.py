@@ -16,8 +16,8 @@ from cosd_core.cli.targets import check_folder
 from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED, read_task, unasked_task
 from cosd_core.evaluation.report import percent
-from cosd_core.frontend.settings import model_names
-from cosd_core.frontend.settings_file import read_settings
+from cosd_core.frontend.model_names import model_names
+from cosd_core.frontend.settings_file import read_settings, writable
 from cosd_core.tuning import ALPHAS, BETAS, WEIGHTS, Tuning, tune
 
 _OF_TUNING = (
@@ -100,8 +100,7 @@ def run_tune(
             seed=seed,
             progress=report,
         )
-    kept = {name: value for name, value in base.items() if name != "token"}  # a secret is no setting to share
-    tuning = replace(tuning, settings={**kept, **tuning.settings})
+    tuning = replace(tuning, settings={**writable(base), **tuning.settings})
     written = tuning.save(to, plot=plots)
     if as_json:
         write_json(tuning.to_dict())

@@ -5,6 +5,7 @@ these begins, its prediction is compared with the draft's text.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from cosd_core.cross_tokenizer.block_words import BlockWords
 from cosd_core.cross_tokenizer.draft_text import DraftText
@@ -22,6 +23,7 @@ from cosd_core.generation.text_state import TextState
 from cosd_core.outputs import Step
 from cosd_core.prediction import Prediction
 from cosd_core.sampling.sampler import SamplingPosition
+from cosd_core.verifiers.base import can_replace
 from cosd_core.verifiers.types import Replacement, Verdict
 
 
@@ -53,7 +55,7 @@ class CrossTokenizerRow:
         self._names = names
         self._retokenized = retokenized
         self._draft_text = DraftText()
-        self._words = BlockWords(self._draft_text, retokenized, text.config.verifier.can_replace)
+        self._words = BlockWords(self._draft_text, retokenized, partial(can_replace, text.config.verifier))
         self._begin_round()
 
     def _begin_round(self) -> None:

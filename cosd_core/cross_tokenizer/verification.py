@@ -15,7 +15,7 @@ from cosd_core.cross_tokenizer.tokenizer_view import TokenizerView
 from cosd_core.cross_tokenizer.word_boundaries import END, continues_word, is_unfinished
 from cosd_core.prediction import Prediction
 from cosd_core.sampling.sampler import SamplingPosition
-from cosd_core.verifiers import Verifier
+from cosd_core.verifiers.base import Verifier, can_replace, judge
 from cosd_core.verifiers.types import Position
 
 _MOST_RESOLVING = 3
@@ -161,7 +161,7 @@ class BlockVerification:
             and len(text) < len(own)
             and own.startswith(text)
             and len(ids) < _MOST_RESOLVING
-            and self._verifier.can_replace(draft_text.confidence(start.start, start.end))
+            and can_replace(self._verifier, draft_text.confidence(start.start, start.end))
         ):
             position = retokenized.continuation(start, ids, self._num_written)
             if not retokenized.can_continue(position):
@@ -181,7 +181,7 @@ class BlockVerification:
         none = Prediction(0, 0.0)
         opinions = [none] * len(self._retokenized)
         opinions[candidate.assistant] = Prediction(1, candidate.q)
-        return self._verifier.judge(Position(Prediction(0, candidate.p), tuple(opinions))) is not None
+        return judge(self._verifier, Position(Prediction(0, candidate.p), tuple(opinions))) is not None
 
     def _extend(
         self, candidate: ReplacementCandidate, word: range

@@ -43,8 +43,10 @@ def append_lines(path: str | PathLike[str], lines: Iterable[str]) -> None:
         raise EvaluationFileError(f"cannot write answers {quoted(str(path))}: {quoted(error)}") from error
 
 
-def save_files(folder: str | Path, contents: Mapping[str, Any]) -> list[Path]:
+def save_files(folder: str | Path, contents: Mapping[str, Any], *, private: bool = False) -> list[Path]:
     """Write files into a folder, which is created if need be: texts, and matplotlib figures as images.
+
+    Only the user may read ``private`` texts.
 
     Raises:
         EvaluationFileError: A file cannot be written.
@@ -54,6 +56,9 @@ def save_files(folder: str | Path, contents: Mapping[str, Any]) -> list[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, str):
+                if private:
+                    path.touch(mode=0o600)
+                    path.chmod(0o600)  # it may have been there
                 path.write_text(content, encoding="utf-8")
             else:
                 content.savefig(path, dpi=150)

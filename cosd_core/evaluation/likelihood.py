@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 
 from cosd_core.decoder import CoSDDecoder
-from cosd_core.errors import InvalidPromptError, quoted
+from cosd_core.errors import InvalidPromptError, VerifierError, quoted
 from cosd_core.models.base import LogitsSession, open_logits_session
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.options import GenerationOptions
@@ -29,7 +29,9 @@ from cosd_core.prediction import Opinions, Prediction
 from cosd_core.sampling.predict import predict
 from cosd_core.sampling.sampler import RandomNumbers, Sampler, SamplingPosition
 from cosd_core.training.windows import Window, windows
+from cosd_core.utils.guarded import guarded
 from cosd_core.verifiers import Position
+from cosd_core.verifiers.base import can_replace
 
 _LOGITS_AT_ONCE = 2**25
 """How many logits a pass may return, over all models; about four arrays of that size exist at a time."""
@@ -159,7 +161,8 @@ class _Scorer:
         verifier = self._decoder.verifier
         drafts = run(0)
         opinions: list[Opinions | None] = [None] * len(drafts)
-        if any(verifier.can_replace(draft.confidence) for draft in drafts):
+        if any(can_replace(verifier, draft.confidence) for draft in drafts):
             opinions = list(zip(*map(run, range(1, len(sessions))), strict=True))
-        logits = [verifier.fused_logits(Position(*each)) for each in zip(drafts, opinions, strict=True)]
-        return torch.stack([each.to(logits[0].device) for each in logits])
+        with guarded(VerifierError, verifier):
+            logits = [verifier.fused_logits(Position(*each)) for each in zip(drafts, opinions, strict=True)]
+            return torch.stack([each.to(logits[0].device) for each in logits])

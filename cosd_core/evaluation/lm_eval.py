@@ -97,6 +97,10 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         for alias, name in _ALIASES.items():
             if name not in values:
                 raise InvalidOptionError(f"{alias} is missing: give a hub id or the path of a model folder")
+        if isinstance(values.get("token"), str):
+            raise InvalidOptionError(
+                "token is given, but the harness writes its arguments into its reports: set HF_TOKEN instead"
+            )
         if (size := _batch_size(batch_size, max_batch_size)) is not None:
             values["batch_size"] = size
         if device is not None and values.get("device_map") is None:
@@ -152,7 +156,7 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
     @property
     def tokenizer_name(self) -> str:
         """The names of all models. The harness caches rendered prompts by it, and all templates render."""
-        return "+".join(model.name.replace("/", "__") for model in self.decoder.models)
+        return "+".join((model.source or model.name).replace("/", "__") for model in self.decoder.models)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """The token ids of a text. No BOS is added to a text that begins with it."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import EvaluationFileError, InvalidOptionError, quoted
-from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings, assistant_sources, model_names
+from cosd_core.frontend.model_names import assistant_sources, model_sources
+from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings
 from cosd_core.frontend.settings_file import read_settings
 from cosd_core.verifiers import AverageVerifier, TreeVerifier, Verifier
 
@@ -130,15 +131,15 @@ def read_method(path: str | Path, settings: Mapping[str, Any], *, pair: Sequence
     Args:
         path: The file.
         settings: Fields that the file need not hold: the models, and how they are loaded.
-        pair: The names of the draft and its assistants. A file with two models in the opposite order swaps
-            their roles.
+        pair: The sources, or names, of the draft and its assistants. A file with two models in the opposite
+            order swaps their roles.
 
     Raises:
         EvaluationFileError: As :func:`read_settings`, or the file names other models.
         InvalidOptionError: Settings do not go together.
     """
     given = read_settings(path)
-    named = model_names(given)
+    named = model_sources(given)
     swapped = bool(named) and named != list(map(str, pair))
     if swapped and (len(pair) > 2 or sorted(named) != sorted(map(str, pair))):
         raise EvaluationFileError(

@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Literal
 
+from cosd_core.errors import VerifierError
 from cosd_core.models.base import with_adapter, without_adapter
 from cosd_core.outputs import Generation, TracedToken
 from cosd_core.utils.escaping import quote
+from cosd_core.utils.guarded import guarded
 from cosd_core.verifiers import PanelVerifier, Verifier
+from cosd_core.verifiers.base import can_replace
 
 Outcome = Literal["replaced", "disputed", "agreed", "unchecked"]
 
@@ -105,12 +108,13 @@ def _outcome(token: TracedToken) -> Outcome:
 
 def _reason(verifier: Verifier, token: TracedToken, outcome: Outcome) -> str:
     if token.q is None:
-        safe = not verifier.can_replace(token.p)
+        safe = not can_replace(verifier, token.p)
         return "no answer could have replaced this token" if safe else "this token was not checked"
     if outcome == "agreed":
         return "both would write this token"
     replaced, assistant = outcome == "replaced", token.assistant_index or 0
-    return verifier.reason(token.p, token.q, replaced=replaced, assistant=assistant)
+    with guarded(VerifierError, verifier):
+        return verifier.reason(token.p, token.q, replaced=replaced, assistant=assistant)
 
 
 def figures(generation: Generation) -> Iterator[tuple[str, str]]:

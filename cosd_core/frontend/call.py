@@ -13,6 +13,7 @@ from cosd_core.frontend.call_settings import CallSettings
 from cosd_core.frontend.decoder_cache import DecoderCache
 from cosd_core.frontend.logprobs import openai_logprobs
 from cosd_core.outputs import Chunk, Generation, TracedToken
+from cosd_core.verifiers.base import described
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class Call:
     """One call, sync or async, with the settings of the model, overridden by the options of the call.
 
     The keyword arguments of its methods override single :class:`GenerationOptions` of the settings. Closing a
-    generator stops the work. ``translated_errors`` raises cosd's errors under the framework's names.
+    generator stops the work. ``translated_errors`` raises cosd's errors under the framework's names. With
+    ``share_batches``, plain calls of several threads share batches, as those of asyncio tasks do.
     """
 
     settings: CallSettings
     decoder_cache: DecoderCache
     translated_errors: Callable[[], AbstractContextManager[None]]
+    share_batches: bool = False
 
     def decoder(self) -> CoSDDecoder:
         """The decoder of the settings; the first call loads the models."""
@@ -35,7 +38,9 @@ class Call:
     def generate(self, prompts: Sequence[Any], **overrides: Any) -> list[Generation]:
         """One generation per prompt; the prompts are decoded as one batch."""
         with self.translated_errors():
-            return cast(list[Generation], self.decoder().generate(list(prompts), **self._options(overrides)))
+            return cast(
+                list[Generation], self.decoder().generate(list(prompts), **self._sync_options(overrides))
+            )
 
     async def agenerate(self, prompts: Sequence[Any], **overrides: Any) -> list[Generation]:
         """:meth:`generate` for asyncio."""
@@ -45,7 +50,7 @@ class Call:
 
     def stream(self, prompts: Any, **overrides: Any) -> Generator[Chunk, None, None]:
         """The text in chunks, as soon as it is final."""
-        stream = self.decoder().stream(prompts, **self._options(overrides))
+        stream = self.decoder().stream(prompts, **self._sync_options(overrides))
         with self.translated_errors(), closing(stream) as chunks:
             yield from chunks
 
@@ -59,6 +64,9 @@ class Call:
 
     def _options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         return {**self.settings.generation_options(), "timeout": self.settings.timeout, **overrides}
+
+    def _sync_options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self._options(overrides), "share_batches": self.share_batches}
 
     def turn(self, messages: Sequence[Mapping[str, Any]], form: Mapping[str, Any]) -> Turn:
         """The turn by which the call continues a chat; ``form`` is the second result of ``split_options``."""
@@ -95,7 +103,7 @@ class Call:
             "finish_reason": generation.finish_reason,
             "stop_sequence": generation.stop_sequence,
             "model_name": self.settings.model_name,
-            "verifier": generation.verifier.to_dict(),
+            "verifier": described(generation.verifier),
             "stats": generation.stats.to_dict(),
             **trace,
         }

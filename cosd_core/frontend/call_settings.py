@@ -8,12 +8,12 @@ from pydantic import BaseModel, Field, PrivateAttr, create_model
 from cosd_core.errors import InvalidOptionError
 from cosd_core.frontend.serialization import to_jsonable
 from cosd_core.frontend.settings import METHOD_SETTINGS, MODEL_SETTINGS, Settings, SettingsFields
-from cosd_core.options import ChatOptions, LoadingOptions, Options
+from cosd_core.options import SECRET_OPTIONS, ChatOptions, LoadingOptions, Options
 
 LOADING_SETTINGS = frozenset((*LoadingOptions.model_fields, *MODEL_SETTINGS))
 """The settings that are read when models are loaded, so that a call cannot change them."""
 
-_NOT_IDENTIFYING = frozenset(("token", "cache_dir", "timeout"))
+_NOT_IDENTIFYING = frozenset((*SECRET_OPTIONS, "cache_dir", "timeout"))
 """The settings that do not change a text, or are secret."""
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidOptionError
@@ -15,7 +15,7 @@ from cosd_core.frontend.call_settings import LOADING_SETTINGS, CallFields, CallS
 from cosd_core.frontend.decoder_cache import DecoderCache
 from cosd_core.frontend.settings import Settings, modified
 from cosd_core.models.base import BaseLanguageModel
-from cosd_core.options import in_one_line, unknown_option
+from cosd_core.options import LoadingOptions, in_one_line, unknown_option, without_nones
 from cosd_core.utils import Unloadable
 
 
@@ -29,7 +29,7 @@ class FrameworkModel(Unloadable, CallFields):
 
     model_config = ConfigDict(frozen=False, validate_assignment=True)
 
-    aliases: ClassVar[Mapping[str, str]] = {"max_tokens": "max_new_tokens"}
+    aliases: ClassVar[Mapping[str, str]] = {"max_tokens": "max_new_tokens", "api_key": "token"}
     """The framework's names for settings that have transformers' names here."""
 
     translated_errors: ClassVar[Callable[[], AbstractContextManager[None]]] = staticmethod(nullcontext)
@@ -40,11 +40,21 @@ class FrameworkModel(Unloadable, CallFields):
         default_factory=DecoderCache, exclude=True, repr=False, description="Internal."
     )
     _derived: tuple[tuple[Any, ...], CallSettings] | None = PrivateAttr(None)
+    _share_batches: bool = PrivateAttr(False)  # of plain calls
 
-    if TYPE_CHECKING:  # the alias, for editors and type checkers
+    if TYPE_CHECKING:  # the aliases, for editors and type checkers
         max_tokens: int | None = 128
+        # None means the default, and is never the value of these attributes.
+        min_new_tokens: int | None = 0  # type: ignore[assignment]
+        temperature: float | None = 0.0  # type: ignore[assignment]
+        top_p: float | None = 1.0  # type: ignore[assignment]
+        top_k: int | None = 0  # type: ignore[assignment]
+        min_p: float | None = 0.0  # type: ignore[assignment]
+        repetition_penalty: float | None = 1.0  # type: ignore[assignment]
+        api_key: SecretStr | str | None = None
     else:
         max_tokens = property(attrgetter("max_new_tokens"), doc="Frameworks' name for ``max_new_tokens``.")
+        api_key = property(attrgetter("token"), doc="Frameworks' name for ``token``.")
 
     @model_validator(mode="before")
     @classmethod
@@ -58,6 +68,8 @@ class FrameworkModel(Unloadable, CallFields):
 
     def __setattr__(self, name: str, value: Any) -> None:
         name = self.aliases.get(name, name)
+        if value is None and name in type(self).model_fields:
+            value = type(self).model_fields[name].get_default(call_default_factory=True)
         try:
             super().__setattr__(name, value)
         except ValidationError as error:
@@ -84,7 +96,7 @@ class FrameworkModel(Unloadable, CallFields):
                 f"{', '.join(objects)}: a model given as an object cannot be pickled; give its hub id or path"
             )
         # Not super(): LlamaIndex's method deletes from the object itself what cannot be pickled.
-        state = BaseModel.__getstate__(self)
+        state = LoadingOptions.__getstate__(self)
         return {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_derived": None}}
 
     def unload(self) -> None:
@@ -131,17 +143,14 @@ class FrameworkModel(Unloadable, CallFields):
 
     @classmethod
     def _without_aliases(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings under the core's names; an alias with the value None is dropped."""
+        """Settings under the core's names, without those whose None means the default."""
         values = dict(values)
         for alias, name in cls.aliases.items():
             if alias in values:
                 if name in values:
                     raise InvalidOptionError(f"{alias} and {name} are the same option: give one")
-                if (value := values.pop(alias)) is not None:
-                    values[name] = value
-        if isinstance(values.get("token"), SecretStr):
-            values["token"] = values["token"].get_secret_value()
-        return values
+                values[name] = values.pop(alias)
+        return without_nones(cls, values)
 
     def _with_options(self, options: Mapping[str, Any]) -> Self:
         """This model if there are no options of the call, else a copy that has them as settings."""
@@ -162,7 +171,13 @@ class FrameworkModel(Unloadable, CallFields):
 
     def _call(self) -> Call:
         """A call with the current settings; settings that change later are for later calls."""
-        return Call(self._settings, self.decoder_cache, type(self).translated_errors)
+        return Call(self._settings, self.decoder_cache, type(self).translated_errors, self._share_batches)
+
+    def _sharing_batches(self) -> Self:
+        """A copy whose plain calls share batches when they are made by several threads at once."""
+        copied = self.model_copy()
+        copied._share_batches = True
+        return copied
 
     def _decoder(self) -> CoSDDecoder:
         """The decoder of the current settings; the first call loads the models."""

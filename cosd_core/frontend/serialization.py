@@ -7,8 +7,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from cosd_core.errors import ScheduleError, VerifierError
 from cosd_core.generation.scheduling import Schedule
 from cosd_core.models.base import BaseLanguageModel
+from cosd_core.utils.guarded import guarded
 from cosd_core.verifiers import PanelVerifier, Verifier
 
 
@@ -33,7 +35,9 @@ def to_jsonable(value: Any) -> Any:
             return {**value.to_dict(), "members": to_jsonable(value.members)}
         case Verifier() | Schedule() if not type(value).__module__.startswith("cosd_core."):
             # The to_dict of a user's own class may leave out settings.
-            return {**value.to_dict(), "object": _object_id(value)}
+            kind = VerifierError if isinstance(value, Verifier) else ScheduleError
+            with guarded(kind, value):
+                return {**value.to_dict(), "object": _object_id(value)}
         case torch.dtype() | torch.device():
             return str(value).removeprefix("torch.")
     if hasattr(value, "to_dict"):

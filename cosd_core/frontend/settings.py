@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
 from cosd_core.decoder import CoSDDecoder, ModelSource
-from cosd_core.errors import InvalidOptionError, VerifierFileError, quoted
+from cosd_core.errors import InvalidOptionError, VerifierError, VerifierFileError, quoted
+from cosd_core.frontend.model_names import assistant_sources, model_names
 from cosd_core.generation.scheduling import Schedule, make_schedule
-from cosd_core.models.base import BaseLanguageModel, with_adapter, without_adapter
-from cosd_core.models.loading import known_context_length, known_to_chat
+from cosd_core.models.loaded import wrap_loaded
+from cosd_core.models.loading import known_chat_template, known_context_length
 from cosd_core.options import GenerationOptions, LoadingOptions, check_adapters
+from cosd_core.utils.guarded import guarded
 from cosd_core.verifiers import (
     AverageVerifier,
     RuleVerifier,
@@ -37,10 +39,10 @@ METHOD_SETTINGS = (
 """The settings that determine how the models are fused."""
 
 
-def _as_source(value: object) -> object:
+def _as_source(value: object, info: ValidationInfo) -> object:
     if isinstance(value, Mapping) and "object" in value:
         raise ValueError("was a loaded model, which no text can hold: give its hub id or path, or the model")
-    return value
+    return wrap_loaded(info.field_name or "model", value)
 
 
 def _as_verifier(value: object) -> object:
@@ -55,12 +57,14 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-Source = Annotated[ModelSource, BeforeValidator(_as_source)]
-
 if TYPE_CHECKING:  # the types that constructors accept, as in cosd_core/options.py
+    from cosd_core.decoder import LoadedModel
+
+    Source = ModelSource | LoadedModel
     Temperatures = Sequence[float] | None
     VerifierLike = str | Verifier | Sequence[str | Verifier]
 else:
+    Source = Annotated[ModelSource, BeforeValidator(_as_source)]
     Temperatures = Annotated[tuple[float, ...] | None, BeforeValidator(_as_tuple)]
     VerifierLike = Annotated[str | Verifier | list[str | Verifier], BeforeValidator(_as_verifier)]
 
@@ -130,7 +134,8 @@ class Settings(SettingsFields):
         super().model_post_init(context)
         check_adapters(self.assistant_adapter, len(self.assistants))
         verifier = self._make_verifier()
-        verifier.check(len(self.assistants))
+        with guarded(VerifierError, verifier):
+            verifier.check(len(self.assistants))
         self._method = {
             "verifier": verifier,
             "schedule": make_schedule(self.schedule),
@@ -148,6 +153,10 @@ class Settings(SettingsFields):
         copied = super().model_copy(deep=deep)
         given = {name: getattr(copied, name) for name in self.model_fields_set}
         return type(self)(**{**given, **update}) if update else copied
+
+    @property
+    def _draft(self) -> ModelSource:
+        return cast(ModelSource, self.draft_model)
 
     @property
     def assistants(self) -> list[ModelSource]:
@@ -193,13 +202,13 @@ class Settings(SettingsFields):
 
     def known_context_length(self) -> int | None:
         """The smallest context window of the models in tokens, from their files; no model is loaded."""
-        sources = (self.draft_model, *self.assistants)
+        sources = (self._draft, *self.assistants)
         lengths = [known_context_length(each, self.loading_options) for each in sources]
         return min((length for length in lengths if length is not None), default=None)
 
-    def known_to_chat(self) -> bool | None:
-        """Whether the draft has a chat template, from its files; None if they are not on this machine."""
-        return known_to_chat(self.draft_model, self.loading_options, adapter=self.draft_adapter)
+    def known_chat_template(self) -> Any:
+        """The draft's chat template from its files, as :func:`known_chat_template`; no model is loaded."""
+        return known_chat_template(self._draft, self.loading_options, adapter=self.draft_adapter)
 
     def generation_options(self) -> dict[str, Any]:
         """The arguments of :meth:`CoSDDecoder.generate`: those that were given."""
@@ -224,32 +233,6 @@ class Settings(SettingsFields):
             case TreeVerifier.name if isinstance(self.tree_path, str):
                 return _read_tree(self.tree_path, modified(self.tree_path))
         return make_verifier(self.verifier)
-
-
-def assistant_sources(settings: Mapping[str, Any]) -> list[ModelSource]:
-    """The assistants in the settings, as a list; empty if the settings name none."""
-    assistants = settings.get("assistant_model", [])
-    return assistants if isinstance(assistants, list) else [assistants]
-
-
-def model_names(settings: Mapping[str, Any]) -> list[str]:
-    """The name of every model in the settings, the draft first, as in :attr:`LanguageModel.name`."""
-    assistants = assistant_sources(settings)
-    drafts = [settings["draft_model"]] if "draft_model" in settings else []
-    adapters = [settings.get("draft_adapter")] * len(drafts)
-    adapters += check_adapters(settings.get("assistant_adapter") if assistants else None, len(assistants))
-    names = [
-        each.name if isinstance(each, BaseLanguageModel) else str(each) for each in (*drafts, *assistants)
-    ]
-    return [with_adapter(name, adapter or None) for name, adapter in zip(names, adapters, strict=True)]
-
-
-def settings_of_names(draft: str, assistant: str) -> dict[str, Any]:
-    """The settings that name two models; the inverse of :func:`model_names`."""
-    settings: dict[str, Any] = {}
-    for role, name in (("draft", draft), ("assistant", assistant)):
-        settings[f"{role}_model"], settings[f"{role}_adapter"] = without_adapter(name)
-    return {name: value for name, value in settings.items() if value is not None}
 
 
 def modified(path: str) -> int:

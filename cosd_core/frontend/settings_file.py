@@ -6,8 +6,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from cosd_core.errors import CoSDError, EvaluationFileError, quoted
+from cosd_core.errors import CoSDError, EvaluationFileError, InvalidOptionError, quoted
 from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings
+from cosd_core.options import CODE_OPTIONS, SECRET_OPTIONS
 
 
 def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
@@ -17,10 +18,11 @@ def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
 
         llm = CoSDLLM(**read_settings("tuned.json"))  # LangChain's, LlamaIndex's, or Settings itself
 
-    The file may leave out fields that the caller adds, the models included. Nothing in it is executed.
+    The file may leave out fields that the caller adds, the models included.
 
     Raises:
-        EvaluationFileError: The file cannot be read, holds no JSON object, or a field is unknown or wrong.
+        EvaluationFileError: The file cannot be read, holds no JSON object, a field is unknown or wrong, or
+            loading the models could run code: only an argument or a flag may permit that.
     """
     where = f"settings {quoted(str(path))}"
     try:
@@ -30,10 +32,35 @@ def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise EvaluationFileError(f"{where} should be a JSON object, not {quoted(settings)}")
     try:
+        refuse_code(settings)
         Settings(**{"draft_model": "", "assistant_model": [""] * _num_assistants(settings), **settings})
     except CoSDError as error:
         raise EvaluationFileError(f"{where}: {error}") from error
     return settings
+
+
+def refuse_code(settings: Mapping[str, Any]) -> None:
+    """Refuse settings from a file or dictionary with which loading a model can run code.
+
+    Raises:
+        InvalidOptionError: They hold ``trust_remote_code=True`` or ``use_safetensors=False``.
+    """
+    for name, value in CODE_OPTIONS.items():
+        if settings.get(name) is value:
+            flag = name.replace("_", "-") if value else f"no-{name.replace('_', '-')}"
+            raise InvalidOptionError(
+                f"{name}={value} lets the files of a model run code, which stored settings may not permit: "
+                f"remove it there, and give the argument {name}={value} or the flag --{flag} instead"
+            )
+
+
+def writable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a file may hold: without secrets, and without permission to run code."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in SECRET_OPTIONS and value is not CODE_OPTIONS.get(name, settings)
+    }
 
 
 def merge_settings(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

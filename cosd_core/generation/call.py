@@ -4,8 +4,9 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from math import inf
+from queue import Empty, SimpleQueue
 
 from cosd_core.errors import AnswerTimeoutError
 from cosd_core.generation.row import Row
@@ -74,6 +75,39 @@ class SyncCall(Call):
                     yield event
         finally:
             event = None  # an exception and this frame would keep each other, and a batch's caches, alive
+
+
+class ThreadCall(Call):
+    """A call of a thread, whose rounds run in another thread."""
+
+    def __init__(self, timeout: float | None) -> None:
+        super().__init__(timeout)
+        self._events: SimpleQueue[Event] = SimpleQueue()
+
+    def send(self, event: Event) -> None:
+        """Append the event."""
+        self._events.put(event)
+
+    def steps(self) -> Generator[Step, None, None]:
+        """The steps, to the end of the call; errors as in :meth:`SyncCall.received`."""
+        event: Event
+        try:
+            while (event := self._next_event()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                self._check_deadline()
+                yield event
+        finally:
+            self.is_over = True
+            event = None  # an exception and this frame would keep each other, and a batch's caches, alive
+
+    def _next_event(self) -> Event:
+        if self._deadline == inf:
+            return self._events.get()
+        try:
+            return self._events.get(timeout=max(self._deadline - time.monotonic(), 0))
+        except Empty:
+            raise self._timed_out() from None
 
 
 class AsyncCall(Call):

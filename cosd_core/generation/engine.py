@@ -1,4 +1,4 @@
-"""The threads that run the rounds of a decoder: the caller's, or one worker thread for all asyncio tasks."""
+"""The threads that run the rounds of a decoder: the caller's, or one worker for calls that share batches."""
 
 import os
 from collections import deque
@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from cosd_core.errors import GenerationError, OverloadedError, quoted
-from cosd_core.generation.call import AsyncCall, Groups, SyncCall
+from cosd_core.generation.call import AsyncCall, Call, Groups, SyncCall, ThreadCall
 from cosd_core.generation.driver import RoundDriver
 from cosd_core.generation.loop import Batch
 from cosd_core.generation.row import Row
@@ -20,8 +20,8 @@ class Engine:
     """Runs calls by :class:`RoundDriver`.
 
     A plain call has a driver of its own, which runs in the caller's thread as its steps are read. All asyncio
-    calls share one driver on the worker thread; they begin between two rounds, in the order in which they
-    came, as long as few enough rows are under way.
+    calls, and the calls of threads that ask for it, share one driver on the worker thread; they begin between
+    two rounds, in the order in which they came, as long as few enough rows are under way.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Engine:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd")
         self._driver = self._new_driver()
         # Only the worker thread uses these.
-        self._waiting: deque[tuple[AsyncCall, Callable[[], Groups]]] = deque()
+        self._waiting: deque[tuple[Call, Callable[[], Groups]]] = deque()
         self._is_running = False  # whether a round is in the worker's queue
         self._process = os.getpid()
 
@@ -68,6 +68,11 @@ class Engine:
             driver.run_round()
             yield from call.received()
 
+    def shared_steps(self, call: ThreadCall, groups: Groups) -> Generator[Step, None, None]:
+        """Decode on the worker thread, together with other calls; errors as in :meth:`asteps`."""
+        self._add_on_worker(call, lambda: groups)
+        yield from call.steps()
+
     async def asteps(
         self, make_groups: Callable[[], Groups], timeout: float | None
     ) -> AsyncGenerator[Step, None]:
@@ -78,15 +83,18 @@ class Engine:
             OverloadedError: Too many calls wait.
             GenerationError: The interpreter is shutting down.
         """
+        call = AsyncCall(timeout)
+        self._add_on_worker(call, make_groups)
+        async with aclosing(call.steps()) as steps:
+            async for step in steps:
+                yield step
+
+    def _add_on_worker(self, call: Call, make_groups: Callable[[], Groups]) -> None:
         if self._process != os.getpid():  # a forked child has no worker, and the calls are its parent's
             with self._start_lock:
                 if self._process != os.getpid():
                     self._start()
-        call = AsyncCall(timeout)
         self._submit(self._add, call, make_groups)
-        async with aclosing(call.steps()) as steps:
-            async for step in steps:
-                yield step
 
     def close(self) -> None:
         """End the worker thread, after what it does for calls that are over, and refer to no model."""
@@ -101,7 +109,7 @@ class Engine:
                 f"the text cannot go on, the interpreter is shutting down: {quoted(error)}"
             ) from error
 
-    def _add(self, call: AsyncCall, make_groups: Callable[[], Groups]) -> None:
+    def _add(self, call: Call, make_groups: Callable[[], Groups]) -> None:
         self._waiting.append((call, make_groups))
         self._begin_calls()
         if len(self._waiting) > self._max_waiting:

@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 
 import torch
 
 from cosd_core.generation.row import AssistantRequest, Row
-from cosd_core.generation.scheduling import Schedule
+from cosd_core.generation.scheduling import Schedule, start
 from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.base import BaseLanguageModel
 from cosd_core.outputs import Step
 from cosd_core.prediction import Prediction
+from cosd_core.verifiers.base import can_replace
 
 _FREE_PADDING = 256
 """Slots per row that may be padding whatever the lengths: they cost little beside a pass."""
@@ -50,7 +52,7 @@ class Batch:
             )
         ]
         self._keep_logits = config.verifier.needs_logits
-        self._schedule = schedule.start(len(rows), config.verifier.can_replace)
+        self._schedule = start(schedule, len(rows), partial(can_replace, config.verifier))
         self._steps: list[Step] = []  # of the last round
         self._num_known = 0  # rows that have been through a round
 

@@ -124,7 +124,11 @@ def _checked(
 def _encode(
     prompt: str, options: GenerationOptions, models: Sequence[BaseLanguageModel], alignment: Alignment
 ) -> tuple[tuple[int, ...], ...]:
-    """A text in every model's tokens; models that share the draft's vocabulary get the draft's."""
+    """A text in every model's tokens; models that share the draft's vocabulary get the draft's.
+
+    A text may begin with the BOS of one model, whose chat template has written it. It is no text for models
+    that have another BOS, unless nothing else is there.
+    """
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
@@ -137,8 +141,13 @@ def _encode(
         model if difference else models[0]
         for model, difference in zip(models, (None, *alignment.differences), strict=True)
     ]
+    begin = {model: str(model.tokenizer.bos_token or "") for model in encoders}
+    foreign = next((each for each in begin.values() if each and prompt.startswith(each)), "")
     special = options.add_special_tokens
-    encoded = {each: tuple(each.encode(prompt, add_special_tokens=special)) for each in set(encoders)}
+    encoded = {}
+    for model, own in begin.items():
+        text = prompt if own == foreign else prompt.removeprefix(foreign) or prompt
+        encoded[model] = tuple(model.encode(text, add_special_tokens=special))
     return tuple(encoded[each] for each in encoders)
 
 

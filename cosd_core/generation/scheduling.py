@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
-from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.errors import InvalidOptionError, ScheduleError, quoted
 from cosd_core.options import check_number, named
 from cosd_core.outputs import Step
+from cosd_core.utils.guarded import guarded
 
 _ASSUMED_COST = 1.0
 """The time of the assistants' passes, in draft passes, until both have been measured."""
@@ -199,6 +200,42 @@ class _MeanTime:
         return self._seconds / self._passes if self._passes else None
 
 
+def start(schedule: Schedule, rows: int, can_replace: CanReplace) -> ScheduleState:
+    """:meth:`Schedule.start`; it, and the state, raise ScheduleError where a user's own schedule fails."""
+    if type(schedule) in _BY_NAME.values():
+        return schedule.start(rows, can_replace)
+    with guarded(ScheduleError, schedule):
+        state: object = schedule.start(rows, can_replace)
+    if not isinstance(state, ScheduleState):
+        kind = type(schedule).__qualname__
+        raise ScheduleError(f"{kind}.start returned {quoted(state)}: it should return a ScheduleState")
+    return _GuardedState(schedule, state)
+
+
+class _GuardedState(ScheduleState):
+    """The state of a user's own schedule, whose errors name that schedule."""
+
+    def __init__(self, schedule: Schedule, state: ScheduleState) -> None:
+        self._guard = guarded(ScheduleError, schedule)
+        self._state = state
+
+    def should_draft(self, num_replaceable: Sequence[int]) -> bool:
+        with self._guard:
+            return bool(self._state.should_draft(num_replaceable))
+
+    def begin_round(self, rows: int, joined: int, steps: Sequence[Step]) -> None:
+        with self._guard:
+            self._state.begin_round(rows, joined, steps)
+
+    def drafted(self, seconds: float) -> None:
+        with self._guard:
+            self._state.drafted(seconds)
+
+    def verified(self, seconds: float) -> None:
+        with self._guard:
+            self._state.verified(seconds)
+
+
 _BY_NAME: dict[str, type[Schedule]] = {kind.name: kind for kind in (AdaptiveSchedule, FixedSchedule)}
 
 
@@ -209,6 +246,10 @@ def make_schedule(schedule: str | Mapping[str, Any] | Schedule) -> Schedule:
         InvalidOptionError: There is no schedule of that name, or it has no such settings.
     """
     if isinstance(schedule, Schedule):
+        for name, kind in (("name", str), ("lazy", bool)):
+            if not isinstance(getattr(schedule, name, None), kind):
+                owner = type(schedule).__qualname__
+                raise InvalidOptionError(f"{owner}.{name} should be a {kind.__name__} (Schedule.{name})")
         return schedule
     if isinstance(schedule, Mapping):
         return named("schedule", schedule, _BY_NAME)

@@ -9,7 +9,7 @@ from cosd_core.generation.text_state import TextState
 from cosd_core.outputs import Step, TracedToken
 from cosd_core.prediction import Opinions, Prediction
 from cosd_core.sampling.sampler import SamplingPosition
-from cosd_core.verifiers import verify_block
+from cosd_core.verifiers.base import can_replace, verify_block
 from cosd_core.verifiers.types import Position, Replacement, Verdict
 
 
@@ -66,7 +66,7 @@ class SharedRow:
         self._block.append(prediction)
         self._opinions.append(self._bonus_predictions)
         if self._bonus_predictions is None:
-            self.num_replaceable += self._text.config.verifier.can_replace(prediction.confidence)
+            self.num_replaceable += can_replace(self._text.config.verifier, prediction.confidence)
         else:
             self._bonus_predictions = None
             verdict = self._decide()

@@ -120,11 +120,14 @@ class BaseLanguageModel(ABC):
     """A causal language model and its tokenizer.
 
     Attributes:
-        name: Its name in messages and traces, as :func:`with_adapter` composes it.
+        name: Its name in messages and traces, as :func:`with_adapter` composes it: a hub id, or the name of a
+            local folder without its path.
+        source: The hub id or path that it was loaded from, likewise; None if that is unknown.
         tokenizer: Its tokenizer. Models with equal vocabularies can share theirs.
     """
 
     name: str
+    source: str | None = None
     tokenizer: PreTrainedTokenizerBase
 
     @property
@@ -177,8 +180,23 @@ class BaseLanguageModel(ABC):
         """
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text."""
-        return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+        """Token ids of a text.
+
+        With ``add_special_tokens`` they begin with the tokens that the tokenizer puts before a text, such as
+        BOS, once: a rendered chat, whose template has written them, gets no second ones.
+        """
+        ids = list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+        if add_special_tokens and text.startswith(tuple(self.tokenizer.all_special_tokens)):
+            added = self.added_prefix()
+            if added and ids[: 2 * len(added)] == 2 * added:
+                return ids[len(added) :]
+        return ids
+
+    def added_prefix(self) -> list[int]:
+        """The ids that the tokenizer puts before a text, such as BOS."""
+        without = self.encode("a", add_special_tokens=False)
+        ids = self.encode("a")
+        return ids[: ids.index(without[0])]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """Text of token ids."""

@@ -12,7 +12,14 @@ from cosd_core.models.adapters import Adapter, unwrapped, with_active
 from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter, without_adapter
 from cosd_core.models.fingerprint import fingerprint
 from cosd_core.models.forward import PassRunner, Plan, input_device
-from cosd_core.models.loading import adapter_tokenizer, best_device, check_path, load, resolve_source
+from cosd_core.models.loading import (
+    adapter_tokenizer,
+    best_device,
+    check_path,
+    display_name,
+    load,
+    resolve_source,
+)
 from cosd_core.models.memory import release_memory
 from cosd_core.models.probe import probe
 from cosd_core.models.sessions import BatchedSession, SequentialSession
@@ -38,6 +45,7 @@ class LanguageModel(Unloadable, BaseLanguageModel):
         model: The transformers model. Models with adapters over one base are several that share its weights.
         tokenizer: Its tokenizer.
         name: Its name in messages and traces.
+        source: The hub id or path that it was loaded from.
         lock: Held during a forward pass by all models that share the weights: some change buffers in it.
     """
 
@@ -80,7 +88,9 @@ class LanguageModel(Unloadable, BaseLanguageModel):
         if cache_tolerance is not None:
             check_number("cache_tolerance", cache_tolerance)
         kind = type(found).__name__
-        self.name = name or with_adapter(found.config.name_or_path or kind, adapter)
+        loaded_from = found.config.name_or_path or kind
+        self.name = name or with_adapter(display_name(loaded_from), adapter)
+        self.source = None if name else with_adapter(loaded_from, adapter)
         if found.config.is_encoder_decoder or not found.can_generate():
             raise UnsupportedModelError(
                 f"model {quoted(self.name)} ({kind}) is not a decoder-only causal language model"
@@ -119,14 +129,14 @@ class LanguageModel(Unloadable, BaseLanguageModel):
             UnsupportedModelError: The model or the adapter cannot take part.
         """
         source = resolve_source("name", name)
-        loading = LoadingOptions(**options)
+        loading = LoadingOptions(**options)  # type: ignore[arg-type]  # None means the default
         if loading.device_map is None:
             loading = loading.model_copy(update={"device": best_device(loading.device)})
-        tolerance = loading.cache_tolerance
-        key = f"{cls.__qualname__} {source} {loading!r} {loading.token!r}"
+        # Not the token's repr, which hides it: a model is for those who have its token.
+        key = f"{cls.__qualname__} {source} {loading!r} {hash(loading.token)}"
         if adapter is None:
             return loaded_models.get_or_load(
-                key, lambda: cls(*load(source, loading), name=str(name), cache_tolerance=tolerance)
+                key, lambda: cls._of_source(load(source, loading), source, loading)
             )
         adapter_source = resolve_source("adapter", adapter)
         check_path(adapter_source)
@@ -135,10 +145,8 @@ class LanguageModel(Unloadable, BaseLanguageModel):
             found = Adapter.find(adapter_source, loading)  # before the model, which takes longer
             base = cls.from_pretrained(name, **options)
             tokenizer = adapter_tokenizer(adapter_source, loading)
-            full_name = with_adapter(str(name), str(adapter))
-            model = cls(
-                found.over(base.model), tokenizer or base.tokenizer, name=full_name, cache_tolerance=tolerance
-            )
+            loaded = found.over(base.model), tokenizer or base.tokenizer
+            model = cls._of_source(loaded, source, loading, adapter_source)
             if tokenizer is not None and tokenizer.eos_token_id is not None:
                 ends = base.eos_token_ids | {tokenizer.eos_token_id}
                 model.model.generation_config.eos_token_id = sorted(ends)
@@ -147,6 +155,15 @@ class LanguageModel(Unloadable, BaseLanguageModel):
 
         adapted: Self = loaded_models.get_or_load(f"{key} {adapter_source}", load_adapted)
         return adapted
+
+    @classmethod
+    def _of_source(
+        cls, loaded: tuple[Any, Any], source: str, loading: LoadingOptions, adapter: str | None = None
+    ) -> Self:
+        name = with_adapter(display_name(source), adapter and display_name(adapter))
+        model = cls(*loaded, name=name, cache_tolerance=loading.cache_tolerance)
+        model.source = with_adapter(source, adapter)
+        return model
 
     @property
     def model(self) -> Any:
@@ -219,7 +236,9 @@ class LanguageModel(Unloadable, BaseLanguageModel):
     @cached_property
     def fingerprint(self) -> str:
         """A key of what was loaded. As :attr:`BaseLanguageModel.fingerprint`."""
-        contents = fingerprint(self.model, self.tokenizer, adapter=without_adapter(self.name)[1])
+        contents = fingerprint(
+            self.model, self.tokenizer, adapter=without_adapter(self.source or self.name)[1]
+        )
         return f"{contents} {sorted(self.eos_token_ids)}"
 
     def open_session(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import SecretStr
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -105,28 +106,34 @@ def known_context_length(
     return context_length(config)
 
 
-def known_to_chat(
+def known_chat_template(
     source: str | PathLike[str] | BaseLanguageModel, options: LoadingOptions, *, adapter: str | None = None
-) -> bool | None:
-    """Whether a model has a chat template; None if its files are not on this machine."""
+) -> Any:
+    """A model's chat template, as :attr:`PreTrainedTokenizerBase.chat_template`.
+
+    It is the empty text if there is none, and None if the files are not on this machine.
+    """
     if isinstance(source, BaseLanguageModel):
-        return bool(source.tokenizer.chat_template)
+        return source.tokenizer.chat_template or ""
     if options.tokenizer:
-        return _has_chat_template(options.tokenizer, _local(options))
+        return _saved_template(options.tokenizer, _local(options))
     if adapter is not None:
-        found = _has_chat_template(resolve_source("adapter", adapter), _local(options))
+        found = _saved_template(resolve_source("adapter", adapter), _local(options))
         if found is not None:
             return found
-    return _has_chat_template(resolve_source("name", source), _local(options, *_FILES))
+    return _saved_template(resolve_source("name", source), _local(options, *_FILES))
 
 
-def _has_chat_template(name: str, access: dict[str, Any]) -> bool | None:
-    if find_file(name, "chat_template.jinja", access):
-        return True
-    if (found := find_file(name, "tokenizer_config.json", access)) is None:
-        return None
+def _saved_template(name: str, access: dict[str, Any]) -> Any:
     try:
-        return bool(json.loads(Path(found).read_text(encoding="utf-8")).get("chat_template"))
+        if found := find_file(name, "chat_template.jinja", access):
+            default = Path(found).read_text(encoding="utf-8")
+            if for_tools := find_file(name, "additional_chat_templates/tool_use.jinja", access):
+                return {"default": default, "tool_use": Path(for_tools).read_text(encoding="utf-8")}
+            return default
+        if (found := find_file(name, "tokenizer_config.json", access)) is None:
+            return None
+        return json.loads(Path(found).read_text(encoding="utf-8")).get("chat_template") or ""
     except (OSError, ValueError):  # loading will raise
         return None
 
@@ -160,11 +167,37 @@ def best_device(device: str | torch.device) -> torch.device:
 def hub_access(options: LoadingOptions, *more: str) -> dict[str, Any]:
     """The options of every request to the hub, and more of these names, as far as they are given."""
     names = ("token", "cache_dir", "local_files_only", *more)
-    return {name: value for name in names if (value := getattr(options, name)) not in (None, "")}
+    access = {name: _revealed(getattr(options, name)) for name in names}
+    return {name: value for name, value in access.items() if value not in (None, "")}
+
+
+def _revealed(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _local(options: LoadingOptions, *more: str) -> dict[str, Any]:
     return hub_access(options, *more) | {"local_files_only": True}
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+
+
+def display_name(source: str) -> str:
+    """The name of a model or adapter in messages and traces: a hub id, or the last part of a path.
+
+    For a folder of the hub's cache that is the hub id.
+    """
+    try:
+        path = Path(source).expanduser()
+        if not source or not (_looks_like_path(source) or path.is_dir()):
+            return source
+        path = path.resolve()
+    except (OSError, RuntimeError, ValueError):  # loading will raise
+        return source
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return path.name
 
 
 def check_path(name: str) -> None:
@@ -173,8 +206,7 @@ def check_path(name: str) -> None:
     Raises:
         ModelLoadError: The name can only be a path, and there is no such folder.
     """
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
-    if looks_like_path and not Path(name).expanduser().is_dir():
+    if _looks_like_path(name) and not Path(name).expanduser().is_dir():
         raise ModelLoadError(f"cannot load model {quoted(name)}: there is no such folder")
 
 

@@ -168,7 +168,7 @@ class Tuning:
         }
         if plot:
             contents["rules.png"] = self.plot()
-        return save_files(folder, contents)
+        return save_files(folder, contents, private=True)  # values of a chat template may be private
 
     def plot(self) -> Any:
         """The heat maps as a matplotlib figure.

@@ -14,7 +14,7 @@ from cosd_core.errors import InvalidOptionError, TrainingDataError
 from cosd_core.evaluation.answers import AnswerFile
 from cosd_core.evaluation.intervals import accuracy, difference
 from cosd_core.evaluation.tasks import Item, Task
-from cosd_core.frontend.settings import settings_of_names
+from cosd_core.frontend.model_names import settings_of_names
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.training.calibration import Calibration, Reliability
 from cosd_core.training.teacher_forcing import observe
@@ -70,7 +70,8 @@ def tune(
         raise InvalidOptionError(f"roles are tried between two models, not {len(pair.models)}")
     require_one_vocabulary(pair.models, "tuning")
     merged = {**task.options, **(options or {})}
-    names = _short([model.name for model in pair.models])
+    sources = [model.source or model.name for model in pair.models]
+    names = _short(sources)
     grid = partial(make_candidates, names, alphas=alphas, betas=betas, weights=weights)
     grid(fitted=False)  # refuses wrong values before the work
     fold_of = divide(task.items, folds, seed)
@@ -102,8 +103,7 @@ def tune(
     calibrations = tuple(_calibrations(observations, names)) if observations else ()
     choice = choose_nested(table)
     advice = recommend(table, choice)
-    models = [model.name for model in pair.models]
-    lines = [_line(table, index, models, fits.get(NONE_LEFT_OUT, Fit())) for index in range(len(candidates))]
+    lines = [_line(table, index, sources, fits.get(NONE_LEFT_OUT, Fit())) for index in range(len(candidates))]
     return Tuning(
         names=names,
         task=task.name,
@@ -140,7 +140,7 @@ def _fit(
     complete = [index for index, item in enumerate(items) if item.completion is not None]
     if not complete:
         return None, {}, ("No question has a completion, so trees and calibration were not tried.",)
-    names = [model.name for model in pair.models]
+    names = [model.source or model.name for model in pair.models]
     texts = [(items[index].identity, items[index].completion) for index in complete]
     key = hashlib.sha256(json.dumps([names, texts]).encode()).hexdigest()
     observations = observe(

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.errors import InvalidOptionError, VerifierError, quoted
 from cosd_core.prediction import Prediction
+from cosd_core.utils.guarded import guarded
 from cosd_core.verifiers.types import Position, Replacement, Verdict, logits_of
 
 
@@ -120,8 +121,39 @@ class ConfidenceVerifier(PairwiseVerifier):
 
 
 def verify_block(verifier: Verifier, block: Sequence[Position]) -> Verdict:
-    """Judge a block from left to right; the first replacement ends it (paper, Algorithm 1)."""
+    """Judge a block from left to right; the first replacement ends it (paper, Algorithm 1).
+
+    Raises:
+        VerifierError: The verifier is a user's own, and fails.
+    """
     for kept, position in enumerate(block):
-        if position.opinions is not None and (replacement := verifier.judge(position)):
+        if position.opinions is not None and (replacement := judge(verifier, position)):
             return Verdict(kept, replacement)
     return Verdict(len(block), None)
+
+
+def judge(verifier: Verifier, position: Position) -> Replacement | None:
+    """:meth:`Verifier.judge`; raises VerifierError if it fails, or returns something else."""
+    with guarded(VerifierError, verifier):
+        replacement = verifier.judge(position)
+    if replacement is None:
+        return None
+    opinions = len(position.opinions or ())
+    if not isinstance(replacement, Replacement) or replacement.assistant_index not in range(opinions):
+        raise VerifierError(
+            f"{type(verifier).__qualname__}.judge returned {quoted(replacement)}: it should be None, or a "
+            f"Replacement by an assistant from 0 to {opinions - 1}"
+        )
+    return replacement
+
+
+def can_replace(verifier: Verifier, p: float) -> bool:
+    """:meth:`Verifier.can_replace`; raises VerifierError if it fails."""
+    with guarded(VerifierError, verifier):
+        return bool(verifier.can_replace(p))
+
+
+def described(verifier: Verifier) -> dict[str, Any]:
+    """:meth:`Verifier.to_dict`; raises VerifierError if it fails."""
+    with guarded(VerifierError, verifier):
+        return verifier.to_dict()

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.errors import InvalidOptionError, VerifierError, quoted
 from cosd_core.options import check_calibration, named
+from cosd_core.utils.guarded import guarded
 from cosd_core.verifiers.base import Verifier
 from cosd_core.verifiers.baselines import (
     AssistantVerifier,
@@ -34,6 +35,10 @@ def make_verifier(verifier: str | Mapping[str, Any] | Verifier | Sequence[Any]) 
         VerifierFileError: A node of a tree is of no known form.
     """
     if isinstance(verifier, Verifier):
+        if not isinstance(getattr(verifier, "name", None), str):
+            raise InvalidOptionError(
+                f"{type(verifier).__qualname__}.name should be the verifier's name, a text"
+            )
         return verifier
     if isinstance(verifier, Mapping):
         kinds: dict[str, Callable[..., Verifier]] = {
@@ -79,7 +84,10 @@ def calibration_of(verifier: Verifier, calibration: object, models: int) -> tupl
     Raises:
         InvalidOptionError: They are not as many as the models, or one is no number from 0.01 to 100.
     """
-    return check_calibration(verifier.calibration if calibration is None else calibration, models)
+    if calibration is None:
+        with guarded(VerifierError, verifier):
+            calibration = verifier.calibration
+    return check_calibration(calibration, models)
 
 
 def _make_panel(members: Any) -> PanelVerifier:

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.errors import InvalidOptionError, VerifierError, quoted
 from cosd_core.prediction import Prediction
-from cosd_core.verifiers.base import ConfidenceVerifier, PairwiseVerifier
+from cosd_core.utils.guarded import guarded
+from cosd_core.verifiers.base import ConfidenceVerifier, PairwiseVerifier, can_replace
 from cosd_core.verifiers.baselines import AssistantVerifier
 from cosd_core.verifiers.types import Position
 
@@ -72,11 +73,12 @@ class PanelVerifier(PairwiseVerifier):
 
     def prefers(self, draft: Prediction, opinion: Prediction, assistant: int) -> bool:
         """By that assistant's member."""
-        return self.members[assistant].prefers(draft, opinion, assistant)
+        with guarded(VerifierError, self.members[assistant]):
+            return self.members[assistant].prefers(draft, opinion, assistant)
 
     def can_replace(self, p: float) -> bool:
         """Whether any member could."""
-        return any(member.can_replace(p) for member in self.members)
+        return any(can_replace(member, p) for member in self.members)
 
     def fused_logits(self, position: Position) -> torch.Tensor:
         """As one verifier for all; with assistant verifiers only, an assistant's logits at every position."""

@@ -80,9 +80,9 @@ def results(events: list[Any]) -> list[tuple[str, Any]]:
 
 
 def functions(llm: Any, tools: Any = TOOLS, **options: Any) -> FunctionAgent:
-    return FunctionAgent(
-        tools=tools, llm=llm.model_copy(update={"is_function_calling_model": True}), **options
-    )
+    if not llm.metadata.is_function_calling_model:  # its draft has no template
+        llm = llm.model_copy(update={"is_function_calling_model": True})
+    return FunctionAgent(tools=tools, llm=llm, **options)
 
 
 # The bundled pair
@@ -90,21 +90,22 @@ def functions(llm: Any, tools: Any = TOOLS, **options: Any) -> FunctionAgent:
 
 @streamed_or_not
 async def test_the_bundled_pair_calls_reads_and_answers(bundled: Any, streaming: bool) -> None:
-    answer, events = await run(functions(bundled, streaming=streaming), QUESTION)
+    assert bundled.is_function_calling_model is None, "the draft's template decides"
+    answer, events = await run(FunctionAgent(tools=TOOLS, llm=bundled, streaming=streaming), QUESTION)
     assert str(answer) == "The answer is 5789."
     assert results(events) == [("get_population", 4812), ("get_population", 977), ("add", 5789)]
     deltas = "".join(each.delta for each in events if isinstance(each, AgentStream))
     assert deltas == ("The answer is 5789." if streaming else "")
 
 
-async def test_a_workflow_picks_the_kind_of_agent_by_the_flag(bundled: Any) -> None:
-    calling_model = bundled.model_copy(update={"is_function_calling_model": True})
-    workflow = AgentWorkflow.from_tools_or_functions([get_population, add], llm=calling_model)
+async def test_a_workflow_picks_the_kind_of_agent_by_the_template_or_the_flag(bundled: Any) -> None:
+    workflow = AgentWorkflow.from_tools_or_functions([get_population, add], llm=bundled)
     assert isinstance(workflow.agents["Agent"], FunctionAgent)
     answer, events = await run(workflow, QUESTION)
     assert str(answer) == "The answer is 5789."
     assert len(results(events)) == 3
-    other = AgentWorkflow.from_tools_or_functions([add], llm=bundled)
+    plain = bundled.model_copy(update={"is_function_calling_model": False})
+    other = AgentWorkflow.from_tools_or_functions([add], llm=plain)
     assert isinstance(other.agents["Agent"], ReActAgent)
 
 

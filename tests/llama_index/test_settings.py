@@ -37,7 +37,7 @@ from cosd_core.demo import held_out, load_pair
 from langchain_cosd import ChatCoSD
 from langchain_cosd import CoSDLLM as LangChainCoSDLLM
 from llama_index_cosd import CoSDLLM
-from tests.chats import chat_model
+from tests.chats import TEMPLATES, chat_model, tokenizer
 from tests.llama_index.conftest import WIDE, Ends
 from tests.models import ascii_model, counted_passes
 
@@ -90,15 +90,38 @@ def test_metadata_needs_no_loaded_models(save: Save, unloadable: None) -> None:
         told = llm.metadata
         assert (told.context_window, told.is_chat_model, told.num_output) == (window, is_chat, 7)
         assert told.is_function_calling_model is False
-        assert told.model_name == "+".join(
-            [draft, *(assistant if isinstance(assistant, list) else [assistant])]
-        )
+        paths = [draft, *(assistant if isinstance(assistant, list) else [assistant])]
+        assert told.model_name == "+".join(Path(path).name for path in paths)
         assert llm.to_payload()["context_window"] == window
 
 
 def test_metadata_of_loaded_models(llm: Any) -> None:
     assert llm.metadata.context_window == 8192
     assert llm.metadata.is_chat_model is ("hermes" in llm.metadata.model_name)
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
+def test_the_drafts_template_decides_whether_it_calls_functions(template: str, save: Save) -> None:
+    model, other = chat_model(template, seed=0), chat_model("hermes", seed=1)
+    takes_tools = bool(TEMPLATES[template]) and "if tools" in str(TEMPLATES[template])
+    for draft in (model, save(model)):
+        llm = CoSDLLM(draft_model=draft, assistant_model=other)
+        assert llm.metadata.is_function_calling_model is takes_tools
+        assert llm.decoder_cache.models is None, "nothing is loaded for that"
+    for flag in (True, False):
+        llm = CoSDLLM(draft_model=model, assistant_model=other, is_function_calling_model=flag)
+        assert llm.metadata.is_function_calling_model is flag
+
+
+def test_templates_that_are_not_rendered_decide_nothing(save: Save) -> None:
+    hermes, several = chat_model("hermes", seed=0), copy.deepcopy(tokenizer("chatml"))
+    llm = CoSDLLM(draft_model=hermes, assistant_model=hermes, chat_template="{{ messages }}")
+    assert llm.metadata.is_function_calling_model is False
+    llm = CoSDLLM(draft_model=hermes, assistant_model=hermes, messages_to_prompt=str)
+    assert llm.metadata.is_function_calling_model is False
+    several.chat_template = {"default": TEMPLATES["chatml"], "tool_use": TEMPLATES["hermes"]}
+    for draft in (named := LanguageModel(hermes.model, several), save(named)):
+        assert CoSDLLM(draft_model=draft, assistant_model=hermes).metadata.is_function_calling_model is True
 
 
 def test_metadata_follows_the_settings(plain: Any) -> None:
@@ -382,7 +405,7 @@ def test_copies_share_the_weights_and_nothing_else(llm: Any) -> None:
 def test_instances_over_the_same_paths_share_the_weights_with_langchains_classes() -> None:
     draft, assistant = load_pair()
     named = {
-        "draft_model": draft.name, "assistant_model": assistant.name, "dtype": "float32", "device": "cpu",
+        "draft_model": draft.source, "assistant_model": assistant.source, "dtype": "float32", "device": "cpu",
     }  # fmt: skip
     ours = CoSDLLM(**named, max_tokens=4)
     ours._decoder()

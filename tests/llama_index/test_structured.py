@@ -382,8 +382,9 @@ async def test_function_calling_programs_work_themselves(llm: Any, call: Callabl
     assert isinstance(await program.acall(whom="Anna"), Person)
 
 
-def test_function_programs_need_the_flag(llm: Any) -> None:
+def test_function_programs_need_a_model_that_calls_functions(llm: Any) -> None:
     llm.pydantic_program_mode = PydanticProgramMode.FUNCTION
+    llm.is_function_calling_model = False
     with pytest.raises(ValueError, match="does not support"):
         llm.structured_predict(Person, PROMPT, whom="Anna")
 

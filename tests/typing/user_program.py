@@ -7,7 +7,8 @@ pydantic's mypy plugin and without. An ignore comment on a line without an error
 from typing import assert_type
 
 from langchain_core.messages import AIMessage
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
+from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core import Chat, Chunk, CoSDDecoder, Generation, LanguageModel, RuleVerifier
 from langchain_cosd import ChatCoSD
@@ -40,6 +41,8 @@ def core() -> None:
     for chunk in decoder.stream("text", seed=1, logits_processor=[], grammar={"type": "object"}):
         assert_type(chunk, Chunk)
 
+    decoder.generate("text", temperature=None, top_p=None, max_new_tokens=None, share_batches=True)
+
     decoder.generate("text", max_new_token=64)  # type: ignore[call-overload]
     decoder.generate("text", max_new_tokens="64")  # type: ignore[call-overload]
     decoder.stream("text", temprature=0.5)  # type: ignore[call-arg]
@@ -54,6 +57,18 @@ def core() -> None:
 async def asynchronous(decoder: CoSDDecoder) -> None:
     assert_type(await decoder.agenerate("text", max_new_tokens=3), Generation)
     await decoder.agenerate("text", max_tokens=3)  # type: ignore[call-overload]
+
+
+def loaded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pipe: Pipeline) -> None:
+    CoSDDecoder.from_pretrained(
+        draft=(model, tokenizer), assistant=[pipe, "b", LanguageModel(model, tokenizer)]
+    )
+    CoSDDecoder.from_pretrained(draft="a", assistant=pipe, dtype=None)
+    ChatCoSD(draft_model=(model, tokenizer), assistant_model=[pipe, "b"], temperature=None, top_p=None)
+    LlamaIndexLLM(draft_model=pipe, assistant_model=(model, tokenizer), temperature=None, max_tokens=None)
+
+    CoSDDecoder.from_pretrained(draft=model, assistant="b")  # type: ignore[arg-type]
+    ChatCoSD(draft_model=model, assistant_model="b")  # type: ignore[arg-type]
 
 
 def langchain() -> None:
@@ -83,6 +98,8 @@ def llama_index() -> None:
         draft_model="a", assistant_model="b", max_tokens=5, stop=["\n"], is_function_calling_model=True
     )
     assert_type(llm.model_name, str)
+
+    LlamaIndexLLM(draft_model="a", assistant_model="b", api_key=SecretStr("x"))
 
     LlamaIndexLLM(draft_model="a", assistant_model="b", is_chat=True)  # type: ignore[call-arg]
     LlamaIndexLLM(draft_model="a", assistent_model="b")  # type: ignore[call-arg]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError, meta
@@ -11,7 +12,7 @@ from cosd_core.chat.formats.base import AddedToken, ToolFormat
 from cosd_core.chat.formats.families import HermesFormat, LlamaFormat, MistralFormat, XmlFormat
 from cosd_core.chat.tools import as_json
 
-__all__ = ["ToolFormat", "tool_format"]
+__all__ = ["ToolFormat", "takes_tools", "tool_format"]
 
 _REASONING_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 _GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
@@ -31,7 +32,7 @@ def tool_format(tokenizer: PreTrainedTokenizerBase, chat_template: Any = None) -
         "response_template": response_template,
         "extra_visible_tokens": _mentioned_tokens(response_template, added, tokenizer.eos_token_id),
     }
-    takes_tools = _takes_tools(template)
+    takes_tools = _renders_tools(template)
     if takes_tools and "[TOOL_CALLS]" in template:
         return MistralFormat(True, named="[ARGS]" in template, numbered="[CALL_ID]" in template, **shared)
     if takes_tools and "<tool_call>" in template:
@@ -50,7 +51,13 @@ def _template(template: Any) -> str:
     return template if isinstance(template, str) else ""
 
 
-def _takes_tools(template: str) -> bool:
+def takes_tools(chat_template: Any) -> bool:
+    """Whether a tokenizer's chat template renders tools."""
+    return _renders_tools(_template(chat_template))
+
+
+@lru_cache(maxsize=64)
+def _renders_tools(template: str) -> bool:
     environment = Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False)
     try:
         return "tools" in meta.find_undeclared_variables(environment.parse(_GENERATION.sub("", template)))

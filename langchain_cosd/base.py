@@ -12,7 +12,10 @@ from pydantic import Field, model_validator
 
 from cosd_core import Generation, __version__
 from cosd_core.frontend.call import Call, token_usage
+from cosd_core.frontend.call_settings import CallSettings
 from cosd_core.frontend.framework_model import FrameworkModel
+from cosd_core.frontend.serialization import to_jsonable
+from cosd_core.options import SECRET_OPTIONS
 from langchain_cosd.errors import langchain_errors
 
 Stop = list[str] | None
@@ -43,6 +46,26 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
     def _add_cosd_version(self) -> Self:
         self._add_version("langchain-cosd", __version__)
         return self
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """LangChain's ``dumps`` writes the settings, and ``loads`` makes the model again."""
+        return True
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """The name under which ``loads`` looks for the access token, which ``dumps`` leaves out."""
+        return {"token": "HF_TOKEN"}
+
+    def to_json(self) -> Any:
+        """The settings for ``dumps``; what JSON cannot hold, such as a loaded model, stays as it is."""
+        told: dict[str, Any] = dict(super().to_json())
+        kwargs = {name: value for name, value in told["kwargs"].items() if name != "tree_path"}
+        for name in CallSettings.model_fields.keys() & kwargs.keys() - set(SECRET_OPTIONS):
+            kwargs[name] = to_jsonable(kwargs[name], lambda value, _: value)
+        if self.tree_path is not None:  # by its nodes: the file may change
+            kwargs["verifier"] = to_jsonable(self._settings.method()["verifier"])
+        return {**told, "kwargs": kwargs}
 
     def configurable_fields(self, **fields: Any) -> Any:
         """:meth:`Runnable.configurable_fields`, which takes LangChain's names too."""

@@ -675,7 +675,11 @@ def test_a_schema_that_refers_to_itself_is_held_to(method: Any, chat: Any) -> No
 def test_structured_output_can_be_pickled() -> None:
     draft, assistant = load_pair()
     named = ChatCoSD(
-        draft_model=draft.name, assistant_model=assistant.name, dtype="float32", device="cpu", max_tokens=60
+        draft_model=draft.source,
+        assistant_model=assistant.source,
+        dtype="float32",
+        device="cpu",
+        max_tokens=60,
     )
     for method in ("json_schema", "function_calling"):
         copied = pickle.loads(pickle.dumps(named.with_structured_output(Tree, method=method)))
@@ -1065,7 +1069,7 @@ def test_the_profile_says_what_it_can(chat: Any) -> None:
     assert chat.profile["max_input_tokens"] == 4096 - 24
     assert chat.profile["tool_calling"] is chat.profile["structured_output"] is True
     assert chat.profile["image_inputs"] is False
-    draft, assistant = (model.name for model in load_pair())
+    draft, assistant = (model.source for model in load_pair())
     assert ChatCoSD(draft_model=draft, assistant_model=assistant).profile["max_input_tokens"] > 0
     assert "max_input_tokens" not in ChatCoSD(draft_model="no/such", assistant_model="none/either").profile
 
@@ -1079,6 +1083,6 @@ def test_weights_show_up_in_no_trace(chat: Any) -> None:
 def test_both_classes_share_the_weights_of_one_pair(chat: Any) -> None:
     draft, assistant = load_pair()
     named = {
-        "draft_model": draft.name, "assistant_model": assistant.name, "dtype": "float32", "device": "cpu",
+        "draft_model": draft.source, "assistant_model": assistant.source, "dtype": "float32", "device": "cpu",
     }  # fmt: skip
     assert ChatCoSD(**named)._decoder().draft is CoSDLLM(**named)._decoder().draft is draft

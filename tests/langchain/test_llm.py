@@ -395,7 +395,7 @@ def test_copies_share_the_weights(llm: Any) -> None:
 
 def test_instances_that_name_the_same_models_share_them() -> None:
     draft, assistant = load_pair()
-    names = {"draft_model": draft.name, "assistant_model": assistant.name}
+    names = {"draft_model": draft.source, "assistant_model": assistant.source}
     loading = {"dtype": "float32", "device": "cpu"}
     one, other = (CoSDLLM(**names, **loading, max_tokens=48) for _ in range(2))
     assert one._decoder().draft is other._decoder().draft is draft

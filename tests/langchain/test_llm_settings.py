@@ -99,7 +99,7 @@ def test_a_model_that_is_no_longer_named_is_let_go(pair: Any) -> None:
 
 
 def test_configured_copies_share_what_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [model.name for model in load_pair()]
+    names = [model.source for model in load_pair()]
     gc.collect()
     loads: list[str] = []
     load = registry.load

@@ -26,6 +26,10 @@ class TestUnit(ChatModelUnitTests):
     def chat_model_params(self) -> dict[str, Any]:
         return PARAMETERS
 
+    @pytest.mark.xfail(reason="its loads admits only classes that langchain-core lists: see test_dumps.py")
+    def test_serdes(self, model: Any, snapshot: Any) -> None:
+        super().test_serdes(model, snapshot)
+
 
 class TestIntegration(ChatModelIntegrationTests):
     @property

@@ -11,6 +11,7 @@ echo "the wheel has $size bytes"
 test "$size" -le 1500000
 "${PYTHON:-python3}" -m venv "$work/venv"
 # As a user installs it who has nothing but the folder of distributions.
+unset PYTHONPATH
 install() {
   "$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" --find-links "$root/dist" "$@"
 }

@@ -31,6 +31,14 @@ dist: .venv/.installed  ## sdists and wheels of cosd, langchain-cosd and llama-i
 wheel: dist  ## use the built distributions in a clean environment
 	PYTHON=$(BIN)/python scripts/check_wheel.sh
 
+.venv/.docs: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+docs: .venv/.docs  ## the documentation site, in build/site, with its links checked; needs no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python scripts/site/check.py build/site
+
 oldest: .venv/.installed  ## the core's tests with the oldest transformers that is admitted
 	PYTHON=$(BIN)/python scripts/check_oldest.sh
 
@@ -43,4 +51,4 @@ train: .venv/.installed  ## train the bundled pair again
 score: .venv/.installed  ## the accuracy table of the bundled pair
 	$(BIN)/python -m examples.bundled_pairs.score
 
-check: test lint types wheel oldest
+check: test lint types docs wheel oldest

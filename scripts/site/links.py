@@ -1,7 +1,7 @@
 """A hook of mkdocs: links from the pages to other files of the repository work in the site, too.
 
-In the repository the pages link to examples and sources beside `docs/`. In the site every file linked in this way
-becomes a page of its own: markdown as it is, code as a code block. The README is the home page.
+In the repository the pages link to examples and sources beside `docs/`. In the site every file linked in this
+way becomes a page of its own: markdown as it is, code as a code block. The README is the home page.
 """
 
 import os
@@ -58,11 +58,12 @@ def as_markdown(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text
-    return f"# {path.name}\n\n`{name}` of the repository.\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{text}````\n"
+    language = LANGUAGES.get(path.suffix, "text")
+    return f"# {path.name}\n\n`{name}` of the repository.\n\n````{language}\n{text}````\n"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for every file outside `docs/` that a page links to, and for those that such pages link to."""
+    """Add a page for every file outside `docs/` that the pages link to, directly or through each other."""
     waiting = [*DOCS.rglob("*.md"), *(ROOT / name for name in ALWAYS)]
     seen: set[Path] = set()
     while waiting:

@@ -3,6 +3,7 @@
 `tests/test_notebooks.py` runs them in the same way and compares what they print with what is stored.
 """
 
+import asyncio
 from pathlib import Path
 
 import nbformat
@@ -11,7 +12,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[1] / "docs/notebooks"
 
 
-def executed(path: Path) -> nbformat.NotebookNode:
+async def executed(path: Path) -> nbformat.NotebookNode:
     """A notebook with the outputs of a new run, in its own folder.
 
     What is written to stderr is left out: warnings depend on the machine.
@@ -21,7 +22,7 @@ def executed(path: Path) -> nbformat.NotebookNode:
     """
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=120, resources=resources, record_timing=False).execute()
+    await NotebookClient(notebook, timeout=120, resources=resources, record_timing=False).async_execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
@@ -40,5 +41,5 @@ def printed(notebook: nbformat.NotebookNode) -> list[str]:
 
 if __name__ == "__main__":
     for path in sorted(FOLDER.glob("*.ipynb")):
-        nbformat.write(executed(path), path)
+        nbformat.write(asyncio.run(executed(path)), path)
         print(f"{path.name}: executed")

@@ -16,11 +16,11 @@ def test_there_are_notebooks() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_run_prints_what_is_stored(path: Path) -> None:
+async def test_a_run_prints_what_is_stored(path: Path) -> None:
     stored = printed(nbformat.read(path, as_version=4))
     assert any(stored)
     with warnings.catch_warnings(action="ignore"):  # of the kernel's client, whose sockets close late
-        assert printed(executed(path)) == stored
+        assert printed(await executed(path)) == stored
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

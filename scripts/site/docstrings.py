@@ -1,6 +1,6 @@
 """An extension of griffe: what the API pages need beside plain docstrings.
 
-The little reStructuredText that docstrings hold becomes markdown, and pydantic's fields get their description.
+The little reStructuredText that docstrings hold becomes markdown, and pydantic's fields have descriptions.
 """
 
 import ast

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types wheel oldest bench train score check
+.PHONY: demo test lint types dist wheel docs oldest bench train score check
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -25,8 +25,19 @@ types: .venv/.installed  ## strict types of the packages, and of a program that 
 	$(BIN)/mypy
 	$(BIN)/mypy --strict --follow-imports silent --config-file "" tests/typing/user_program.py
 
-wheel: .venv/.installed  ## build the wheel and use it in a clean environment
+dist: .venv/.installed  ## sdists and wheels of cosd, langchain-cosd and llama-index-llms-cosd, in dist/
+	PYTHON=$(BIN)/python scripts/build_dist.sh
+
+wheel: dist  ## use the built distributions in a clean environment
 	PYTHON=$(BIN)/python scripts/check_wheel.sh
+
+.venv/.docs: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+docs: .venv/.docs  ## the documentation site, in build/site, with its links checked; needs no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python scripts/site/check.py build/site
 
 oldest: .venv/.installed  ## the core's tests with the oldest transformers that is admitted
 	PYTHON=$(BIN)/python scripts/check_oldest.sh
@@ -40,4 +51,4 @@ train: .venv/.installed  ## train the bundled pair again
 score: .venv/.installed  ## the accuracy table of the bundled pair
 	$(BIN)/python -m examples.bundled_pairs.score
 
-check: test lint types wheel oldest
+check: test lint types docs wheel oldest

@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
-# Build the wheel, install it into a new environment, and use it from an empty folder.
+# Install the distributions in dist/ (scripts/build_dist.sh) into a new environment, and use them from an empty folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-"${PYTHON:-python3}" -m build --wheel --outdir "$work/dist" . >/dev/null
-size=$(cat "$work"/dist/*.whl | wc -c)
+size=$(cat dist/cosd-*.whl | wc -c)
 echo "the wheel has $size bytes"
 test "$size" -le 1500000
 "${PYTHON:-python3}" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" torch
-"$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" "$work"/dist/*.whl
+# As a user installs it who has nothing but the folder of distributions.
+unset PYTHONPATH
+install() {
+  "$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" --find-links "$root/dist" "$@"
+}
+install torch
+install cosd
 "$work/venv/bin/pip" check
 
 cd "$work"
@@ -39,21 +43,32 @@ for module, extra in (("langchain_cosd", "langchain"), ("llama_index_cosd", "lla
         raise AssertionError(f"the extra {extra} is not installed yet")
 PY
 
-"$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" \
-  "$(echo "$work"/dist/*.whl)[langchain,llama-index]"
+# The ecosystems' names bring cosd with the extra.
+"$work/venv/bin/pip" uninstall --quiet --yes cosd
+install langchain-cosd
 "$work/venv/bin/pip" check
+venv/bin/python -c "
+from importlib.metadata import version
+from langchain_cosd import ChatCoSD
+assert version('langchain-cosd') == version('cosd')
+"
 venv/bin/python "$root/examples/langchain_chain.py" | grep "12 of 12"
+"$work/venv/bin/pip" uninstall --quiet --yes cosd langchain-cosd
+install llama-index-llms-cosd
+"$work/venv/bin/pip" check
 venv/bin/python "$root/examples/llama_index_agents.py" | grep "5789"
 venv/bin/python -c "
+from importlib.metadata import version
 from llama_index.llms.cosd import CoSDLLM
 import llama_index, llama_index.llms, llama_index_cosd
 assert CoSDLLM is llama_index_cosd.CoSDLLM
+assert version('llama-index-llms-cosd') == version('cosd')
 assert all(getattr(each, '__file__', None) is None for each in (llama_index, llama_index.llms)), 'a namespace is owned'
 "
 
 # A user's program is checked against the installed packages, with pydantic's plugin and without: a mistyped
 # parameter must be an error.
-"$work/venv/bin/pip" install --quiet --constraint "$root/constraints.txt" mypy
+install langchain-cosd mypy
 cp "$root/tests/typing/user_program.py" .
 printf '[mypy]\nplugins = pydantic.mypy\n' > plugin.ini
 for config in "" plugin.ini; do
@@ -63,4 +78,4 @@ venv/bin/python -c "
 from importlib.resources import files
 assert all((files(each) / 'py.typed').is_file() for each in ('cosd_core', 'langchain_cosd', 'llama_index_cosd'))
 "
-echo "the wheel works"
+echo "the distributions work"

@@ -29,6 +29,10 @@ PROMISES = {
     ],
     "langchain_rag.py": ["built in 1893 by Anra Velist", "opens at 10:30", "6 of 8 answers are right"],
     "langchain_agent.py": ["calls add({'a': 4812, 'b': 977})", "says: The answer is 5789."],
+    "langgraph_agent.py": [
+        "approved: get_population({'town': 'Lasko'})",
+        "approved: add({'a': 4812, 'b': 977})\nThe answer is 5789.\n8 messages are stored.",
+    ],
     "langchain_extraction.py": [
         "Person(name='Venra Holm', age=44, city='Lasko')",
         "Person(name='Remo Tasil', age=29, city='Nureda')",

@@ -1,0 +1,150 @@
+"""The code in the README and in `docs/` runs: the Python, and every call of `cosd`.
+
+The pages name models `org/model-a`, ...; here these are folders, with the bundled chat models. A block
+after the comment `<!-- not run: reason -->` is left out. Names that a page takes from its reader's program
+are in `reader`.
+"""
+
+import json
+import re
+import shlex
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import PromptTemplate
+from llama_index.core import Document, Settings, SummaryIndex
+from pydantic import BaseModel
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+import cosd_core
+import langchain_cosd
+import llama_index_cosd
+from cosd_core.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"(<!-- not run: .+ -->\n+)?^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+WEIGHTS = ROOT / "examples/bundled_pairs/weights"
+DEMO = ROOT / "cosd_core/demo/weights"
+MODELS = {
+    "model-a": WEIGHTS / "caller",
+    "model-b": WEIGHTS / "talker",
+    "model-c": WEIGHTS / "actor",
+    "model-a-instruct": WEIGHTS / "caller",
+    "model-b-instruct": WEIGHTS / "talker",
+    "base": DEMO / "facts",
+    "llama-based": DEMO / "facts",
+    "llama-fine-tune": DEMO / "arithmetic",
+    "qwen-based": WEIGHTS / "arithmetic_words",
+}
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+def get_weather(city: str) -> str:
+    """Look up the weather in a city."""
+    return f"It is sunny in {city}."
+
+
+def save_lora(base: Path, folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with warnings.catch_warnings(action="ignore"):  # PEFT asks for a property that transformers has renamed
+        peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, code) of the page's blocks that must run."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [
+        (language, code) for skipped, language, code in found if not skipped and language in ("python", "sh")
+    ]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with everything that the pages name, as the working folder."""
+    (tmp_path / "org").mkdir()
+    for name, folder in MODELS.items():
+        shutil.copytree(folder, tmp_path / "org" / name)
+    save_lora(tmp_path / "org/base", tmp_path / "org/lora-for-law")
+    save_lora(tmp_path / "org/base", tmp_path / "org/lora-for-sums")
+    words = ("Oslo", "Rome", "Lasko", "Tamiro", "Nureda", "Paris")
+    data = [{"prompt": f"Say {word}", "completion": f" {word}"} for word in words]
+    questions = [{**line, "answer": word} for line, word in zip(data, words, strict=True)]
+    write_lines(tmp_path / "data.jsonl", data)
+    for name in ("questions.jsonl", "others.jsonl", "sums.jsonl", "capitals.jsonl"):
+        write_lines(tmp_path / name, [{"max_new_tokens": 8}, *questions])
+    (tmp_path / "prompts.txt").write_text("Say Oslo\nSay Rome\n", encoding="utf-8")
+    (tmp_path / "prompt.txt").write_text("Say Oslo", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    cosd("cosd train-tree --draft org/model-a --assistant org/model-b --data data.jsonl --out tree.json")
+    for name in ("b.json", "c.json", "code.json"):
+        shutil.copy("tree.json", name)
+    return tmp_path
+
+
+@pytest.fixture
+def reader(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the pages take from the program of their reader."""
+    monkeypatch.setattr(Settings, "_llm", None)
+    return {
+        "__name__": "page",
+        "Person": Person,
+        "get_weather": get_weather,
+        "prompt": PromptTemplate.from_template("{question}"),
+        "parser": StrOutputParser(),
+        "index": SummaryIndex.from_documents([Document(text="Paris is the capital of France.")]),
+    }
+
+
+def cosd(line: str) -> None:
+    """Run one call of the command line."""
+    words = shlex.split(line, comments=True)
+    text = None
+    if "<" in words:
+        text = Path(words[-1]).read_text(encoding="utf-8")
+        words = words[: words.index("<")]
+    result = CliRunner().invoke(app, words[1:], input=text)
+    assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
+
+
+def test_every_page_is_among_the_pages() -> None:
+    names = {page.name for page in PAGES}
+    assert {"README.md", "start.md", "usage.md", "langchain.md", "langgraph.md", "llama-index.md"} <= names
+
+
+@pytest.mark.parametrize("page", [each for each in PAGES if blocks(each)], ids=lambda page: page.stem)
+def test_the_code_of_the_page_runs(page: Path, reader: dict[str, Any]) -> None:
+    for language, code in blocks(page):
+        if language == "python":
+            exec(compile(code, page.name, "exec"), reader)
+        for line in code.replace("\\\n", " ").splitlines() if language == "sh" else ():
+            if line.startswith("cosd "):
+                cosd(line)
+
+
+@pytest.mark.parametrize(
+    "package", [cosd_core, langchain_cosd, llama_index_cosd], ids=lambda each: each.__name__
+)
+def test_the_reference_has_every_public_name(package: Any) -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/api").glob("*.md"))
+    shown = set(re.findall(rf"^::: {package.__name__}\.(\w+)$", pages, re.MULTILINE))
+    errors = (
+        {name for name in package.__all__ if hasattr(cosd_core.errors, name)}
+        if package is cosd_core
+        else set()
+    )
+    assert set(package.__all__) - {"__version__"} == (shown & set(package.__all__)) | errors

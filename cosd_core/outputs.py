@@ -107,6 +107,8 @@ class Generation:
         verifier: The verifier that decided.
         models: The names of the models, the draft first.
         calibration: The temperature of each model's confidences.
+        schema_error: What is wrong with the text by the JSON Schema that is its ``grammar``: the keyword, the
+            JSON path and the reason. None if the text is valid, or no schema was given.
     """
 
     text: str
@@ -120,6 +122,7 @@ class Generation:
     verifier: Verifier
     models: tuple[str, ...]
     calibration: tuple[float, ...]
+    schema_error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The generation as plain JSON-able values."""
@@ -135,6 +138,7 @@ class Generation:
             "verifier": self.verifier.to_dict(),
             "models": list(self.models),
             "calibration": list(self.calibration),
+            "schema_error": self.schema_error,
         }
 
 

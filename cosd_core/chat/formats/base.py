@@ -11,7 +11,8 @@ from cosd_core.chat.parser import AnswerParser, Parser
 from cosd_core.chat.response_template import TemplateParser
 from cosd_core.chat.tools import Tool, as_json, parse_tools
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.grammar import Grammar, guided_schema
+from cosd_core.grammar import Grammar
+from cosd_core.grammar.enforced_schema import enforced_schema, schema_source
 
 ToolDescription = Mapping[str, Any]
 
@@ -100,7 +101,7 @@ class ToolFormat(ABC):
         if choice not in ("auto", "none"):
             body = "calls"
         elif answer_schema is not None:
-            rules["answer"] = json_rule(answer_schema)
+            rules["answer"] = f"%json {enforced_schema(schema_source(answer_schema))}"
             body = "calls | answer" if chosen else "answer"
         else:
             body = "free" if chosen else "TEXT"
@@ -155,36 +156,13 @@ class ToolFormat(ABC):
         return {**head, "free": "(head rest)* TEXT" if parallel else "TEXT | head rest"}
 
 
-def any_call_schema(tools: Sequence[Tool], arguments: str) -> dict[str, Any]:
-    """The schema of a call of one of the tools."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": tool.name}, arguments: {"$ref": f"#/$defs/{at}"}},
-            "required": ["name", arguments],
-        }
-        for at, tool in enumerate(tools)
-    ]
-    definitions = {
-        str(at): _rebase_references(tool.parameters, f"#/$defs/{at}") for at, tool in enumerate(tools)
-    }
-    return {"anyOf": calls, "$defs": definitions}
+def call_rules(rule: str, tools: Sequence[Tool], arguments: str) -> dict[str, str]:
+    """Grammar rules of a call of one of the tools as a JSON object.
 
-
-def _rebase_references(schema: Any, pointer: str) -> Any:
-    """A schema whose references to its own parts are valid after it is placed at ``pointer``."""
-    if isinstance(schema, (list, tuple)):
-        return [_rebase_references(each, pointer) for each in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    return {
-        key: pointer + value[1:]
-        if key == "$ref" and isinstance(value, str)
-        else _rebase_references(value, pointer)
-        for key, value in schema.items()
-    }
-
-
-def json_rule(schema: Mapping[str, Any]) -> str:
-    """The grammar rule of JSON that is valid for a schema."""
-    return f"%json {json.dumps(guided_schema(schema))}"
+    Every tool has a rule and a schema of its own, so that no schema changes what another tool may get.
+    """
+    rules = {rule: " | ".join(f"{rule}_{at}" for at in range(len(tools)))}
+    for at, tool in enumerate(tools):
+        head = f'{{"name": {as_json(tool.name)}, "{arguments}": '
+        rules[f"{rule}_{at}"] = f'{json.dumps(head)} %json {tool.enforced_parameters()} "}}"'
+    return rules

@@ -12,8 +12,9 @@ END = 256
 
 def admits(grammar: Grammar, text: str) -> bool:
     """Whether the grammar derives a whole text."""
-    tokens = list(text.encode())
-    matcher = GrammarMatcher(grammar, byte_tokenizer(), END + 1, frozenset({END}))
+    tokenizer = byte_tokenizer()
+    tokens = tokenizer.encode(text)
+    matcher = GrammarMatcher(grammar, tokenizer, END + 1, frozenset({END}))
     try:
         return bool(matcher.is_complete(tokens) or matcher.allowed(tokens)[END])
     except GenerationError:

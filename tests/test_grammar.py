@@ -270,7 +270,8 @@ def test_objects_are_closed_unless_the_schema_says_otherwise() -> None:
 
 
 def test_lark_rules_may_hold_schemas(draft: LanguageModel) -> None:
-    rules = 'start: "call " %json {"type": "object", "additionalProperties": false}'
+    spacing = '"x-guidance": {"whitespace_flexible": false}'
+    rules = f'start: "call " %json {{"type": "object", "additionalProperties": false, {spacing}}}'
     assert CoSDDecoder(draft, draft).generate("x", grammar=Grammar.lark(rules)).text == "call {}"
 
 

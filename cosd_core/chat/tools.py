@@ -45,6 +45,7 @@ class Tool:
             raise InvalidOptionError(
                 f"parameters={quoted(parameters)} of tool {name!r} should be a JSON schema"
             )
+        parameters = {keyword: value for keyword, value in parameters.items() if value is not None}
         if "properties" not in parameters and not any(key in parameters for key in _COMBINING_KEYS):
             parameters = {"type": "object", "properties": {}, **parameters}
         kind = parameters.get("type", "object")

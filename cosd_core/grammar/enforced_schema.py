@@ -87,19 +87,20 @@ def _enforce(source: str) -> tuple[str, str]:
     if not error:
         return _styled(closed), ""
     opened = Translation(root, closes_objects=False).translate()
-    attempts: list[Callable[[], dict[str, Any]]] = [
-        lambda: opened,
-        lambda: repaired(closed, _error),
-        lambda: repaired(opened, _error),
-        lambda: repaired(without_intersections(opened), _error),
+    attempts: list[tuple[bool, Callable[[], dict[str, Any]]]] = [  # whether every valid value is admitted
+        (True, lambda: opened),
+        (False, lambda: repaired(closed, _error)),
+        (True, lambda: repaired(opened, _error)),
+        (True, lambda: repaired(without_intersections(opened), _error)),
     ]
     reason = ""
-    for attempt in attempts:
+    for admits_all, attempt in attempts:
         translated = attempt()
         if not (error := _error(translated)):
             return _styled(translated), ""
-        if is_contradiction(error):
-            reason = reason or contradiction(error)
+        if admits_all and is_contradiction(error):
+            reason = contradiction(error)
+            break
     kind = valid.schema.get("type") if isinstance(valid.schema, Mapping) else None
     return _styled({"type": kind} if isinstance(kind, str) else {}), reason
 

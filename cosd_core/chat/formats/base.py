@@ -1,6 +1,7 @@
 """The syntax in which a chat model writes tool calls and reasoning: the contract and the shared parts."""
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,20 +58,48 @@ class ToolFormat(ABC):
         tags = [self.tokens[tag] for tag in (*self.tags, *(self.reasoning_tags or ())) if tag in self.tokens]
         return self.extra_visible_tokens | {token.id for token in tags if token.is_special}
 
+    @property
+    def calls_are_unknown(self) -> bool:
+        """Whether only the response template knows how calls are written, so that no grammar can be made."""
+        return self.response_template is not None and not self.takes_tools
+
     def opens_reasoning(self, prompt_tail: str) -> bool:
         """Whether a prompt ends with an opening reasoning tag; elsewhere it may be of a user's message."""
         return self.reasoning_tags is not None and prompt_tail.rstrip().endswith(self.reasoning_tags[0])
 
-    def parser(self, tools: Sequence[ToolDescription] | None = None, *, prompt: str = "") -> Parser:
-        """A parser of one answer to a prompt. Without tools, nothing is parsed as a call."""
+    def parser(
+        self,
+        tools: Sequence[ToolDescription] | None = None,
+        *,
+        prompt: str = "",
+        allows_bare_calls: bool = True,
+        checks_arguments: bool = True,
+    ) -> Parser:
+        """A parser of one answer to a prompt. Without tools, nothing is parsed as a call.
+
+        Args:
+            tools: The tools.
+            prompt: The prompt.
+            allows_bare_calls: Whether JSON without a tag may be a call, if the family writes such calls.
+            checks_arguments: Whether calls whose arguments do not match the tool's schema are invalid.
+        """
         offered = parse_tools(tools)
+        by_name = {tool.name: tool for tool in offered if checks_arguments}
+
+        def find_error(name: str, arguments: Mapping[str, Any]) -> str | None:
+            return by_name[name].error(arguments) if name in by_name else None
+
         if self.response_template is not None:
-            return TemplateParser(self.response_template, prompt, offered)
+            return TemplateParser(self.response_template, prompt, offered, find_error)
+        syntax = self._call_syntax(offered) if offered else None
+        if syntax and not allows_bare_calls:
+            syntax = syntax._replace(allows_bare_calls=False)
         return AnswerParser(
             self.reasoning_tags,
             self.opens_reasoning(prompt),
-            self._call_syntax(offered) if offered else None,
+            syntax,
             self.tags if offered else (),
+            find_error,
         )
 
     def grammar(
@@ -85,14 +114,15 @@ class ToolFormat(ABC):
         """The grammar of valid answers to a prompt, after reasoning if the template contains any.
 
         ``choice`` and ``answer_schema`` are those of :class:`Turn`; ``parallel`` allows more than one call.
-        :class:`InvalidOptionError` is raised if a schema cannot be enforced, or calls of this model cannot.
+        :class:`InvalidOptionError` is raised if ``answer_schema`` is not valid or admits no value, or if no
+        grammar of calls of this model can be made.
         """
         offered = parse_tools(tools)
         chosen = {"auto": offered, "any": offered, "none": ()}.get(
             choice, tuple(tool for tool in offered if tool.name == choice)
         )
         assert chosen or choice == "none", "Turn refuses other choices"
-        if chosen and self.response_template is not None and not self.takes_tools:
+        if chosen and self.calls_are_unknown:
             raise InvalidOptionError(
                 f"choice={quoted(choice)} cannot be enforced: how this model writes calls is known to its "
                 "response_template only; leave the choice to the model"
@@ -104,7 +134,8 @@ class ToolFormat(ABC):
             rules["answer"] = f"%json {enforced_schema(schema_source(answer_schema))}"
             body = "calls | answer" if chosen else "answer"
         else:
-            body = "free" if chosen else "TEXT"
+            body = "free" if chosen else "PLAIN"
+            rules |= {} if chosen else {"PLAIN": self._plain_text(offered)}
         rules |= {"body": body, "start": "body"}
         if self.reasoning_tags is not None:
             opener, closer = map(self._grammar_tag, self.reasoning_tags)
@@ -143,6 +174,14 @@ class ToolFormat(ABC):
     def _grammar_rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:
         """Grammar rules for ``calls`` alone and for ``free`` text that may contain them."""
 
+    def _plain_text(self, tools: Sequence[Tool]) -> str:
+        """The terminal of text that holds no calls of these tools, not even spelt in characters."""
+        parts = [f"~/(?s:.*){_escaped(self.tags[0][:-1])}(?s:.*)/" if self.tags and tools else ""]
+        if tools and self._call_syntax(tools).allows_bare_calls:
+            names = "|".join(_escaped(as_json(tool.name)) for tool in tools)
+            parts.append(rf'~/\s*\{{\s*"name"\s*:\s*({names})(?s:.*)/')
+        return " & ".join(["/(?s:.*)/", *filter(None, parts)])
+
     def _grammar_tag(self, tag: str) -> str:
         """A tag in a grammar. A tag that is a single token can be matched only by its id."""
         return f"<[{self.tokens[tag].id}]>" if tag in self.tokens else json.dumps(tag)
@@ -156,6 +195,11 @@ class ToolFormat(ABC):
         return {**head, "free": "(head rest)* TEXT" if parallel else "TEXT | head rest"}
 
 
+def _escaped(text: str) -> str:
+    """A regular expression of a text, between slashes."""
+    return re.escape(text).replace("/", r"\/")
+
+
 def call_rules(rule: str, tools: Sequence[Tool], arguments: str) -> dict[str, str]:
     """Grammar rules of a call of one of the tools as a JSON object.
 
@@ -163,6 +207,7 @@ def call_rules(rule: str, tools: Sequence[Tool], arguments: str) -> dict[str, st
     """
     rules = {rule: " | ".join(f"{rule}_{at}" for at in range(len(tools)))}
     for at, tool in enumerate(tools):
-        head = f'{{"name": {as_json(tool.name)}, "{arguments}": '
-        rules[f"{rule}_{at}"] = f'{json.dumps(head)} %json {tool.enforced_parameters()} "}}"'
+        # The same lexemes as in %json: an answer may be any JSON object that begins like a call.
+        parts = "{", '"name"', ": ", as_json(tool.name), ", ", f'"{arguments}"', ": "
+        rules[f"{rule}_{at}"] = f'{" ".join(map(json.dumps, parts))} %json {tool.enforced_parameters()} "}}"'
     return rules

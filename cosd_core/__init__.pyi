@@ -16,6 +16,7 @@ from .errors import (
     MissingExtraError as MissingExtraError,
     ModelLoadError as ModelLoadError,
     ModelOutputError as ModelOutputError,
+    SchemaMismatchError as SchemaMismatchError,
     TrainingDataError as TrainingDataError,
     UnsupportedModelError as UnsupportedModelError,
     VerifierFileError as VerifierFileError,

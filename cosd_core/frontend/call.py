@@ -79,6 +79,7 @@ class Call:
         return {
             "finish_reason": generation.finish_reason,
             "stop_sequence": generation.stop_sequence,
+            "schema_error": generation.schema_error,
             "model_name": self.settings.model_name,
             "verifier": generation.verifier.to_dict(),
             "stats": generation.stats.to_dict(),

@@ -83,8 +83,7 @@ def _enforce(source: str) -> tuple[str, str]:
     check_references(root)
     closed = Translation(root, closes_objects=True).translate()
     check_chain(closed)
-    error = _error(closed)
-    if not error:
+    if not _error(closed):
         return _styled(closed), ""
     opened = Translation(root, closes_objects=False).translate()
     attempts: list[tuple[bool, Callable[[], dict[str, Any]]]] = [  # whether every valid value is admitted
@@ -96,10 +95,10 @@ def _enforce(source: str) -> tuple[str, str]:
     reason = ""
     for admits_all, attempt in attempts:
         translated = attempt()
-        if not (error := _error(translated)):
+        if not (refusal := _error(translated)):
             return _styled(translated), ""
-        if admits_all and is_contradiction(error):
-            reason = contradiction(error)
+        if admits_all and is_contradiction(refusal):
+            reason = contradiction(refusal)
             break
     kind = valid.schema.get("type") if isinstance(valid.schema, Mapping) else None
     return _styled({"type": kind} if isinstance(kind, str) else {}), reason

@@ -102,7 +102,7 @@ class GrammarMatcher:
         del self._tokens[length:], self._complete[length + 1 :]
 
     def _is_complete_here(self) -> bool:
-        return self._matcher.is_stopped() and self._matcher.is_accepting()
+        return bool(self._matcher.is_stopped() and self._matcher.is_accepting())
 
     def _compute_mask(self) -> torch.Tensor:
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)

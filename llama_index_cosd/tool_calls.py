@@ -62,7 +62,7 @@ class ToolCallingModel(CoSDModel):
             ]
         if not calls and error_on_no_tool_call:
             invalid = "; ".join(response.additional_kwargs.get("invalid_tool_calls", ()))
-            reason = f"the call is invalid: {invalid}" if invalid else "the answer calls no tool"
+            reason = f"the tool call is invalid: {invalid}" if invalid else "the answer calls no tool"
             raise GenerationError(f"{reason}: {quoted(response.message.content)}")
         return [
             ToolSelection(

@@ -328,7 +328,7 @@ def test_an_answer_that_does_not_match_its_schema_ends_with_an_event_that_names_
     assert "uniqueItems at $" in events[-1].error
     assert ParsedAnswer.of(events).schema_error == events[-1].error
     cut = answered(turn(decoder, answer_schema=schema), decoder, "[1, ", whole=False)
-    assert "not complete JSON" in ParsedAnswer.of(cut).schema_error
+    assert "cannot be read as JSON" in ParsedAnswer.of(cut).schema_error
     called = answered(turn(decoder, NOW, answer_schema=schema), decoder, CALL_NOW)
     assert called[-1] == CallEnd(0, "now", {})
 

@@ -52,7 +52,7 @@ def text_error(source: str, text: str) -> str | None:
     try:
         value = with_large_stack(lambda: json.loads(text, parse_constant=_refuse, parse_float=_finite))
     except ValueError as error:
-        return f"the text is not complete JSON: {quoted(error)}"
+        return f"the text cannot be read as JSON: {quoted(error)}"
     except RecursionError:
         return "the JSON is nested too deeply to be checked"
     return value_error(source, value)

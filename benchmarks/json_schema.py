@@ -1,8 +1,9 @@
 """JSON Schemas: what is accepted, enforced by the grammar, and checked afterwards.
 
-``python -m benchmarks.json_schema``: 1,000 random schemas with every keyword; random models write an answer to
-each at temperature 1. ``--suite FOLDER``: the official JSON Schema Test Suite, ``json/tests/draft2020-12`` in the
-source archive of the package jsonschema (``pip download jsonschema --no-deps --no-binary jsonschema``).
+``python -m benchmarks.json_schema``: 1,000 random schemas with every keyword; random models write an answer
+to each at temperature 1. ``--suite FOLDER``: the official JSON Schema Test Suite, ``json/tests/draft2020-12``
+in the source archive of the package jsonschema, which
+``pip download jsonschema --no-deps --no-binary jsonschema`` loads.
 """
 
 import argparse

@@ -8,6 +8,9 @@ from cosd_core.grammar.references import Place
 IN_PLACE = ("allOf", "anyOf", "oneOf", "$ref")
 """Keywords whose subschemas apply to the same value, and which are enforced."""
 
+_MOST_SUBSCHEMAS = 300
+"""The most subschemas of one object whose names are collected; with more, the object is not closed."""
+
 _CONDITIONAL = ("if", "then", "else")
 
 
@@ -58,9 +61,12 @@ def property_names(place: Place) -> PropertyNames:
     """The names that a schema and the subschemas applied to the same value list."""
     seen: set[int] = set()
     names: set[str] = set()
-    stack, is_open = [place], False
+    stack, is_open, count = [place], False, 0
     while stack:
         place = stack.pop()
+        count += 1
+        if count > _MOST_SUBSCHEMAS:
+            return PropertyNames(frozenset(), True)
         if not isinstance(place.schema, Mapping) or id(place.schema) in seen:
             continue
         seen.add(id(place.schema))

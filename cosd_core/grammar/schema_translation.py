@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cosd_core.grammar.json_formats import ENFORCED_FORMATS
+from cosd_core.grammar.lookaround import without_lookaround
 from cosd_core.grammar.property_names import IN_PLACE, PropertyNames, in_place, property_names
 from cosd_core.grammar.references import Place
 
 _PLAIN = frozenset(
     (
-        "type", "enum", "const", "required", "pattern", "minimum", "maximum", "exclusiveMinimum",
+        "type", "enum", "const", "required", "minimum", "maximum", "exclusiveMinimum",
         "exclusiveMaximum", "multipleOf",
     )
 )  # fmt: skip
@@ -21,6 +22,9 @@ _COUNTS = frozenset(("minLength", "maxLength", "minItems", "maxItems", "minPrope
 _LARGEST_COUNT = 1_000_000
 _MOST_NAMES = 200
 """How many names are repeated in subschemas, to close objects."""
+
+_MOST_DEFINITIONS = 2_000
+"""A definition is translated once for every set of properties beside its references; with more, once."""
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -66,6 +70,8 @@ class Translation:
         for keyword, value in place.schema.items():
             if keyword in _PLAIN or (keyword == "format" and value in ENFORCED_FORMATS):
                 translated[keyword] = value
+            elif keyword == "pattern":
+                translated[keyword] = without_lookaround(value)
             elif keyword in _COUNTS and (value <= _LARGEST_COUNT or keyword.startswith("min")):
                 translated[keyword] = int(value)
             elif keyword == "$ref":
@@ -81,6 +87,8 @@ class Translation:
         _weaken(translated, place)
         if around is not None:
             _close(translated, place.schema, around)
+        if around is None or around or not _least_is_enforced(translated):
+            translated.pop("minProperties", None)
         return translated
 
     def _inner(
@@ -103,7 +111,9 @@ class Translation:
             translated[keyword] = [self._schema(place.inner(each), parts) for each in value]
 
     def _names_of(self, place: Place) -> PropertyNames:
-        """:func:`property_names`, found once per subschema."""
+        """:func:`property_names`, found once per subschema; a mere reference is no subschema of its own."""
+        if isinstance(place.schema, Mapping) and place.schema.keys() == {"$ref"}:
+            place = place.target(place.schema["$ref"])
         key = id(place.schema)
         if key not in self._known_names:
             self._known_names[key] = property_names(place)
@@ -112,6 +122,8 @@ class Translation:
     def _reference(self, target: Place, others: frozenset[str] | None) -> str:
         if others is not None and not isinstance(target.schema, Mapping):
             others = _NOTHING
+        if len(self._names) > _MOST_DEFINITIONS:
+            others = None
         key = (id(target.schema), others)
         if key not in self._names:
             self._names[key] = str(len(self._names))
@@ -182,7 +194,18 @@ def _name_properties(translated: dict[str, Any], names: Place) -> None:
         translated["properties"] = {each: value for each in choices if isinstance(each, str)}
         translated["additionalProperties"] = False
     elif choices is None and isinstance(pattern := names.schema.get("pattern"), str):
-        translated |= {"patternProperties": {pattern: value}, "additionalProperties": False}
+        translated |= {
+            "patternProperties": {without_lookaround(pattern): value},
+            "additionalProperties": False,
+        }
+
+
+def _least_is_enforced(translated: Mapping[str, Any]) -> bool:
+    """Whether llguidance counts all properties for ``minProperties``, not those alone that are not listed."""
+    optional = translated.get("properties", {}).keys() - set(translated.get("required", ()))
+    is_closed = translated.get("additionalProperties") is False and "patternProperties" not in translated
+    is_one = translated.get("minProperties") == 1 and translated.get("maxProperties", 1) == 1
+    return not optional or (is_closed and is_one)
 
 
 def _close(translated: dict[str, Any], schema: Mapping[str, Any], around: frozenset[str]) -> None:

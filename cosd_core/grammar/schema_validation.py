@@ -30,21 +30,25 @@ def validator(source: str) -> Any:
 
     schema = json.loads(source)
     newest = validators.Draft202012Validator
+    first_error = ""
     kinds = [newest, Draft7Validator, Draft4Validator]
     if isinstance(schema, dict) and "$schema" in schema:
         kinds = [validators.validator_for(schema, default=newest)]
         del schema["$schema"]  # jsonschema would change to the class that it names, without our keywords
-    errors = [_metaschema_error(kind, schema) for kind in kinds]
-    if None not in errors:
-        raise InvalidOptionError(errors[0])
+    for kind in kinds:
+        error = _metaschema_error(kind, schema)
+        if error is None:
+            break
+        first_error = first_error or error
+    else:
+        raise InvalidOptionError(first_error)
     keywords = {
         "pattern": _pattern,
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
         "multipleOf": _multiple_of,
     }
-    kind = validators.extend(kinds[errors.index(None)], keywords)
-    return kind(schema, registry=REGISTRY, format_checker=format_checker())
+    return validators.extend(kind, keywords)(schema, registry=REGISTRY, format_checker=format_checker())
 
 
 def text_error(source: str, text: str) -> str | None:
@@ -79,8 +83,12 @@ def _described(error: Any) -> str:
 
 def _metaschema_error(kind: Any, schema: Any) -> str | None:
     """What the metaschema of a draft refuses; patterns are compiled by another package."""
+    from jsonschema import validators
     from jsonschema.exceptions import best_match
 
+    if "stringArray" in kind.META_SCHEMA.get("definitions", ()):  # up to draft 7
+        # They want the values of enum to differ, which takes quadratic time.
+        kind = validators.extend(kind, {"uniqueItems": lambda *_: ()})
     error = best_match(kind(kind.META_SCHEMA).iter_errors(schema))
     if error is None:
         return _pattern_error(schema)

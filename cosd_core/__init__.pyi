@@ -22,6 +22,7 @@ from .errors import (
     ModelUnloadedError as ModelUnloadedError,
     TraceError as TraceError,
     ScheduleError as ScheduleError,
+    SchemaMismatchError as SchemaMismatchError,
     TrainingDataError as TrainingDataError,
     UnsupportedModelError as UnsupportedModelError,
     VerifierError as VerifierError,

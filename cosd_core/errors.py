@@ -81,6 +81,10 @@ class IncompleteAnswerError(GenerationError):
     """A structured answer was cut by ``max_new_tokens`` or a stop string before its end."""
 
 
+class SchemaMismatchError(GenerationError):
+    """A structured answer is complete, and breaks a rule of its JSON Schema that no grammar enforces."""
+
+
 class ModelOutputError(GenerationError):
     """A model returned NaN, or logits of an unexpected shape."""
 

@@ -133,6 +133,8 @@ class Generation:
         verifier: The verifier that decided.
         models: The names of the models, the draft first.
         calibration: The temperature of each model's confidences.
+        schema_error: What is wrong with the text by the JSON Schema that is its ``grammar``: the keyword, the
+            JSON path and the reason. None if the text is valid, or no schema was given.
     """
 
     text: str
@@ -146,6 +148,7 @@ class Generation:
     verifier: Annotated[Verifier, PlainValidator(read_verifier)]
     models: tuple[str, ...]
     calibration: tuple[float, ...]
+    schema_error: str | None = None
 
     __pydantic_config__ = _STRICT
 
@@ -209,6 +212,7 @@ class Generation:
             "verifier": described(self.verifier),
             "models": list(self.models),
             "calibration": list(self.calibration),
+            "schema_error": self.schema_error,
         }
 
 

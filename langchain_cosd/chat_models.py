@@ -97,8 +97,9 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
                 (``"required"``, True) requires a call; a name, or
                 ``{"type": "function", "function": {"name": ...}}``, requires a call of that tool.
             parallel_tool_calls: Whether one answer may hold several calls. None: yes if no call is required.
-            strict: Whether arguments follow the schemas even if no call is required. None: if a grammar can
-                express the schemas. The arguments of a required call always follow them.
+            strict: Whether the arguments of calls must match the tools' schemas. A grammar enforces most
+                keywords; a call that breaks another one is among the ``invalid_tool_calls``. False: only
+                those of a required call must.
             **kwargs: Options of the calls.
 
         Raises:
@@ -134,8 +135,8 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
 
         Raises:
             InvalidOptionError: The method is unknown, or needs a schema.
-            OutputParserException: At a call: the answer was cut, or does not match the schema
-                (``json_mode`` only).
+            OutputParserException: At a call: the answer was cut, breaks a rule of the schema that the grammar
+                cannot enforce, or the class refuses it.
         """
         llm, parser = structured_output(self, schema, method, strict, kwargs)
         return with_raw(llm, parser) if include_raw else llm | parser

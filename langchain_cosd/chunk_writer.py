@@ -31,6 +31,7 @@ class ChunkWriter:
         self._calls: dict[int, tuple[str, int]] = {}  # id and block, by the call's index in the answer
         self._arguments: dict[int, str] = {}
         self._invalid: dict[str | None, dict[str, str]] = {}  # text and error, by the call's id
+        self._schema_error: str | None = None
 
     def write(self, piece: Chunk | Generation) -> Iterator[ChatGenerationChunk]:
         """The message chunks of a chunk or of a whole generation."""
@@ -50,6 +51,8 @@ class ChunkWriter:
     def _last_message(self, generation: Generation) -> AIMessageChunk:
         # LangChain concatenates the metadata of all chunks, strings included: only the last chunk has it.
         info = {**generation_info(self._call, generation), "model_provider": "cosd"}
+        if self._schema_error is not None:
+            info["schema_error"] = self._schema_error
         if info["finish_reason"] == "stop" and len(self._calls) > len(self._invalid):
             info["finish_reason"] = "tool_calls"
         usage = UsageMetadata(
@@ -90,7 +93,11 @@ class ChunkWriter:
                 suffix = breaking_suffix(arguments)
                 chunk = self._call_message(at, None, suffix if at in self._calls else arguments + suffix)
                 self._invalid[self._calls[at][0]] = {"args": text, "error": error}
+                self._schema_error = self._schema_error or error  # LangChain drops errors when it adds chunks
                 return chunk
+            case events.InvalidAnswer(error):
+                self._schema_error = error
+                return None  # the last chunk has it
             case events.CallEnd():
                 return None  # earlier chunks hold the name and the arguments
 

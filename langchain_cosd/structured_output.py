@@ -1,6 +1,6 @@
 """Structured output: a chat model that is bound to a schema, and a parser of its complete answers."""
 
-from operator import itemgetter
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
 from langchain_core.exceptions import OutputParserException
@@ -8,7 +8,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.outputs import ChatGeneration, Generation
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap
+from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from cosd_core import InvalidOptionError
@@ -46,26 +47,46 @@ def structured_output(
 
 def with_raw(llm: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[Any, Any]:
     """A chain that returns the message, its parsed value, and the error of the parser instead of raising."""
-    parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
-    failed = RunnablePassthrough.assign(parsed=lambda _: None)
-    return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+    def parsed(message: Any) -> AddableDict:
+        try:
+            return AddableDict(parsed=parser.invoke(message), parsing_error=None)
+        except Exception as error:  # a validator of the user's class may raise anything
+            return AddableDict(parsed=None, parsing_error=error)
+
+    # LangChain's fallbacks raise in streams: they only act until the first chunk.
+    def transform(chunks: Iterator[Any]) -> Iterator[AddableDict]:
+        message: Any = None
+        for chunk in chunks:
+            message = chunk["raw"] if message is None else message + chunk["raw"]
+            yield AddableDict(raw=chunk["raw"])
+        yield parsed(message)
+
+    async def atransform(chunks: AsyncIterator[Any]) -> AsyncIterator[AddableDict]:
+        message: Any = None
+        async for chunk in chunks:
+            message = chunk["raw"] if message is None else message + chunk["raw"]
+            yield AddableDict(raw=chunk["raw"])
+        yield parsed(message)
+
+    return RunnableMap(raw=llm) | RunnableGenerator(transform, atransform)
 
 
 class _CheckedParser:
-    """Checks that the answer is complete before it is parsed: LangChain's parsers complete cut-off JSON."""
+    """Checks the answer before it is parsed: LangChain's parsers complete JSON that was cut off."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Parse an answer; one that a token limit or a stop string cut raises ``OutputParserException``."""
+        """Parse an answer; one that was cut or does not match the schema raises ``OutputParserException``."""
         for generation in result:
             if isinstance(generation, ChatGeneration):
-                _check_complete(generation)
+                _check(generation)
         try:
             return super().parse_result(result, partial=partial)  # type: ignore[misc]
         except RecursionError as error:
             raise OutputParserException("the answer is nested too deeply") from error
 
 
-def _check_complete(generation: ChatGeneration) -> None:
+def _check(generation: ChatGeneration) -> None:
     info = generation.message.response_metadata
     if info.get("finish_reason") == "length":
         count = info["token_usage"]["completion_tokens"]
@@ -75,6 +96,8 @@ def _check_complete(generation: ChatGeneration) -> None:
     stop, calls = info.get("stop_sequence"), getattr(generation.message, "tool_calls", [])
     if stop is not None and not calls:
         raise OutputParserException(f"the answer was cut off by stop={stop!r}", generation.text)
+    if (error := info.get("schema_error")) is not None:
+        raise OutputParserException(f"the answer does not match the schema: {error}", generation.text)
 
 
 def _checked(name: str, parser: type[Runnable[Any, Any]]) -> Any:

@@ -10,7 +10,7 @@ from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.types import BasePydanticProgram
 from pydantic import BaseModel, ValidationError
 
-from cosd_core import GenerationError, IncompleteAnswerError
+from cosd_core import GenerationError, IncompleteAnswerError, SchemaMismatchError
 from cosd_core.errors import quoted
 
 M = TypeVar("M", bound=BaseModel)
@@ -24,6 +24,7 @@ class CoSDProgram(BasePydanticProgram[M]):
 
     Raises:
         IncompleteAnswerError: At a call: ``max_new_tokens`` or a stop string cut the answer.
+        SchemaMismatchError: At a call: the answer breaks a rule of the schema that no grammar enforces.
         GenerationError: At a call: the class rejects the answer, or decoding failed.
     """
 
@@ -98,6 +99,10 @@ class CoSDProgram(BasePydanticProgram[M]):
             if raw["stop_sequence"] is not None:
                 what = f"the stop string {quoted(raw['stop_sequence'])}"
             raise IncompleteAnswerError(f"the {self._output_cls.__name__} was cut by {what}: {quoted(text)}")
+        if (error := raw["schema_error"]) is not None:
+            raise SchemaMismatchError(
+                f"the answer {quoted(text)} does not match the schema of {self._output_cls.__name__}: {error}"
+            )
         try:
             return self._output_cls.model_validate_json(text)
         except ValidationError as error:  # LlamaIndex turns a ValueError into an empty answer

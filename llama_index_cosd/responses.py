@@ -48,6 +48,7 @@ class ResponseBuilder:
         self._calls: dict[int, _ToolCall] = {}
         self._text = self._delta = self._reasoning = self._reasoning_delta = ""
         self._errors: list[str] = []
+        self._schema_error: str | None = None
         self._raw: dict[str, Any] | None = None
 
     def add(self, piece: Chunk | Generation) -> Self:
@@ -63,6 +64,8 @@ class ResponseBuilder:
             self._raw = {**self._call.info(generation), "usage": token_usage([generation])}
             if self._calls and generation.finish_reason == "stop":
                 self._raw["finish_reason"] = "tool_calls"
+            if self._schema_error is not None:
+                self._raw["schema_error"] = self._schema_error
         return self
 
     def completion(self) -> CompletionResponse:
@@ -116,6 +119,8 @@ class ResponseBuilder:
                 self._calls.pop(at, None)
                 self._text += text
                 self._errors.append(error)
+            case events.InvalidAnswer(error):
+                self._schema_error = error
 
 
 def _openai(call: _ToolCall) -> dict[str, Any]:

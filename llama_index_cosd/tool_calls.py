@@ -61,7 +61,9 @@ class ToolCallingModel(CoSDModel):
                 if isinstance(each, ToolCallBlock)
             ]
         if not calls and error_on_no_tool_call:
-            raise GenerationError(f"the answer calls no tool: {quoted(response.message.content)}")
+            invalid = "; ".join(response.additional_kwargs.get("invalid_tool_calls", ()))
+            reason = f"the tool call is invalid: {invalid}" if invalid else "the answer calls no tool"
+            raise GenerationError(f"{reason}: {quoted(response.message.content)}")
         return [
             ToolSelection(
                 tool_id=call["id"] or "",

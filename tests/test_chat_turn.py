@@ -9,6 +9,7 @@ from cosd_core.chat.events import (
     CallDelta,
     CallEnd,
     CallStart,
+    InvalidAnswer,
     InvalidCall,
     ParsedAnswer,
     ReasoningDelta,
@@ -57,10 +58,15 @@ def takes(decoder: CoSDDecoder, text: str, *tools: dict[str, Any], **more: Any) 
         ([], {}, True, True, True, True),
         ([], {"strict": True}, True, True, True, True),
         ([], {"tool_choice": "none"}, True, True, True, True),
-        ([NOW, WEATHER], {"tool_choice": "none"}, True, True, True, True),
-        ([NOW, WEATHER], {"tool_choice": "none", "strict": True}, True, True, True, True),
+        ([NOW, WEATHER], {"tool_choice": "none"}, True, False, False, True),
+        ([NOW, WEATHER], {"tool_choice": "none", "strict": True}, True, False, False, True),
+        ([NOW, WEATHER], {"tool_choice": "none", "strict": False}, True, False, False, True),
         ([NOW, WEATHER], {"strict": False}, True, True, True, True),
-        ([NOW, WEATHER, UNIQUE], {}, True, True, True, True),
+        ([NOW, WEATHER, UNIQUE], {}, True, True, False, True),
+        ([NOW, WEATHER, UNIQUE], {"strict": True}, True, True, False, True),
+        ([NOW, WEATHER, UNIQUE], {"tool_choice": "any"}, False, True, False, False),
+        ([NOW, UNIQUE], {"tool_choice": "unique", "strict": False}, False, False, False, False),
+        ([NOW, UNIQUE], {"answer_schema": ANSWER}, False, True, False, True),
         ([NOW, WEATHER], {}, True, True, False, True),
         ([NOW, WEATHER], {"strict": True}, True, True, False, True),
         ([NOW, WEATHER], {"tool_choice": "any"}, False, True, False, False),
@@ -111,11 +117,8 @@ def test_there_may_be_several_calls_if_asked_for_or_if_there_need_be_none():
         ([NOW], {"grammar": AB, "tool_choice": "any"}, ["grammar=", "ab", "tool_choice='any'"]),
         ([NOW], {"grammar": AB, "tool_choice": "now"}, ["grammar=", "tool_choice='now'"]),
         ([], {"grammar": AB, "answer_schema": ANSWER}, ["grammar=", "schema"]),
-        ([NOW, UNIQUE], {"strict": True}, ["uniqueItems"]),
-        ([NOW, UNIQUE], {"tool_choice": "any"}, ["uniqueItems"]),
-        ([NOW, UNIQUE], {"tool_choice": "unique", "strict": False}, ["uniqueItems"]),
-        ([NOW, UNIQUE], {"answer_schema": ANSWER}, ["uniqueItems"]),
-        ([], {"answer_schema": {"type": "array", "uniqueItems": True}}, ["uniqueItems"]),
+        ([], {"answer_schema": {"type": "array", "uniqueItems": "yes"}}, ["uniqueItems", "'yes'"]),
+        ([], {"answer_schema": {"type": "array", "minItems": 2, "maxItems": 1}}, ["contradicts itself"]),
         ([], {"answer_schema": {"type": "nonsense"}}, ["nonsense"]),
         ([], {"answer_schema": 5}, ["answer_schema=5"]),
         ([], {"answer_schema": "x"}, ["answer_schema='x'"]),
@@ -169,7 +172,6 @@ def test_the_events_of_an_answer():
     ]  # fmt: skip
     assert answered(turn(decoder, NOW), decoder, "a < b") == [TextDelta("a < b")]
     assert answered(turn(decoder), decoder, CALL_NOW) == [TextDelta(CALL_NOW)]
-    assert answered(turn(decoder, NOW, tool_choice="none"), decoder, CALL_NOW) == [TextDelta(CALL_NOW)]
     assert answered(turn(decoder, NOW), decoder, "") == []
 
 
@@ -269,3 +271,101 @@ def test_models_that_know_nothing_still_make_the_call_they_must_make(templates, 
     chunks = list(decoder.stream(made.prompt, grammar=made.grammar, max_new_tokens=90, **how))
     assert chunks[-1].finish_reason == "stop"
     assert merge_deltas(event for chunk in chunks for event in made.read(chunk))[-1] == CallEnd(0, "now", {})
+
+
+# Tools that may not be called
+
+
+def said_without_grammar(made: Turn, decoder: CoSDDecoder, text: str) -> list[Any]:
+    """The events of an answer that no grammar restricts."""
+    chunks = decoder.stream(made.prompt, **recited(decoder, text, len(made.prompt.ids[0])))
+    return merge_deltas(event for chunk in chunks for event in made.read(chunk))
+
+
+@pytest.mark.parametrize("text", [CALL_NOW, WRONG, f"Look: {OSLO}\n{CALL_NOW}", "<tool_call>\n{broken"])
+def test_the_markup_of_a_forbidden_call_never_becomes_text(text):
+    decoder = pair()
+    events = said_without_grammar(turn(decoder, NOW, WEATHER, tool_choice="none"), decoder, text)
+    assert events == ([TextDelta("Look:")] if text.startswith("Look") else [])
+    assert not takes(decoder, text, NOW, WEATHER, tool_choice="none")
+
+
+@pytest.mark.parametrize("template", ["hermes", "mistral", "chatml", "none"])
+def test_random_models_write_no_call_that_is_forbidden(template):
+    decoder = pair(template, template)
+    made = turn(decoder, NOW, WEATHER, tool_choice="none")
+    for seed in range(5):
+        options = {"temperature": 2.0, "seed": seed, "max_new_tokens": 40}
+        generation = decoder.generate(made.prompt, grammar=made.grammar, **options)
+        opener = made.prompt.format.tags[0]
+        assert opener not in generation.text
+
+
+# Schemas that no grammar enforces as a whole
+
+
+def test_a_call_whose_arguments_do_not_match_the_schema_is_invalid_and_names_the_keyword():
+    decoder = pair()
+    twice = '<tool_call>\n{"name": "unique", "arguments": {"a": [1, 1]}}\n</tool_call>'
+    made = turn(decoder, NOW, UNIQUE)
+    *_, invalid, start, delta, now = answered(made, decoder, f"{twice}\n{CALL_NOW}")
+    assert isinstance(invalid, InvalidCall)
+    assert "uniqueItems at $.a" in invalid.error
+    assert invalid.text == '{"name": "unique", "arguments": {"a": [1, 1]}}'
+    assert [start, delta, now] == [CallStart(1, "now"), CallDelta(1, "{}"), CallEnd(1, "now", {})]
+    loose = turn(decoder, NOW, UNIQUE, strict=False)
+    assert answered(loose, decoder, twice)[-1] == CallEnd(0, "unique", {"a": [1, 1]})
+    forced = turn(decoder, NOW, UNIQUE, tool_choice="unique", strict=False)
+    assert isinstance(answered(forced, decoder, twice)[-1], InvalidCall)
+
+
+def test_an_answer_that_does_not_match_its_schema_ends_with_an_event_that_names_the_keyword():
+    decoder = pair()
+    schema = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    assert answered(turn(decoder, answer_schema=schema), decoder, "[1, 2]") == [TextDelta("[1, 2]")]
+    events = answered(turn(decoder, answer_schema=schema), decoder, "[1, 1]")
+    assert isinstance(events[-1], InvalidAnswer)
+    assert "uniqueItems at $" in events[-1].error
+    assert ParsedAnswer.of(events).schema_error == events[-1].error
+    cut = answered(turn(decoder, answer_schema=schema), decoder, "[1, ", whole=False)
+    assert "cannot be read as JSON" in ParsedAnswer.of(cut).schema_error
+    called = answered(turn(decoder, NOW, answer_schema=schema), decoder, CALL_NOW)
+    assert called[-1] == CallEnd(0, "now", {})
+
+
+ODD_SCHEMAS = [
+    {"properties": {"f": {"type": "object", "propertyNames": {"type": "string"}}}},
+    {"properties": {"f": {"not": {"type": "integer"}}}, "required": ["f"]},
+    {"properties": {"f": {"type": "string", "pattern": "^(?!no)"}}},
+    {"if": {"required": ["f"]}, "then": {"required": ["g"]}, "properties": {"f": {}, "g": {}}},
+    {"properties": {"f": {}}, "dependentRequired": {"f": ["g"]}},
+    {"patternProperties": {"^a": {}, "b$": {"type": "integer"}}},
+    {"properties": {"f": {"oneOf": [{"type": "integer"}, {"minimum": 2}]}}},
+    {"properties": {"child": {"$ref": "#", "minProperties": 1}}},
+    {"properties": {"f": {"type": "integer", "minimum": 3, "maximum": 1}}, "required": ["f"]},
+    {"properties": {"f": {"enum": list(range(100)), "multipleOf": 0.123456789}}},
+]
+
+
+@pytest.mark.parametrize("schema", ODD_SCHEMAS, ids=lambda schema: next(iter(schema)))
+@pytest.mark.parametrize(
+    "how", [{}, {"strict": True}, {"tool_choice": "any"}, {"tool_choice": "weather"}], ids=str
+)
+@pytest.mark.parametrize("template", ["hermes", "mistral"])
+def test_the_schema_of_a_tool_changes_no_other_tools_grammar(schema, how, template):
+    decoder = pair(template, template)
+    odd = {"type": "function", "function": {"name": "odd", "parameters": {"type": "object", **schema}}}
+    form = turn(decoder, WEATHER).prompt.format
+    right, wrong = (form.render_calls([("weather", {"city": city})]) for city in ("Oslo", 5))
+    assert takes(decoder, right, WEATHER, odd, **how)
+    assert takes(decoder, right, odd, WEATHER, **how)
+    assert not takes(decoder, wrong, WEATHER, odd, **how)
+    assert not takes(decoder, wrong, odd, WEATHER, **how)
+
+
+def test_an_invalid_schema_of_a_tool_is_refused_by_tool_keyword_and_path():
+    broken = {"name": "broken", "parameters": {"properties": {"a": {"type": "strin"}}}}
+    refused(
+        lambda: turn(pair(), NOW, {"type": "function", "function": broken}),
+        InvalidOptionError, "'broken'", "type", "$.properties.a.type", "'strin'",
+    )  # fmt: skip

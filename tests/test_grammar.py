@@ -21,10 +21,10 @@ from cosd_core import (
     InvalidOptionError,
     LanguageModel,
 )
-from cosd_core.grammar import guided_schema
 from cosd_core.sampling.grammar_matcher import GrammarMatcher
 from tests.models import ascii_model, random_model, word_tokenizer
 from tests.reference import assert_agrees, write
+from tests.schemas import enforces
 from tests.tokenizers import gpt2
 
 PATTERNS = ["(ab|ba|c){2,7}", "[a-e]+[0-9]{2}", "(no|yes)(, (no|yes))*", "x?y?z?", "a[a-y, ]{3,12}z"]
@@ -249,21 +249,29 @@ def test_schemas_may_be_classes_and_dictionaries(schema: Any, begins: str, draft
 
 
 def test_objects_are_closed_unless_the_schema_says_otherwise() -> None:
-    inner = {"type": "object", "properties": {"a": {}}}
-    closed = guided_schema({"properties": {"x": inner, "format": {"format": "password"}}, "anyOf": [inner]})
-    assert closed["additionalProperties"] is False
-    assert closed["properties"]["x"]["additionalProperties"] is False
-    assert closed["anyOf"][0]["additionalProperties"] is False
-    assert closed["properties"]["format"] == {}
-    assert guided_schema({"type": "object"}).get("additionalProperties") is None
-    assert guided_schema({"properties": {}, "additionalProperties": True})["additionalProperties"] is True
-    together = guided_schema({"allOf": [inner, {"type": "object", "properties": {"b": {}}}]})
-    assert "additionalProperties" not in together["allOf"][0]
+    a, b = ({"type": "object", "properties": {name: {"type": "integer"}}} for name in "ab")
+    assert enforces(a, {"a": 1})
+    assert not enforces(a, {"z": 1})
+    assert enforces({**a, "additionalProperties": True}, {"z": 1})
+    assert enforces({"type": "object"}, {"z": 1})
+    assert enforces({**a, "patternProperties": {"^z": {}}}, {"z": 1})
+    assert not enforces({"type": "array", "items": a}, [{"z": 1}])
+    for together in (
+        {"allOf": [a, b]},
+        {**a, "anyOf": [b]},
+        {**a, "oneOf": [b]},
+        {**a, "$ref": "#/$defs/b", "$defs": {"b": b}},
+    ):
+        assert enforces(together, {"a": 1, "b": 2}), together
+        assert not enforces(together, {"z": 1}), together
+    assert enforces({**a, "required": ["z"]}, {"a": 1, "z": 2})
+    assert not enforces({"anyOf": [a, b]}, {"a": 1, "b": 2}), "alternatives do not share properties"
+    assert enforces({"anyOf": [a, {**b, "additionalProperties": True}]}, {"b": 1, "z": 2})
 
 
 def test_lark_rules_may_hold_schemas(draft: LanguageModel) -> None:
-    schema = json.dumps(guided_schema({"type": "object", "properties": {}}))
-    rules = f'start: "call " %json {schema}'
+    spacing = '"x-guidance": {"whitespace_flexible": false}'
+    rules = f'start: "call " %json {{"type": "object", "additionalProperties": false, {spacing}}}'
     assert CoSDDecoder(draft, draft).generate("x", grammar=Grammar.lark(rules)).text == "call {}"
 
 
@@ -273,10 +281,22 @@ def test_lark_rules_may_hold_schemas(draft: LanguageModel) -> None:
         (lambda: Grammar.regex("(a"), r"grammar '\(a' is not usable: .*unclosed group"),
         (lambda: Grammar.regex(3), "pattern=3 should be a string"),
         (lambda: Grammar.lark("start: foo"), "unknown name"),
-        (lambda: Grammar.json_schema({"type": "nonsense"}), "Invalid type: nonsense"),
-        (lambda: Grammar.json_schema({"type": "array", "uniqueItems": True}), "uniqueItems"),
+        (lambda: Grammar.json_schema({"type": "nonsense"}), r"type of the schema .* at \$\.type: 'nonsense'"),
+        (
+            lambda: Grammar.json_schema({"properties": {"a": {"minLength": -1}}}),
+            r"\$\.properties\.a\.minLength: -1",
+        ),
+        (
+            lambda: Grammar.json_schema({"pattern": "[a"}),
+            "pattern='\\[a' of the schema is no regular expression",
+        ),
+        (lambda: Grammar.json_schema(False), "contradicts itself"),
+        (
+            lambda: Grammar.json_schema({"type": "integer", "minimum": 3, "maximum": 1}),
+            "minimum .3. is greater",
+        ),
         (lambda: Grammar.json_schema(3), "neither a dictionary nor a class"),
-        (lambda: Grammar.json_schema({"default": object()}), "should be a JSON schema"),
+        (lambda: Grammar.json_schema({"default": object()}), "should be a JSON Schema"),
         (lambda: Grammar.json_schema({"$ref": "http://example.org/x"}), "http://example.org/x"),
         (lambda: GenerationOptions(grammar="[a-z]+"), r"grammar='\[a-z\]\+' should say what it is"),
         (lambda: GenerationOptions(grammar=3), "grammar=3 should be"),

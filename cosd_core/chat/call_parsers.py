@@ -70,7 +70,7 @@ def parse_tagged_call(calls: CallRecorder, closer: str, tools: Sequence[Tool]) -
         raise MalformedCall("it does not begin with a brace or a <function> tag")
     calls.validate()
     yield from expect_tag(closer)
-    calls.end()
+    calls.end(without=closer)
 
 
 def parse_mistral_calls(calls: CallRecorder) -> CharacterParser[None]:

@@ -1,9 +1,13 @@
 """Turns the parsed parts of calls into events."""
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cosd_core.chat.events import CallDelta, CallEnd, CallStart, Event, InvalidCall
+
+FindError = Callable[[str, Mapping[str, Any]], str | None]
+"""What is wrong with the arguments of the tool of a name; None if nothing is."""
 
 
 class MalformedCall(Exception):  # noqa: N818 (becomes an InvalidCall)
@@ -21,8 +25,9 @@ class CallRecorder:
         has_arguments: Whether arguments of the last call have been parsed.
     """
 
-    def __init__(self, events: list[Event]) -> None:
+    def __init__(self, events: list[Event], find_error: FindError) -> None:
         self.events = events
+        self._find_error = find_error
         self.consumed: list[str] = []
         self.count = 0
         self.is_open = self.has_arguments = False
@@ -69,10 +74,13 @@ class CallRecorder:
             raise MalformedCall("the arguments are not an object")
         self._arguments = arguments
 
-    def end(self) -> None:
-        """End the validated call."""
+    def end(self, *, without: str = "") -> None:
+        """End the parsed call; if its arguments do not match the tool's schema, as :meth:`fail` does."""
         assert self._name is not None
         assert self._arguments is not None
+        if (error := self._find_error(self._name, self._arguments)) is not None:
+            self.fail(error, without=without)
+            return
         self.events.append(CallEnd(self.count - 1, self._name, self._arguments))
         self.is_open = False
 

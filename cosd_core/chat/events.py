@@ -54,17 +54,26 @@ class InvalidCall:
     error: str
 
 
-Event = TextDelta | ReasoningDelta | CallStart | CallDelta | CallEnd | InvalidCall
+@dataclass(frozen=True, slots=True)
+class InvalidAnswer:
+    """The last event of an answer that does not match its JSON Schema: what is wrong, in one sentence."""
+
+    error: str
+
+
+CallEvent = CallStart | CallDelta | CallEnd | InvalidCall
+Event = TextDelta | ReasoningDelta | CallEvent | InvalidAnswer
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
-    """A complete answer."""
+    """A complete answer; ``schema_error`` says what is wrong with it by its JSON Schema, if anything is."""
 
     text: str
     reasoning: str
     calls: tuple[CallEnd, ...]
     invalid_calls: tuple[InvalidCall, ...]
+    schema_error: str | None = None
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Self:
@@ -75,6 +84,7 @@ class ParsedAnswer:
             reasoning="".join(event.text for event in events if isinstance(event, ReasoningDelta)),
             calls=tuple(event for event in events if isinstance(event, CallEnd)),
             invalid_calls=tuple(event for event in events if isinstance(event, InvalidCall)),
+            schema_error=next((event.error for event in events if isinstance(event, InvalidAnswer)), None),
         )
 
 

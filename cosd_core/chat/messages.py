@@ -7,11 +7,15 @@ from typing import Any, Literal, Self, get_args
 
 from cosd_core.chat.tools import as_json, function_part, parse_tools
 from cosd_core.errors import InvalidOptionError, InvalidPromptError, quoted
+from cosd_core.grammar.schema_limits import MAX_DEPTH, check_limits
 
 Role = Literal["system", "user", "assistant", "tool"]
 Message = Mapping[str, Any]
 
 _KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content")
+_LEVELS_AROUND_PARAMETERS = 3
+"""The list of tools, the tool, and its function."""
+
 _RESERVED_KWARGS = (
     "conversation", "messages", "tools", "chat_template", "add_generation_prompt",
     "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors",
@@ -60,9 +64,10 @@ class Chat:
             )
         if not isinstance(self.tools, (list, tuple)):
             raise InvalidOptionError(f"tools={quoted(self.tools)} should be a list of tools")
-        parse_tools(self.tools)
+        check_limits(self.tools, max_depth=MAX_DEPTH + _LEVELS_AROUND_PARAMETERS)
         if (error := _json_error(self.tools)) is not None:
             raise InvalidOptionError(f"tools={quoted(self.tools)} should be JSON: {quoted(error)}")
+        parse_tools(self.tools)
         if self.chat_template is not None and not isinstance(self.chat_template, str):
             raise InvalidOptionError(f"chat_template={quoted(self.chat_template)} should be a Jinja template")
         if not isinstance(self.chat_template_kwargs, Mapping):
@@ -105,6 +110,7 @@ class Chat:
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:
     """An instruction to answer with JSON for a schema; empty for a schema without content."""
+    check_limits(schema)
     if not isinstance(schema, Mapping) or _json_error(schema) is not None:
         raise InvalidOptionError(f"answer_schema={quoted(schema)} should be a JSON schema, as a dictionary")
     if not schema.keys() - {"type"}:

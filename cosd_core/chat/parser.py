@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from cosd_core.chat.call_parsers import CallSyntax, parse_calls, parse_json_calls
-from cosd_core.chat.call_recorder import CallRecorder, MalformedCall
+from cosd_core.chat.call_recorder import CallRecorder, FindError, MalformedCall
 from cosd_core.chat.character_parser import CharacterParser, EndOfText
 from cosd_core.chat.events import Event, ReasoningDelta, TextDelta, merge_deltas
 
@@ -93,6 +93,7 @@ class AnswerParser(Parser):
         starts_in_reasoning: Whether the prompt ends with the opening tag.
         call_syntax: The syntax of calls; None parses no calls.
         call_tags: The tags of that syntax. They are dropped wherever they do not belong to a call.
+        find_error: What is wrong with the arguments of a call.
     """
 
     def __init__(
@@ -101,9 +102,10 @@ class AnswerParser(Parser):
         starts_in_reasoning: bool,
         call_syntax: CallSyntax | None,
         call_tags: Collection[str],
+        find_error: FindError,
     ) -> None:
         super().__init__()
-        self._calls = CallRecorder(self._events)
+        self._calls = CallRecorder(self._events, find_error)
         self._reasoning_tags, self._starts_in_reasoning = reasoning_tags, starts_in_reasoning
         self._call_syntax = call_syntax
         self._tags = frozenset({*(reasoning_tags or ()), *call_tags})

@@ -9,7 +9,7 @@ from transformers.utils.chat_parsing.content_parsers import process_field
 from transformers.utils.chat_parsing.response_parser import ResponseParser
 from transformers.utils.chat_parsing.response_templates import load_response_template
 
-from cosd_core.chat.call_recorder import MalformedCall, parse_json
+from cosd_core.chat.call_recorder import FindError, MalformedCall, parse_json
 from cosd_core.chat.events import CallDelta, CallEnd, CallStart, InvalidCall
 from cosd_core.chat.parser import Parser
 from cosd_core.chat.tools import Tool, as_json
@@ -27,7 +27,9 @@ class TemplateParser(Parser):
     the calls here, and this class parses that text: an error invalidates one call.
     """
 
-    def __init__(self, template: Mapping[str, Any], prompt: str, tools: Sequence[Tool]) -> None:
+    def __init__(
+        self, template: Mapping[str, Any], prompt: str, tools: Sequence[Tool], find_error: FindError
+    ) -> None:
         """Begin an answer to a prompt. Without tools, nothing is parsed as a call."""
         try:
             loaded = load_response_template(deepcopy(dict(template)))
@@ -48,6 +50,7 @@ class TemplateParser(Parser):
         for field in loaded.fields.values():
             field.optional = True
         super().__init__()
+        self._find_error = find_error
         self._tools = {tool.name: tool for tool in tools}
         self._consumed: list[str] = []
         self._count = 0
@@ -92,7 +95,10 @@ class TemplateParser(Parser):
         for name, arguments in calls:
             self._events.append(CallStart(self._count, name))
             self._events.append(CallDelta(self._count, as_json(arguments)))
-            self._events.append(CallEnd(self._count, name, arguments))
+            if (problem := self._find_error(name, arguments)) is None:
+                self._events.append(CallEnd(self._count, name, arguments))
+            else:
+                self._events.append(InvalidCall(self._count, body.strip(), problem))
             self._count += 1
 
     def _parse_call(self, call: Any) -> tuple[str, dict[str, Any]]:

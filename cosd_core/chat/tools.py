@@ -7,8 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import quote
 
 from cosd_core.errors import InvalidOptionError, quoted
+from cosd_core.grammar.enforced_schema import enforced_schema, schema_source
+from cosd_core.grammar.schema_validation import value_error
 
 _COMBINING_KEYS = ("$ref", "allOf", "anyOf", "oneOf")
 _PYTHON_LITERALS = {"True": "true", "False": "false", "None": "null"}
@@ -22,7 +25,7 @@ _JSON_TYPES: tuple[tuple[type, str], ...] = (
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool: its name, its purpose, and the JSON schema of its arguments."""
+    """A tool: its name, its purpose, and the JSON Schema of its arguments, which are an object."""
 
     name: str
     description: str
@@ -42,14 +45,41 @@ class Tool:
             raise InvalidOptionError(
                 f"parameters={quoted(parameters)} of tool {name!r} should be a JSON schema"
             )
+        parameters = {keyword: value for keyword, value in parameters.items() if value is not None}
         if "properties" not in parameters and not any(key in parameters for key in _COMBINING_KEYS):
             parameters = {"type": "object", "properties": {}, **parameters}
-        return cls(name, str(function.get("description") or ""), parameters)
+        kind = parameters.get("type", "object")
+        if kind != "object" and not (isinstance(kind, (list, tuple)) and "object" in kind):
+            raise InvalidOptionError(
+                f'type={quoted(kind)} of the parameters of tool {name!r} should be "object"'
+            )
+        tool = cls(name, str(function.get("description") or ""), {**parameters, "type": "object"})
+        try:
+            tool.enforced_parameters()
+        except InvalidOptionError as error:
+            raise InvalidOptionError(f"parameters of tool {name!r}: {error}") from error
+        return tool
+
+    def enforced_parameters(self) -> str:
+        """What a grammar enforces of :attr:`parameters`, as JSON for llguidance: at least a JSON object."""
+        return enforced_schema(schema_source(self.parameters), or_object=True)
+
+    def error(self, arguments: Mapping[str, Any]) -> str | None:
+        """What is wrong with arguments by the schema, in one sentence; None if nothing is."""
+        error = value_error(schema_source(self.parameters), arguments)
+        return error and f"the arguments do not match the schema of {self.name}: {error}"
 
     @property
     def definitions(self) -> dict[str, Any]:
         """The definitions to which the arguments' schemas may refer, under their keywords."""
         return {key: self.parameters[key] for key in _DEFINITION_KEYS if key in self.parameters}
+
+    def argument_schema(self, argument: str) -> dict[str, Any]:
+        """The schema of one argument, within the whole, to which it may refer."""
+        name = str(self.parameters.get("$id", "urn:cosd:parameters"))
+        pointer = quote(argument.replace("~", "~0").replace("/", "~1"), safe="~")
+        whole = {**self.parameters, "$id": name}
+        return {"$ref": f"{name}#/properties/{pointer}", "$defs": {"parameters": whole}}
 
     @property
     def properties(self) -> Mapping[str, Any]:

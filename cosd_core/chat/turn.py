@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cosd_core.chat.events import Event
+from cosd_core.chat.events import CallEvent, Event, InvalidAnswer, ReasoningDelta, TextDelta
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt, render
 from cosd_core.chat.tools import parse_tools
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
+from cosd_core.grammar.enforced_schema import schema_source
+from cosd_core.grammar.schema_validation import text_error
 from cosd_core.models.base import BaseLanguageModel
 from cosd_core.outputs import Chunk, Generation
 
@@ -47,16 +49,18 @@ class Turn:
             tool_choice: ``"auto"`` allows calls, ``"none"`` forbids them, ``"any"`` forces a call, the name
                 of a tool forces a call of that tool.
             parallel_tool_calls: Whether one turn may have several calls. None: only if no call is forced.
-            strict: Whether the arguments of calls that are not forced must match the tools' schemas. None: if
-                a grammar can enforce that. Forced calls always must.
-            answer_schema: The JSON schema of an answer without calls.
+            strict: Whether the arguments of calls must match the tools' schemas: a grammar enforces most
+                keywords, the others are checked, and a call that does not match is an :class:`InvalidCall`.
+                False: only those of forced calls must.
+            answer_schema: The JSON Schema of an answer without calls. If the answer does not match it, the
+                last event is an :class:`InvalidAnswer`.
             grammar: The grammar of the whole answer, instead of one made from the above.
 
         With ``continue_final_message`` the answer is what the models add to the final message: grammar,
         schema and parser see nothing else.
 
         Raises:
-            InvalidOptionError: No tool has that name, a schema cannot be enforced, ``grammar`` contradicts
+            InvalidOptionError: No tool has that name, a schema is not valid or too large, ``grammar`` contradicts
                 another option, or calls or JSON cannot follow the final message.
             InvalidPromptError: A model's template does not accept the messages.
         """
@@ -66,26 +70,36 @@ class Turn:
         for name, value in (("parallel_tool_calls", parallel_tool_calls), ("strict", strict)):
             if not isinstance(value, bool | None):
                 raise InvalidOptionError(f"{name}={quoted(value)} should be True or False")
-        tools = () if tool_choice == "none" else chat.tools
         shown = chat if answer_schema is None else chat.with_schema_instruction(answer_schema)
         self.prompt: ChatPrompt = render(shown, models)
         if chat.continue_final_message:
-            self._check_continued(chat, tools, answer_schema)
-        self._parser = self.prompt.format.parser(tools, prompt=self.prompt.text)
+            self._check_continued(chat, () if tool_choice == "none" else chat.tools, answer_schema)
         is_forced = tool_choice not in ("auto", "none")
+        self._drops_calls = tool_choice == "none"
+        self._answer = _Answer(answer_schema)
+        self._parser = self.prompt.format.parser(
+            () if self._drops_calls and answer_schema is not None else chat.tools,
+            prompt=self.prompt.text,
+            allows_bare_calls=not self._drops_calls,
+            checks_arguments=is_forced or strict is not False,
+        )
         if grammar is not None and (answer_schema is not None or is_forced):
             raise InvalidOptionError(
                 f"grammar={quoted(grammar)} contradicts tool_choice={quoted(tool_choice)} and an answer's "
                 "schema: give one"
             )
         parallel = not is_forced if parallel_tool_calls is None else parallel_tool_calls
-        self.grammar = grammar or self._make_grammar(tools, tool_choice, parallel, strict, answer_schema)
+        self.grammar = grammar or self._make_grammar(chat.tools, tool_choice, parallel, strict, answer_schema)
 
     def read(self, piece: Chunk | Generation) -> list[Event]:
         """The events that are certain after the next chunk, or all events of a finished generation."""
         events = self._parser.feed(piece.text)
         is_last = isinstance(piece, Generation) or piece.generation is not None
-        return [*events, *self._parser.finish()] if is_last else events
+        if is_last:
+            events += self._parser.finish()
+        if self._drops_calls:
+            events = [event for event in events if isinstance(event, (TextDelta, ReasoningDelta))]
+        return self._answer.checked(events, is_last=is_last)
 
     def _check_continued(
         self, chat: Chat, tools: Sequence[Mapping[str, Any]], answer_schema: Mapping[str, Any] | None
@@ -111,20 +125,37 @@ class Turn:
         strict: bool | None,
         answer_schema: Mapping[str, Any] | None,
     ) -> Grammar | None:
-        is_free = choice == "none" or (choice == "auto" and (strict is False or not tools))
-        if is_free and answer_schema is None:
+        is_free = not tools or (choice == "auto" and strict is False)
+        if is_free and answer_schema is None and choice in ("auto", "none"):
             return None
         if not tools and choice not in ("auto", "none"):
             raise InvalidOptionError(f"tool_choice={quoted(choice)}, but there are no tools")
-        try:
-            return self.prompt.format.grammar(
-                tools,
-                choice=choice if tools else "none",
-                parallel=parallel,
-                answer_schema=answer_schema,
-                prompt=self.prompt.text,
-            )
-        except InvalidOptionError:
-            if choice != "auto" or strict or answer_schema is not None:
-                raise
-            return None  # the call is not forced, and the caller validates arguments when it runs the tool
+        if self.prompt.format.calls_are_unknown and choice in ("auto", "none") and answer_schema is None:
+            return None
+        return self.prompt.format.grammar(
+            tools,
+            choice=choice if tools else "none",
+            parallel=parallel,
+            answer_schema=answer_schema,
+            prompt=self.prompt.text,
+        )
+
+
+class _Answer:
+    """The text of an answer, and whether it is JSON of a schema."""
+
+    def __init__(self, schema: Mapping[str, Any] | None) -> None:
+        self._source = None if schema is None else schema_source(schema)
+        self._text: list[str] = []
+        self._has_calls = False
+
+    def checked(self, events: list[Event], *, is_last: bool) -> list[Event]:
+        """The events, and at the end one more if the answer does not match the schema."""
+        if self._source is None:
+            return events
+        self._text += [event.text for event in events if isinstance(event, TextDelta)]
+        self._has_calls = self._has_calls or any(isinstance(event, CallEvent) for event in events)
+        if not is_last or self._has_calls:
+            return events
+        error = text_error(self._source, "".join(self._text))
+        return events if error is None else [*events, InvalidAnswer(error)]

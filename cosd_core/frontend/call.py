@@ -102,6 +102,7 @@ class Call:
         return {
             "finish_reason": generation.finish_reason,
             "stop_sequence": generation.stop_sequence,
+            "schema_error": generation.schema_error,
             "model_name": self.settings.model_name,
             "verifier": described(generation.verifier),
             "stats": generation.stats.to_dict(),

@@ -140,7 +140,7 @@ class TextState:
 
     def _generation(self) -> Generation:
         assert self.finish_reason is not None, "the text has ended"
-        counts = self.counts
+        counts, grammar = self.counts, self.request.options.grammar
         return Generation(
             text=self.buffer.text,
             token_ids=tuple(token.id for token in self.tokens),
@@ -158,4 +158,5 @@ class TextState:
             verifier=self.config.verifier,
             models=self.config.models,
             calibration=self.config.calibration,
+            schema_error=grammar.error(self.buffer.text) if grammar else None,
         )

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cosd_core.errors import GenerationError, InvalidOptionError, quoted
 from cosd_core.grammar import Grammar
+from cosd_core.grammar.compilation import start_matcher
 from cosd_core.utils import agreed_prefix
 
 _KEPT_MASKS = 256
@@ -37,14 +38,12 @@ class GrammarMatcher:
         Raises:
             InvalidOptionError: The grammar or the tokenizer cannot be used.
         """
-        import llguidance
-
         self._vocabulary = vocabulary
         self._eos_token_ids = torch.tensor(
             sorted(token for token in eos_token_ids if token < vocabulary), dtype=torch.long
         )
         tokens = _guided_tokenizer(tokenizer, vocabulary, grammar.spelt)
-        self._matcher = llguidance.LLMatcher(tokens, grammar.compiled(), log_level=0)
+        self._matcher = start_matcher(tokens, grammar.compiled())
         if self._matcher.is_error():
             raise InvalidOptionError(
                 f"grammar {quoted(grammar.source)} is not usable: {quoted(self._matcher.get_error(), 300)}"
@@ -103,7 +102,7 @@ class GrammarMatcher:
         del self._tokens[length:], self._complete[length + 1 :]
 
     def _is_complete_here(self) -> bool:
-        return self._matcher.is_stopped() and self._matcher.is_accepting()
+        return bool(self._matcher.is_stopped() and self._matcher.is_accepting())
 
     def _compute_mask(self) -> torch.Tensor:
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)

@@ -7,6 +7,7 @@ suites of langchain-tests, with a pair that answers by itself, are in ``test_sta
 import asyncio
 import json
 import pickle
+import re
 import time
 from typing import Any
 
@@ -465,10 +466,12 @@ async def test_no_choice_forces_no_call(chat: Any, call: Caller) -> None:
     assert (await call(chat.bind_tools([], tool_choice=None), "invoke", "x")).content == free
 
 
-def test_none_neither_shows_tools_nor_reads_calls(chat: Any) -> None:
-    llm = saying(chat, CUT).bind_tools([add], tool_choice="none")
-    message = llm.invoke("x")
-    assert (message.content, message.tool_calls) == (CUT, [])
+def test_none_shows_neither_calls_nor_their_markup(chat: Any) -> None:
+    for text in (CUT, calling(("add", {"a": 1, "b": 2}))):
+        llm = saying(chat, f"No.{text}").bind_tools([add], tool_choice="none")
+        for message in (llm.invoke("x"), added(list(llm.stream("x")))):
+            assert (message.content, message.tool_calls, message.invalid_tool_calls) == ("No.", [], [])
+            assert message.response_metadata["finish_reason"] == "stop"
 
 
 class Opening(LogitsProcessor):
@@ -530,15 +533,54 @@ def test_a_choice_of_no_tool_is_refused_at_once(arguments: Any, words: str, chat
         chat.bind_tools([], tool_choice="any")
 
 
-async def test_a_schema_that_no_grammar_can_hold_is_refused_only_where_it_must_hold(
-    chat: Any, call: Caller
+TWICE = {
+    "title": "twice", "description": "Its only answer that the grammar admits has equal items.",
+    "type": "object", "required": ["x"], "additionalProperties": False,
+    "properties": {
+        "x": {"type": "array", "items": {"const": 1}, "minItems": 2, "maxItems": 2, "uniqueItems": True},
+    },
+}  # fmt: skip
+BROKEN_RULE = r"uniqueItems at \$\.x: \[1, 1\] has non-unique elements"
+
+
+@pytest.mark.parametrize("options", [{}, {"strict": True}, {"tool_choice": "any"}], ids=str)
+async def test_a_call_that_breaks_a_rule_no_grammar_enforces_is_invalid(
+    options: Any, chat: Any, call: Caller
 ) -> None:
-    odd = {"title": "odd", "description": "d", "type": "object",
-           "properties": {"x": {"type": "array", "items": {}, "uniqueItems": True}}}  # fmt: skip
-    assert (await call(chat.bind_tools([odd]), "invoke", "x")).content
-    for bound in (chat.bind_tools([odd], strict=True), chat.bind_tools([odd], tool_choice="any")):
-        with pytest.raises(InvalidOptionError, match="uniqueItems"):
-            await call(bound, "invoke", "x")
+    said = calling(("twice", {"x": [1, 1]}), ("add", {"a": 1, "b": 2}))
+    chat = chat.model_copy(update={"max_new_tokens": 400})
+    if "tool_choice" not in options:
+        chat = saying(chat, said)
+    llm = chat.bind_tools([TWICE, add] if "tool_choice" not in options else [TWICE], **options)
+    message = await call(llm, "invoke", "x")
+    (invalid,) = message.invalid_tool_calls
+    assert re.search(BROKEN_RULE, invalid["error"])
+    assert invalid["name"] == "twice"
+    merged = added(await call(llm, "stream", "x"))
+    assert [each["name"] for each in merged.invalid_tool_calls] == ["twice"]
+    assert re.search(BROKEN_RULE, merged.response_metadata["schema_error"])
+    valid = [("add", {"a": 1, "b": 2})] if "tool_choice" not in options else []
+    for each in (message, merged):
+        assert [(call["name"], call["args"]) for call in each.tool_calls] == valid
+    loose = await call(llm.bind(strict=False), "invoke", "x")
+    assert bool(loose.invalid_tool_calls) == ("tool_choice" in options), "forced calls are always checked"
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+async def test_an_answer_that_breaks_a_rule_no_grammar_enforces_is_the_parsers_error(
+    method: Any, chat: Any, call: Caller
+) -> None:
+    chat = chat.model_copy(update={"max_new_tokens": 200})
+    llm = chat.with_structured_output(TWICE, method=method)
+    for run, given in (("invoke", "x"), ("stream", "x"), ("batch", ["x", "y"])):
+        with pytest.raises(OutputParserException, match=BROKEN_RULE):
+            await call(llm, run, given)
+    raw = chat.with_structured_output(TWICE, method=method, include_raw=True)
+    streamed = added(await call(raw, "stream", "x"))
+    for result in (await call(raw, "invoke", "x"), streamed, *(await call(raw, "batch", ["x", "y"]))):
+        assert result["parsed"] is None
+        assert isinstance(result["parsing_error"], OutputParserException)
+        assert re.search(BROKEN_RULE, str(result["parsing_error"]))
 
 
 def test_a_conversation_with_tools_goes_round(chat: Any) -> None:
@@ -609,10 +651,12 @@ async def test_an_answer_that_is_cut_off_is_never_parsed(
     short = chat.model_copy(update={"max_new_tokens": 60})
     llm = short.with_structured_output(Story, method=method, include_raw=include_raw)
     if include_raw:
-        result = await call(llm, "invoke", "x")
-        assert result["parsed"] is None
-        assert "cut off after max_tokens=60" in str(result["parsing_error"])
-        assert result["raw"].response_metadata["finish_reason"] == "length"
+        streamed = await call(llm, "stream", "x")
+        assert len(streamed) > 2
+        for result in (await call(llm, "invoke", "x"), added(streamed), *(await call(llm, "batch", ["x"]))):
+            assert result["parsed"] is None
+            assert "cut off after max_tokens=60" in str(result["parsing_error"])
+            assert result["raw"].response_metadata["finish_reason"] == "length"
         return
     for run in ("invoke", "stream"):
         with pytest.raises(OutputParserException, match="cut off after max_tokens=60"):

@@ -1,6 +1,7 @@
 """The syntax in which a chat model writes tool calls and reasoning: the contract and the shared parts."""
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from cosd_core.chat.parser import AnswerParser, Parser
 from cosd_core.chat.response_template import TemplateParser
 from cosd_core.chat.tools import Tool, as_json, parse_tools
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.grammar import Grammar, guided_schema
+from cosd_core.grammar import Grammar
+from cosd_core.grammar.enforced_schema import enforced_schema, schema_source
 
 ToolDescription = Mapping[str, Any]
 
@@ -58,20 +60,48 @@ class ToolFormat(ABC):
         tags = [self.tokens[tag] for tag in (*self.tags, *(self.reasoning_tags or ())) if tag in self.tokens]
         return self.extra_visible_tokens | {token.id for token in tags if token.is_special}
 
+    @property
+    def calls_are_unknown(self) -> bool:
+        """Whether only the response template knows how calls are written, so that no grammar can be made."""
+        return self.response_template is not None and not self.takes_tools
+
     def opens_reasoning(self, prompt_tail: str) -> bool:
         """Whether a prompt ends with an opening reasoning tag; elsewhere it may be of a user's message."""
         return self.reasoning_tags is not None and prompt_tail.rstrip().endswith(self.reasoning_tags[0])
 
-    def parser(self, tools: Sequence[ToolDescription] | None = None, *, prompt: str = "") -> Parser:
-        """A parser of one answer to a prompt. Without tools, nothing is parsed as a call."""
+    def parser(
+        self,
+        tools: Sequence[ToolDescription] | None = None,
+        *,
+        prompt: str = "",
+        allows_bare_calls: bool = True,
+        checks_arguments: bool = True,
+    ) -> Parser:
+        """A parser of one answer to a prompt. Without tools, nothing is parsed as a call.
+
+        Args:
+            tools: The tools.
+            prompt: The prompt.
+            allows_bare_calls: Whether JSON without a tag may be a call, if the family writes such calls.
+            checks_arguments: Whether calls whose arguments do not match the tool's schema are invalid.
+        """
         offered = parse_tools(tools)
+        by_name = {tool.name: tool for tool in offered if checks_arguments}
+
+        def find_error(name: str, arguments: Mapping[str, Any]) -> str | None:
+            return by_name[name].error(arguments) if name in by_name else None
+
         if self.response_template is not None:
-            return TemplateParser(self.response_template, prompt, offered)
+            return TemplateParser(self.response_template, prompt, offered, find_error)
+        syntax = self._call_syntax(offered) if offered else None
+        if syntax and not allows_bare_calls:
+            syntax = syntax._replace(allows_bare_calls=False)
         return AnswerParser(
             self.reasoning_tags,
             self.opens_reasoning(prompt),
-            self._call_syntax(offered) if offered else None,
+            syntax,
             self.tags if offered else (),
+            find_error,
         )
 
     def grammar(
@@ -86,14 +116,15 @@ class ToolFormat(ABC):
         """The grammar of valid answers to a prompt, after reasoning if the template contains any.
 
         ``choice`` and ``answer_schema`` are those of :class:`Turn`; ``parallel`` allows more than one call.
-        :class:`InvalidOptionError` is raised if a schema cannot be enforced, or calls of this model cannot.
+        :class:`InvalidOptionError` is raised if ``answer_schema`` is not valid or admits no value, or if no
+        grammar of calls of this model can be made.
         """
         offered = parse_tools(tools)
         chosen = {"auto": offered, "any": offered, "none": ()}.get(
             choice, tuple(tool for tool in offered if tool.name == choice)
         )
         assert chosen or choice == "none", "Turn refuses other choices"
-        if chosen and self.response_template is not None and not self.takes_tools:
+        if chosen and self.calls_are_unknown:
             raise InvalidOptionError(
                 f"choice={quoted(choice)} cannot be enforced: how this model writes calls is known to its "
                 "response_template only; leave the choice to the model"
@@ -102,10 +133,11 @@ class ToolFormat(ABC):
         if choice not in ("auto", "none"):
             body = "calls"
         elif answer_schema is not None:
-            rules["answer"] = json_rule(answer_schema)
+            rules["answer"] = f"%json {enforced_schema(schema_source(answer_schema))}"
             body = "calls | answer" if chosen else "answer"
         else:
-            body = "free" if chosen else "TEXT"
+            body = "free" if chosen else "PLAIN"
+            rules |= {} if chosen else {"PLAIN": self._plain_text(offered)}
         rules |= {"body": body, "start": "body"}
         if self.reasoning_tags is not None:
             opener, closer = map(self._grammar_tag, self.reasoning_tags)
@@ -144,6 +176,14 @@ class ToolFormat(ABC):
     def _grammar_rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:
         """Grammar rules for ``calls`` alone and for ``free`` text that may contain them."""
 
+    def _plain_text(self, tools: Sequence[Tool]) -> str:
+        """The terminal of text that holds no calls of these tools, not even spelt in characters."""
+        parts = [f"~/(?s:.*){_escaped(self.tags[0][:-1])}(?s:.*)/" if self.tags and tools else ""]
+        if tools and self._call_syntax(tools).allows_bare_calls:
+            names = "|".join(_escaped(as_json(tool.name)) for tool in tools)
+            parts.append(rf'~/\s*\{{\s*"name"\s*:\s*({names})(?s:.*)/')
+        return " & ".join(["/(?s:.*)/", *filter(None, parts)])
+
     def _grammar_tag(self, tag: str) -> str:
         """A tag in a grammar. A tag that is a single token can be matched only by its id."""
         return f"<[{self.tokens[tag].id}]>" if tag in self.tokens else json.dumps(tag)
@@ -157,36 +197,19 @@ class ToolFormat(ABC):
         return {**head, "free": "(head rest)* TEXT" if parallel else "TEXT | head rest"}
 
 
-def any_call_schema(tools: Sequence[Tool], arguments: str) -> dict[str, Any]:
-    """The schema of a call of one of the tools."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": tool.name}, arguments: {"$ref": f"#/$defs/{at}"}},
-            "required": ["name", arguments],
-        }
-        for at, tool in enumerate(tools)
-    ]
-    definitions = {
-        str(at): _rebase_references(tool.parameters, f"#/$defs/{at}") for at, tool in enumerate(tools)
-    }
-    return {"anyOf": calls, "$defs": definitions}
+def _escaped(text: str) -> str:
+    """A regular expression of a text, between slashes."""
+    return re.escape(text).replace("/", r"\/")
 
 
-def _rebase_references(schema: Any, pointer: str) -> Any:
-    """A schema whose references to its own parts are valid after it is placed at ``pointer``."""
-    if isinstance(schema, (list, tuple)):
-        return [_rebase_references(each, pointer) for each in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    return {
-        key: pointer + value[1:]
-        if key == "$ref" and isinstance(value, str)
-        else _rebase_references(value, pointer)
-        for key, value in schema.items()
-    }
+def call_rules(rule: str, tools: Sequence[Tool], arguments: str) -> dict[str, str]:
+    """Grammar rules of a call of one of the tools as a JSON object.
 
-
-def json_rule(schema: Mapping[str, Any]) -> str:
-    """The grammar rule of JSON that is valid for a schema."""
-    return f"%json {json.dumps(guided_schema(schema))}"
+    Every tool has a rule and a schema of its own, so that no schema changes what another tool may get.
+    """
+    rules = {rule: " | ".join(f"{rule}_{at}" for at in range(len(tools)))}
+    for at, tool in enumerate(tools):
+        # The same lexemes as in %json: an answer may be any JSON object that begins like a call.
+        parts = "{", '"name"', ": ", as_json(tool.name), ", ", f'"{arguments}"', ": "
+        rules[f"{rule}_{at}"] = f'{" ".join(map(json.dumps, parts))} %json {tool.enforced_parameters()} "}}"'
+    return rules

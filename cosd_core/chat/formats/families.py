@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosd_core.chat.call_parsers import CallSyntax, parse_json_calls, parse_mistral_calls, parse_tagged_call
-from cosd_core.chat.formats.base import ToolFormat, any_call_schema, json_rule
+from cosd_core.chat.formats.base import ToolFormat, call_rules
 from cosd_core.chat.tools import Tool, as_json
+from cosd_core.grammar.enforced_schema import enforced_schema, schema_source
 
 
 class HermesFormat(ToolFormat):
@@ -35,7 +36,7 @@ class HermesFormat(ToolFormat):
         }
 
     def _call_rules(self, tools: Sequence[Tool]) -> dict[str, str]:
-        return {"inner": json_rule(any_call_schema(tools, "arguments"))}
+        return call_rules("inner", tools, "arguments")
 
 
 class XmlFormat(HermesFormat):
@@ -68,7 +69,8 @@ class XmlFormat(HermesFormat):
         opening = json.dumps(f"<parameter={key}>\n")
         types = tool.json_types(schema)
         if types and "string" not in types:
-            return {rule: rf'{opening} {json_rule({**schema, **tool.definitions})} "\n</parameter>\n"'}
+            enforced = enforced_schema(schema_source(tool.argument_schema(key)), or_object=True)
+            return {rule: rf'{opening} %json {enforced} "\n</parameter>\n"'}
         keywords = schema if isinstance(schema, Mapping) else {}  # true is a schema, too
         choices = keywords.get("enum") or ([keywords["const"]] if "const" in keywords else [])
         if choices:
@@ -94,7 +96,7 @@ class LlamaFormat(ToolFormat):
     def _grammar_rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:
         marked = f"{self._grammar_tag(self.tags[0])} objects"
         return {
-            "object": json_rule(any_call_schema(tools, "parameters")),
+            **call_rules("object", tools, "parameters"),
             "objects": 'object ("; " object)*' if parallel else "object",
             "calls": f"objects | {marked}" if self.tags[0] in self.tokens else "objects",
             "PROSE": r"/(\s*[^\s{](?s:.*))?/",
@@ -131,11 +133,17 @@ class MistralFormat(ToolFormat):
     def _grammar_rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:
         opener, number, arguments = map(self._grammar_tag, self.tags)
         if not self.named:
-            rest = {"rest": f'" "? {json_rule(_list_of(any_call_schema(tools, "arguments"), parallel))}'}
-            return {**rest, "calls": f"{opener} rest", **self._free_text_rules(self.tags[0], False)}
+            more = ' (", " listed)*' if parallel else ""
+            return {
+                **call_rules("listed", tools, "arguments"),
+                "rest": f'" "? "[" listed{more} "]"',
+                "calls": f"{opener} rest",
+                **self._free_text_rules(self.tags[0], False),
+            }
         number = f" {number} /[a-zA-Z0-9]{{9}}/" if self.numbered else ""
         named = [
-            f"{json.dumps(tool.name)}{number} {arguments} {json_rule(tool.parameters)}" for tool in tools
+            f"{json.dumps(tool.name)}{number} {arguments} %json {tool.enforced_parameters()}"
+            for tool in tools
         ]
         return {
             "rest": " | ".join(named),
@@ -146,8 +154,3 @@ class MistralFormat(ToolFormat):
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else as_json(value)
-
-
-def _list_of(schema: Mapping[str, Any], several: bool) -> dict[str, Any]:
-    calls = {"type": "array", "items": {"anyOf": schema["anyOf"]}, "minItems": 1}
-    return {**calls, **({} if several else {"maxItems": 1}), "$defs": schema["$defs"]}

@@ -1,0 +1,80 @@
+"""Compiles grammars with llguidance.
+
+Its compiler, jsonschema and Python's JSON encoder are recursive. They run here in a thread with a large
+stack, so that the depth they need does not depend on the caller's stack, which may be small or nearly full.
+"""
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_STACK_BYTES = 64 << 20
+"""llguidance needs up to 10 kB per level of a schema, and ``MAX_CHAIN`` levels are allowed."""
+
+_UNSATISFIABLE = "Unsatisfiable schema"
+_stack_size_lock = threading.Lock()
+
+
+def with_large_stack(function: Callable[[], T]) -> T:
+    """The result of a function that may recurse deeply; its exceptions are raised here."""
+    outcome: list[tuple[T | None, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((function(), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    with _stack_size_lock:  # the size is a setting of the whole process
+        before = threading.stack_size(_STACK_BYTES)
+        try:
+            thread = threading.Thread(target=run, name="cosd-grammar", daemon=True)
+            thread.start()
+        finally:
+            threading.stack_size(before)
+    thread.join()
+    (result, error) = outcome.pop()
+    try:
+        if error is not None:
+            raise error
+    finally:
+        error = None  # an exception and this frame would keep each other alive
+    return result  # type: ignore[return-value]
+
+
+def serialize(kind: str, source: str) -> str:
+    """A grammar of a kind (``json_schema``, ``regex``, ``lark``) in llguidance's serialization."""
+    from llguidance import LLMatcher  # here: most generations need no grammar
+
+    make: Callable[[str], str] = getattr(LLMatcher, f"grammar_from_{kind}")
+    return make(source)
+
+
+@lru_cache(maxsize=64)
+def compile_error(serialized: str) -> str:
+    """What llguidance refuses in a grammar in its serialization; empty if it compiles."""
+    from llguidance import LLMatcher
+
+    is_error, messages = with_large_stack(lambda: LLMatcher.validate_grammar_with_warnings(serialized))
+    return (messages[0] or "unknown error") if is_error else ""
+
+
+def is_contradiction(error: str) -> bool:
+    """Whether :func:`compile_error` says that a schema admits no value at all."""
+    return _UNSATISFIABLE in error
+
+
+def contradiction(error: str) -> str:
+    """The reason that :func:`compile_error` gives, without llguidance's own terms."""
+    reason = error.partition(f"{_UNSATISFIABLE}: ")[2].partition("\n")[0]
+    return "a pattern, a format or a length exclude each other" if "Regex" in reason else reason
+
+
+def start_matcher(tokenizer: Any, serialized: str) -> Any:
+    """Llguidance's matcher at the start of a text."""
+    from llguidance import LLMatcher
+
+    return with_large_stack(lambda: LLMatcher(tokenizer, serialized, log_level=0))

@@ -96,7 +96,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "zamba2": {**_HYBRID, "hybrid_layer_ids": [1, 2]},
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
-"""What an architecture needs beyond that."""
+"""Settings that an architecture needs beyond that."""
 
 SCALES = (0.3, 0.15, 0.6)
 """Standard deviations of the weights, until one makes models that read their prompts and disagree."""

@@ -16,6 +16,8 @@ from .errors import (
     MissingExtraError as MissingExtraError,
     ModelLoadError as ModelLoadError,
     ModelOutputError as ModelOutputError,
+    OutOfMemoryError as OutOfMemoryError,
+    OverloadedError as OverloadedError,
     ScheduleError as ScheduleError,
     TrainingDataError as TrainingDataError,
     UnsupportedModelError as UnsupportedModelError,

@@ -28,6 +28,7 @@ from cosd_core.options import (
     LoadingOptions,
     SyncCallKwargs,
     check_adapters,
+    check_counts,
     check_number,
 )
 from cosd_core.outputs import Chunk, Generation, Step, TracedToken
@@ -64,6 +65,8 @@ class CoSDDecoder:
         draft_length: K, the most tokens per block.
         batch_size: The most prompts that are decoded together. Async calls beyond that open further batches.
         calibration: The temperature of every model's confidences, the draft's first.
+        max_concurrent: Async calls begin while fewer prompts of async calls are decoded; others wait.
+        max_waiting: The most async calls that wait.
     """
 
     def __init__(
@@ -76,6 +79,9 @@ class CoSDDecoder:
         draft_length: int = 8,
         batch_size: int = 32,
         calibration: Sequence[float] | None = None,
+        max_concurrent: int = 128,
+        max_waiting: int = 1024,
+        deterministic: bool = False,
     ) -> None:
         """Put the parts together; the arguments are those of :meth:`from_pretrained`.
 
@@ -86,17 +92,25 @@ class CoSDDecoder:
                 distributions, or a tokenizer cannot be followed.
         """
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
-        _check_parts(draft, assistants, draft_length=draft_length, batch_size=batch_size)
+        _check_models(draft, assistants)
+        check_counts(
+            draft_length=draft_length,
+            batch_size=batch_size,
+            max_concurrent=max_concurrent,
+            max_waiting=max_waiting,
+        )
         self.draft = draft
         self.assistants = tuple(assistants)
         self.verifier = make_verifier(verifier)
         with guarded(VerifierError, self.verifier):
             self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
+        if deterministic:
+            self.schedule = self.schedule.deterministic()
         self.calibration = calibration_of(self.verifier, calibration, len(self.models))
         self.draft_length = draft_length
         sharing = [model.batchable for model in self.models]  # all are probed now, not at their first token
-        self.batch_size = batch_size if any(sharing) else 1
+        self.batch_size = batch_size if any(sharing) and not deterministic else 1
         self._alignment = align(self.models)
         if self.verifier.needs_logits:
             require_one_vocabulary(self.models, f"verifier={self.verifier.name!r} mixes distributions and")
@@ -108,7 +122,10 @@ class CoSDDecoder:
         self._open_batch = partial(
             Batch, models=self.models, vocabularies=sizes, config=config, schedule=self.schedule
         )
-        self._engine = Engine(self._open_batch, self.batch_size)
+        self.max_concurrent, self.max_waiting = max_concurrent, max_waiting
+        self._engine = Engine(
+            self._open_batch, self.batch_size, max_concurrent=max_concurrent, max_waiting=max_waiting
+        )
 
     @classmethod
     def from_pretrained(
@@ -121,6 +138,9 @@ class CoSDDecoder:
         draft_length: int = 8,
         batch_size: int = 32,
         calibration: Sequence[float] | None = None,
+        max_concurrent: int = 128,
+        max_waiting: int = 1024,
+        deterministic: bool = False,
         draft_adapter: str | PathLike[str] | None = None,
         assistant_adapter: str | PathLike[str] | Sequence[str | PathLike[str] | None] | None = None,
         **loading: Unpack[LoadingKwargs],
@@ -140,6 +160,10 @@ class CoSDDecoder:
             calibration: The temperature of every model's confidences, the draft's first; None: those that the
                 verifier was learned at, or else all 1. It changes neither which token a model picks nor the
                 distributions of ``"average"`` and ``"speculative"``.
+            max_concurrent: Async calls begin while fewer prompts of async calls are decoded; others wait.
+            max_waiting: The most async calls that wait; further ones raise OverloadedError.
+            deterministic: Whether a text is the same in every batch also where the models round coarsely
+                (bfloat16, float16): no two prompts share a pass, and no block depends on measured times.
             draft_adapter: Hub id or path of a PEFT adapter (LoRA for instance) over the draft. Models of one
                 name share one copy of its weights.
             assistant_adapter: The same for the assistant, or a list with an entry per assistant.
@@ -163,6 +187,9 @@ class CoSDDecoder:
             draft_length=draft_length,
             batch_size=batch_size,
             calibration=calibration,
+            max_concurrent=max_concurrent,
+            max_waiting=max_waiting,
+            deterministic=deterministic,
         )
 
     def steps(self, prompts: Prompts, **options: Unpack[SyncCallKwargs]) -> Generator[Step, None, None]:
@@ -216,9 +243,12 @@ class CoSDDecoder:
     def asteps(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> AsyncGenerator[Step, None]:
         """:meth:`steps` for asyncio: rounds run on the decoder's worker thread, and calls share batches.
 
-        A call that finds no batch with room for its prompts opens another, and the batches take turns. So no
-        call waits, and memory grows with the calls under way: bound these with an :class:`asyncio.Semaphore`.
-        The work does not wait for its steps to be read; cancelling or closing stops it within one round.
+        A call that finds no batch with room for its prompts opens another, and the batches take turns; beyond
+        ``max_concurrent`` prompts calls wait, in the order in which they came. The work does not wait for its
+        steps to be read; cancelling or closing stops it within one round.
+
+        Raises:
+            OverloadedError: Later, in addition to the errors of :meth:`steps`: ``max_waiting`` calls wait.
         """
         timeout, rest = _split_timeout(options)
         return self._engine.asteps(partial(self._groups, prompts, rest), timeout)
@@ -259,14 +289,8 @@ class CoSDDecoder:
         return self._rows.groups(prompts, GenerationOptions(**options), self.batch_size)
 
 
-def _check_parts(
-    draft: object, assistants: Sequence[object], *, draft_length: object, batch_size: object
-) -> None:
-    """Refuse arguments of :class:`CoSDDecoder` that are of a wrong type or value.
-
-    Raises:
-        InvalidOptionError: With the argument.
-    """
+def _check_models(draft: object, assistants: Sequence[object]) -> None:
+    """Refuse models of a wrong type; raises :class:`InvalidOptionError`."""
     for role, model in [("draft", draft), *(("assistant", each) for each in assistants)]:
         if not isinstance(model, BaseLanguageModel):
             kind = type(model).__name__
@@ -275,9 +299,6 @@ def _check_parts(
             )
     if not assistants:
         raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
-    for name, value in (("draft_length", draft_length), ("batch_size", batch_size)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InvalidOptionError(f"{name}={quoted(value)} should be a whole number of at least 1")
 
 
 def _load(

@@ -53,6 +53,14 @@ class GenerationError(CoSDError):
     """Something failed while decoding. The request is lost, the decoder stays usable."""
 
 
+class OutOfMemoryError(GenerationError):
+    """A single prompt and its answer do not fit into the device's memory."""
+
+
+class OverloadedError(GenerationError):
+    """More calls wait for a decoder than its ``max_waiting`` admits; a later try may succeed."""
+
+
 class AnswerTimeoutError(GenerationError, TimeoutError):
     """An answer took longer than ``timeout``; the work was stopped."""
 

@@ -45,6 +45,13 @@ def check_number(name: str, value: object, *, least: float = 0.0, most: float = 
         raise InvalidOptionError(f"{name}={quoted(value)} should be a finite number {bounds}")
 
 
+def check_counts(**values: object) -> None:
+    """Check that values are whole numbers of at least 1."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InvalidOptionError(f"{name}={quoted(value)} should be a whole number of at least 1")
+
+
 def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
     """One temperature, from 0.01 to 100, per model's confidences; 1 for all if ``calibration`` is None."""
     if calibration is None:
@@ -270,6 +277,7 @@ class LoadingKwargs(TypedDict, total=False):
     trust_remote_code: bool | None
     use_safetensors: bool | None
     tokenizer: str | None
+    cache_tolerance: float | None
 
 
 class GenerationOptions(Options):
@@ -347,6 +355,11 @@ class LoadingOptions(Options):
     trust_remote_code: bool = Field(default=False, description="Run code that comes with the model.")
     use_safetensors: bool = Field(default=True, description="False admits pickle files, which can run code.")
     tokenizer: str | None = Field(default=None, description="Hub id or path of another tokenizer.")
+    cache_tolerance: float | None = Field(
+        default=None,
+        ge=0,
+        description="How far a cache may change the logits, in standard deviations of them; None: measured.",
+    )
 
     @field_validator("quantization_config")
     @classmethod

@@ -1,17 +1,28 @@
 """Tasks are scored as their files say, every method answers the same prompts, nothing finished is lost."""
 
 import csv
+import gc
 import io
 import json
 import random
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosd_core import Chat, CoSDDecoder, CoSDError, EvaluationFileError, InvalidOptionError, MissingExtraError
+from cosd_core import (
+    Chat,
+    CoSDDecoder,
+    CoSDError,
+    EvaluationFileError,
+    InvalidOptionError,
+    LanguageModel,
+    MissingExtraError,
+)
 from cosd_core.demo import KINDS, held_out, is_correct, load_pair
 from cosd_core.evaluation import (
     Answer,
@@ -34,7 +45,7 @@ from cosd_core.evaluation import (
     save_plots,
 )
 from cosd_core.evaluation.intervals import paired_difference, share
-from tests.models import counted_passes
+from tests.models import counted_passes, random_model
 from tests.test_cli import Output, cosd, models, pair  # noqa: F401 - fixtures
 
 CITIES = ChoiceScoring(("Rome", "Paris", "New York", "York"))
@@ -420,6 +431,31 @@ def test_another_setting_is_answered_anew_and_another_score_is_not(
     )
     run(bundled, named(bundled, "rule"), [other], answers=answers)
     assert len(answers) == 9
+
+
+def test_other_weights_under_the_same_name_are_asked_anew(tmp_path: Path) -> None:
+    """Another subfolder, and files that were replaced: each model gives its own answers."""
+    task = Task("one", (Item("ab", ("x",), ExactScoring()),), {"max_new_tokens": 8})
+    partner = random_model(seed=9, dtype=torch.float32)
+    expected = {}
+    for name, seed in (("one", 0), ("two", 1)):
+        model = random_model(seed=seed, dtype=torch.float32)
+        expected[name] = CoSDDecoder(model, partner).generate("ab", max_new_tokens=8).text
+        model.model.save_pretrained(tmp_path / "models" / name)
+        model.tokenizer.save_pretrained(tmp_path / "models" / name)
+    assert len(set(expected.values())) == 2
+
+    def answers_of(subfolder: str) -> str:
+        model = LanguageModel.from_pretrained(tmp_path / "models", subfolder=subfolder)
+        decoder = CoSDDecoder(model, partner)
+        [outcome] = run(decoder, named(decoder, "rule"), [task], answers=AnswerFile(tmp_path / "a.jsonl"))
+        return outcome.answers[0].text
+
+    assert [answers_of("one"), answers_of("two")] == [*expected.values()]
+    gc.collect()  # the registry finds no loaded model of that name
+    for file in (tmp_path / "models" / "one").iterdir():
+        shutil.copy(tmp_path / "models" / "two" / file.name, file)
+    assert answers_of("one") == expected["two"]
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,18 @@
 
 import gc
 import os
+import re
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
 from cosd_core import (
@@ -19,6 +22,7 @@ from cosd_core import (
     InvalidOptionError,
     InvalidPromptError,
     LanguageModel,
+    ModelLoadError,
     RuleVerifier,
 )
 from cosd_core.models import language_model as registry
@@ -131,20 +135,25 @@ def test_a_dtype_by_name_and_by_type_are_the_same_model(folder):
     )
 
 
-def test_a_fingerprint_names_precision_and_configuration_but_no_folder(tmp_path):
+def test_a_fingerprint_depends_on_what_was_loaded_but_on_no_folder(tmp_path):
+    other_end, other_template = deepcopy(byte_tokenizer()), deepcopy(byte_tokenizer())
+    other_end.eos_token = "a"
+    other_template.chat_template = "{{ messages }}"
     models = [
         random_model(seed=0),
         random_model(seed=0, dtype=torch.float32),
         random_model(seed=0, rope_theta=7.0),
+        random_model(seed=1),
+        LanguageModel(random_model(seed=0).model, other_end),
+        LanguageModel(random_model(seed=0).model, other_template),
     ]
-    assert len({model.fingerprint for model in models}) == 3
+    assert len({model.fingerprint for model in models}) == len(models)
+    assert random_model(seed=0).fingerprint == models[0].fingerprint
     for folder in (tmp_path / "a", tmp_path / "b"):
         models[1].model.save_pretrained(folder)
         models[1].tokenizer.save_pretrained(folder)
-    loaded = [LanguageModel.from_pretrained(tmp_path / name) for name in "ab"]
-    for model in loaded:
-        model.name, model.source = models[1].name, None
-    assert {model.fingerprint for model in loaded} == {loaded[0].fingerprint}
+    one, other = (LanguageModel.from_pretrained(tmp_path / name).fingerprint for name in "ab")
+    assert one == other
 
 
 def test_the_registry_keeps_no_model_alive(folder, loads):
@@ -384,3 +393,34 @@ def test_a_model_whose_weights_are_offloaded_writes_the_same(
         for model in (plain, offloaded)
     ]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"), "lack the weights"),
+        (
+            lambda weights: weights.update({"model.layers.7.norm.weight": torch.ones(4)}),
+            "hold unused weights",
+        ),
+    ],
+    ids=["missing", "unexpected"],
+)
+def test_weights_that_do_not_fit_the_configuration_are_refused_by_name(
+    folder: str, change: Callable[[dict[str, torch.Tensor]], Any], problem: str
+) -> None:
+    """transformers fills missing weights with random numbers, and drops unknown ones."""
+    file = Path(folder) / "model.safetensors"
+    weights = load_file(file)
+    before = set(weights)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+    [changed] = before ^ set(weights)
+    with pytest.raises(ModelLoadError, match=f"{problem} '{re.escape(changed)}'"):
+        LanguageModel.from_pretrained(folder)
+
+
+def test_shared_weights_are_stored_once_and_not_missing(tmp_path: Path) -> None:
+    folder = save(tmp_path / "tied", tie_word_embeddings=True)
+    assert "lm_head.weight" not in load_file(Path(folder) / "model.safetensors")
+    assert LanguageModel.from_pretrained(folder).plan.batched

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,21 @@ import pytest
 import torch
 from transformers import LogitsProcessor
 
-from cosd_core import CoSDDecoder, GenerationError, Grammar, LanguageModel, LogitsProcessorError, RuleVerifier
+from cosd_core import (
+    AnswerTimeoutError,
+    CoSDDecoder,
+    Grammar,
+    LanguageModel,
+    LogitsProcessorError,
+    OutOfMemoryError,
+    OverloadedError,
+    RuleVerifier,
+)
 from cosd_core.errors import ScheduleError, VerifierError
 from cosd_core.generation.scheduling import Schedule, ScheduleState
 from cosd_core.models.sessions import BatchedSession
 from cosd_core.outputs import Step
+from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.verifiers.types import Position, Replacement
 from tests.joining import decode_joining
 from tests.models import counted_passes, on_pass, random_model
@@ -347,17 +358,127 @@ async def test_a_batch_that_is_too_large_for_the_memory_goes_on_in_parts(
         nonlocal failures
         if output.logits.shape[0] > 3:
             failures += 1
-            raise RuntimeError("CUDA out of memory")
+            raise torch.OutOfMemoryError("CUDA out of memory")
 
     with on_pass(decoder.models[role], act):
         results = await join_one_by_one(decoder, [(prompt, LONG) for prompt in PROMPTS])
         assert [each.token_ids for [each] in results] == alone
         assert 1 <= failures <= 12, "batches should stay smaller for a while"
-        with pytest.raises(GenerationError, match="out of memory"):
-            await decoder.agenerate(PROMPTS[:4], **LONG)
+        asynchronous = await decoder.agenerate(PROMPTS[:4], **LONG)
+        assert [each.token_ids for each in asynchronous] == alone[:4]
+        assert [each.token_ids for each in decoder.generate(PROMPTS[:4], **LONG)] == alone[:4]
     for result in results:
         stats = result[0].stats
         assert stats.drafted == stats.draft_passes == stats.kept + stats.replaced + stats.discarded
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+async def test_a_prompt_that_does_not_fit_alone_fails_alone(
+    decoder: CoSDDecoder, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Memory can also run out between the passes, where predictions are made."""
+    decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
+    prompts = [*PROMPTS[:5], "far too long " * 6, *PROMPTS[5:8]]
+    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in prompts]
+
+    def predict(logits: torch.Tensor, positions: Sequence[SamplingPosition], *more: Any, **named: Any) -> Any:
+        if any(position.prompt_length > 60 for position in positions):
+            raise error
+        return sampling.predict(logits, positions, *more, **named)
+
+    sampling = importlib.import_module("cosd_core.sampling.predict")
+    monkeypatch.setattr("cosd_core.models.base.predict", predict)
+    results = await join_one_by_one(decoder, [(prompt, LONG) for prompt in prompts])
+    for prompt, result, expected in zip(prompts, results, alone, strict=True):
+        if prompt in PROMPTS:
+            assert [each.token_ids for each in result] == [expected]
+        else:
+            assert isinstance(result, OutOfMemoryError)
+            assert "tokens do not fit into the memory, even alone" in str(result)
+    assert [each.token_ids for each in decoder.generate(PROMPTS[:3], **LONG)] == alone[:3]
+
+
+async def test_at_most_so_many_prompts_are_decoded_at_once(decoder: CoSDDecoder) -> None:
+    decoder = CoSDDecoder(*decoder.models, draft_length=4, max_concurrent=3, max_waiting=100)
+    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS]
+    under_way: list[int] = []
+    run_round = decoder._engine._driver.run_round
+    decoder._engine._driver.run_round = lambda: (  # type: ignore[method-assign]
+        under_way.append(len(decoder._engine._driver._calls)), run_round()
+    )  # fmt: skip
+    order: list[int] = []
+
+    async def call(at: int) -> Any:
+        generation = await decoder.agenerate(PROMPTS[at], **LONG)
+        order.append(at)
+        return generation.token_ids
+
+    assert await asyncio.gather(*map(call, range(len(PROMPTS)))) == alone
+    assert max(under_way) == 3
+    assert all(place - 3 <= at for place, at in enumerate(order)), (
+        "they begin in the order in which they came"
+    )
+
+
+async def test_a_call_too_many_fails_at_once_and_a_cancelled_one_makes_room(decoder: CoSDDecoder) -> None:
+    decoder = CoSDDecoder(*decoder.models, max_concurrent=1, max_waiting=2)
+    release = threading.Event()
+    decoder._engine._worker.submit(release.wait, 30)
+    tasks = [asyncio.create_task(decoder.agenerate(PROMPTS[0], **LONG)) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    tasks[1].cancel()  # so the fourth may wait
+    release.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    refused = [isinstance(each, OverloadedError) for each in results]
+    assert refused == [False, False, False, False, True]
+    assert "2 calls wait for this decoder already (max_waiting)" in str(results[-1])
+    assert (await decoder.agenerate(PROMPTS[0], **LONG)).text == results[0].text
+
+
+async def test_a_call_that_waits_fails_at_its_deadline(decoder: CoSDDecoder) -> None:
+    decoder = CoSDDecoder(*decoder.models, max_concurrent=1)
+    first = asyncio.create_task(decoder.agenerate(PROMPTS[0], max_new_tokens=60, eos_token_id=[]))
+    with pytest.raises(AnswerTimeoutError):
+        await decoder.agenerate(PROMPTS[1], timeout=1e-3, **LONG)
+    assert (await first).text
+
+
+@pytest.mark.parametrize("schedule", ["adaptive", "fixed"])
+async def test_deterministic_calls_take_the_same_passes_alone_and_together(schedule: str) -> None:
+    """In bfloat16 the logits depend on the shape of a pass."""
+    models = [random_model(seed=seed, dtype=torch.bfloat16) for seed in (0, 1)]
+    decoder = CoSDDecoder(*models, schedule=schedule, deterministic=True)
+    passes: list[tuple[int, ...]] = []
+    for model in models:
+        model.model.register_forward_pre_hook(
+            lambda _module, _inputs, named: passes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+        )
+    options = {"max_new_tokens": 20, "temperature": 1.0, "seed": 5}
+    alone = [decoder.generate(prompt, **options).token_ids for prompt in PROMPTS]
+    shapes = Counter(passes)
+    for _ in range(3):
+        passes.clear()
+        together = await asyncio.gather(*(decoder.agenerate(prompt, **options) for prompt in PROMPTS))
+        assert [each.token_ids for each in together] == alone
+        assert Counter(passes) == shapes
+    passes.clear()
+    assert [each.token_ids for each in decoder.generate(PROMPTS, **options)] == alone
+    assert Counter(passes) == shapes
+    assert {rows for rows, _ in shapes} == {1}
+
+
+async def test_a_failing_driver_leaves_no_call_waiting(decoder: CoSDDecoder) -> None:
+    decoder = CoSDDecoder(*decoder.models, max_concurrent=1)
+
+    def fail() -> None:
+        raise SystemError("the driver is broken")
+
+    decoder._engine._driver.run_round = fail  # type: ignore[method-assign]
+    calls = (decoder.agenerate(prompt, **LONG) for prompt in PROMPTS[:3])
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each) for each in results] == [SystemError] * 3
+    del decoder._engine._driver.run_round
+    assert (await decoder.agenerate(PROMPTS[0], **LONG)).text
 
 
 async def test_after_a_failure_calls_finish_alone_and_later_ones_share_again(decoder: CoSDDecoder) -> None:

@@ -89,7 +89,31 @@ def test_a_model_whose_cache_is_wrong_is_refused_before_the_first_token() -> Non
         said = str(caught.value)
         assert "'mine' (_OffByTheLength) has a cache that is wrong" in said
         assert "%" in said
+        assert "cache_tolerance" in said
         assert len(said.splitlines()) == 1
+
+
+def test_a_tolerance_that_the_user_names_accepts_a_larger_difference() -> None:
+    config = of(_OffByTheLength).model.config
+    assert (
+        str(LanguageModel(_OffByTheLength(config), byte_tokenizer(), cache_tolerance=1e3).plan) == "attention"
+    )
+    with pytest.raises(UnsupportedModelError, match="cache that is wrong"):
+        _ = LanguageModel(_OffByTheLength(config), byte_tokenizer(), cache_tolerance=0.01).plan
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_rounding_explains_is_measured_on_the_model(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some real models lose more digits than any table foresees: Gemma 3 270M in bfloat16."""
+    monkeypatch.setattr("cosd_core.models.probe._ROUNDING", {dtype: 1e-6})
+    for seed in range(5):
+        known = of(LlamaForCausalLM, seed=seed)
+        plan = known.plan
+        assert LanguageModel(known.model.to(dtype), byte_tokenizer()).plan == plan
+    with pytest.raises(UnsupportedModelError, match="cache that is wrong"):
+        _ = LanguageModel(of(_OffByTheLength).model.to(dtype), byte_tokenizer()).plan
 
 
 def test_a_model_that_fails_is_refused_with_its_error() -> None:

@@ -3,8 +3,12 @@
 It is learned from what models thought of true texts, and explains itself.
 """
 
+import json
 import sys
+from dataclasses import asdict, replace
 from functools import cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +29,7 @@ from cosd_core import (
     Observations,
     TrainingDataError,
     TreeVerifier,
+    VerifierFileError,
     observe,
 )
 from cosd_core.frontend.settings import Settings as CoreSettings
@@ -130,6 +135,42 @@ def test_a_p_is_rounded_to_float32_before_either_question():
     just_above = float(np.nextafter(0.5, 1.0))
     assert tree.replaces(just_above, 0.9)
     assert tree.can_replace(just_above)
+
+
+def stripes(first: int, last: int) -> list[Split | Leaf]:
+    """A balanced tree over p, leaves in turn: intervals of equal width replace and do not."""
+    if last - first == 1:
+        return [Leaf(first % 2 == 0)]
+    middle = (first + last) // 2
+    left, right = stripes(first, middle), stripes(middle, last)
+    moved = [
+        replace(node, left=node.left + at, right=node.right + at) if isinstance(node, Split) else node
+        for at, side in ((1, left), (1 + len(left), right))
+        for node in side
+    ]
+    return [Split("p", middle / 4096, 1, 1 + len(left)), *moved]
+
+
+def test_the_largest_tree_answers_from_sorted_disjoint_intervals():
+    tree = TreeVerifier(tuple(stripes(0, 4096)))
+    assert [tree.can_replace((at + 0.5) / 4096) for at in range(4096)] == [True, False] * 2048
+    bounds = tree._replaceable_bounds
+    assert len(bounds) == 4096
+    assert all(low < high for low, high in pairwise(bounds))
+
+
+@pytest.mark.parametrize(("splits", "problem"), [(100, "101 levels"), (10_000, "20001, at most 20000")])
+def test_a_tree_that_would_slow_decoding_down_is_refused(splits: int, problem: str, tmp_path: Path) -> None:
+    nodes: list[Split | Leaf] = []
+    for at in range(splits):
+        nodes += [Split("p", 1 - at / splits, 2 * at + 2, 2 * at + 1), Leaf(bool(at % 2))]
+    with pytest.raises(InvalidOptionError, match=problem):
+        TreeVerifier((*nodes, Leaf(True)))
+    entries = list(map(asdict, (*nodes, Leaf(True))))
+    file = {"format": "cosd-tree", "version": 1, "features": ["p", "q"], "nodes": entries}
+    (tmp_path / "tree.json").write_text(json.dumps(file))
+    with pytest.raises(VerifierFileError, match=problem):
+        TreeVerifier.load(tmp_path / "tree.json")
 
 
 @pytest.mark.parametrize("label", [0, 1])

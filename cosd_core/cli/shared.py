@@ -1,4 +1,4 @@
-"""What commands share: settings from flags, the bundled pair as the default, and HTML pages."""
+"""Helpers of the commands: settings from flags, the bundled pair as the default, and HTML pages."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the terminal and the page show about a generation: one record per token, and its figures."""
+"""One record per token of a generation and its figures, as the terminal and the page show them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -30,7 +30,12 @@ MODEL_SETTINGS = ("draft_model", "assistant_model", "draft_adapter", "assistant_
 VERIFIER_OF_SETTING = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
 """The settings that only one verifier has, and the name of that verifier."""
 
-METHOD_SETTINGS = ("verifier", *VERIFIER_OF_SETTING, "calibration", "schedule", "draft_length", "batch_size")
+SERVING_SETTINGS = ("batch_size", "max_concurrent", "max_waiting", "deterministic")
+"""The settings that determine how many prompts are decoded at the same time."""
+
+METHOD_SETTINGS = (
+    "verifier", *VERIFIER_OF_SETTING, "calibration", "schedule", "draft_length", *SERVING_SETTINGS,
+)  # fmt: skip
 """The settings that determine how the models are fused."""
 
 
@@ -99,6 +104,13 @@ class SettingsFields(LoadingOptions, GenerationOptions):
         default=8, ge=1, description="K: the most tokens drafted before they are verified."
     )
     batch_size: int = Field(default=32, ge=1, description="The most prompts decoded together.")
+    max_concurrent: int = Field(
+        default=128, ge=1, description="The most prompts of async calls under way; further calls wait."
+    )
+    max_waiting: int = Field(default=1024, ge=1, description="The most calls that wait; others fail.")
+    deterministic: bool = Field(
+        default=False, description="The same text in any batch also in bfloat16: prompts share no passes."
+    )
     calibration: Temperatures = Field(
         default=None,
         description="A temperature per model, the draft's first, for the confidences the verifier sees.",
@@ -128,7 +140,7 @@ class Settings(SettingsFields):
             "verifier": verifier,
             "schedule": make_schedule(self.schedule),
             "draft_length": self.draft_length,
-            "batch_size": self.batch_size,
+            **{name: getattr(self, name) for name in SERVING_SETTINGS},
             "calibration": calibration_of(verifier, self.calibration, 1 + len(self.assistants)),
         }
 

@@ -1,8 +1,10 @@
 """Runs the rounds of several calls: their rows share batches, and the batches take turns."""
 
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from cosd_core.errors import OutOfMemoryError, quoted
 from cosd_core.generation.call import Call
 from cosd_core.generation.loop import Batch
 from cosd_core.generation.row import Row
@@ -13,7 +15,8 @@ class RoundDriver:
 
     A call joins a batch that has room for its rows, if they are of like length, and otherwise opens another.
     After a failure every call of the batch finishes in a batch of its own, so that only the call that caused
-    it fails.
+    it fails. A batch that runs out of memory is split in halves, which go on when no other batch is left; a
+    row that does not fit alone fails its call.
     """
 
     def __init__(self, open_batch: Callable[[Sequence[Row]], Batch], batch_size: int) -> None:
@@ -22,12 +25,17 @@ class RoundDriver:
         self._batch_size = batch_size
         self._batches: deque[Batch] = deque()  # in the order of their turns
         self._isolated: set[Batch] = set()  # no other call may join these
+        self._postponed: deque[Sequence[Row]] = deque()  # they wait for memory
         self._calls: dict[Row, Call] = {}  # by their unfinished rows
 
     @property
     def is_idle(self) -> bool:
         """Whether no rows are under way."""
-        return not self._batches
+        return not self._batches and not self._postponed
+
+    def has_room(self, limit: int) -> bool:
+        """Whether another call may begin where at most so many rows are under way."""
+        return len(self._calls) < limit and not self._postponed
 
     def add(self, call: Call) -> None:
         """Start the next group of a call, or end the call if there is none."""
@@ -45,6 +53,9 @@ class RoundDriver:
 
     def run_round(self) -> None:
         """Run a round of the batch whose turn it is, and send each call its steps."""
+        if not self._batches:
+            self._isolate(self._postponed.popleft())
+            return
         batch = self._batches.popleft()
         try:
             self._remove(batch, [row for row in batch.rows if self._calls[row].is_over])
@@ -63,6 +74,7 @@ class RoundDriver:
         """End every call by an error."""
         self._batches.clear()
         self._isolated.clear()
+        self._postponed.clear()
         for call in set(self._calls.values()):
             call.fail(error)
         self._calls.clear()
@@ -85,32 +97,60 @@ class RoundDriver:
         """Give every call of a failed batch a batch of its own; a call that was alone fails."""
         self._isolated.discard(batch)
         self._forget([row for row in batch.rows if row.is_finished])
+        rows = [row for row in batch.rows if not row.is_finished]
+        if _is_out_of_memory(error):
+            if len(rows) > 1 or self._batches:
+                middle = (len(rows) + 1) // 2
+                self._postponed += [half for half in (rows[:middle], rows[middle:]) if half]
+                return
+            error = _out_of_memory(rows[0], error)
         rows_of: dict[Call, list[Row]] = {}
-        for row in batch.rows:
-            if not row.is_finished:
-                rows_of.setdefault(self._calls[row], []).append(row)
-        for call, rows in rows_of.items():
+        for row in rows:
+            rows_of.setdefault(self._calls[row], []).append(row)
+        for own_rows in rows_of.values():
             if len(rows_of) == 1:
-                self._fail(call, rows, error)
+                self._fail(own_rows, error)
             else:
-                self._isolate(call, rows)
+                self._isolate(own_rows)
 
-    def _isolate(self, call: Call, rows: Sequence[Row]) -> None:
+    def _isolate(self, rows: Sequence[Row]) -> None:
+        """Continue with rows in a batch of their own, from the text that stands."""
         try:
             for row in rows:
                 row.discard_block()
             batch = self._open_batch(rows)
         except BaseException as error:
-            self._fail(call, rows, error)
+            self._fail(rows, error)
             return
         self._isolated.add(batch)
         self._batches.append(batch)
 
-    def _fail(self, call: Call, rows: Sequence[Row], error: BaseException) -> None:
-        call.fail(error)
+    def _fail(self, rows: Sequence[Row], error: BaseException) -> None:
+        for call in {self._calls[row] for row in rows}:
+            call.fail(error)
         self._forget(rows)
 
     def _forget(self, rows: Sequence[Row]) -> None:
         calls = {self._calls.pop(row) for row in rows}
         for call in calls.difference(self._calls.values()):
             self.add(call)
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error or its cause says that there is no memory; not all devices have a class for it."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, RuntimeError) and re.search("out of memory|can't allocate memory", str(error)):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _out_of_memory(row: Row, error: BaseException) -> OutOfMemoryError:
+    made = OutOfMemoryError(
+        f"a prompt and its text of {len(row.input_ids)} tokens do not fit into the memory, even alone: "
+        f"shorten them, or load the models in a smaller dtype or quantised ({quoted(error)})"
+    )
+    made.__cause__ = error
+    return made

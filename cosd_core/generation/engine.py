@@ -1,12 +1,13 @@
 """The threads that run the rounds of a decoder: the caller's, or one worker for calls that share batches."""
 
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
-from cosd_core.errors import GenerationError, quoted
+from cosd_core.errors import GenerationError, OverloadedError, quoted
 from cosd_core.generation.call import AsyncCall, Call, Groups, SyncCall, ThreadCall
 from cosd_core.generation.driver import RoundDriver
 from cosd_core.generation.loop import Batch
@@ -19,21 +20,39 @@ class Engine:
     """Runs calls by :class:`RoundDriver`.
 
     A plain call has a driver of its own, which runs in the caller's thread as its steps are read. All asyncio
-    calls, and the calls of threads that ask for it, share one driver on the worker thread; they are added
-    between two rounds.
+    calls, and the calls of threads that ask for it, share one driver on the worker thread; they begin between
+    two rounds, in the order in which they came, as long as few enough rows are under way.
     """
 
-    def __init__(self, open_batch: Callable[[Sequence[Row]], Batch], batch_size: int) -> None:
-        """Begin without calls; the arguments are those of :class:`RoundDriver`."""
+    def __init__(
+        self,
+        open_batch: Callable[[Sequence[Row]], Batch],
+        batch_size: int,
+        *,
+        max_concurrent: int,
+        max_waiting: int,
+    ) -> None:
+        """Begin without calls.
+
+        Args:
+            open_batch: As :class:`RoundDriver`.
+            batch_size: As :class:`RoundDriver`.
+            max_concurrent: Another call begins while fewer rows are under way on the worker thread.
+            max_waiting: The most calls that wait to begin there.
+        """
         self._open_batch = open_batch
         self._batch_size = batch_size
+        self._max_concurrent = max_concurrent
+        self._max_waiting = max_waiting
         self._start_lock = Lock()
         self._start()
 
     def _start(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd")
         self._driver = self._new_driver()
-        self._is_running = False  # whether a round is in the worker's queue; the worker's own
+        # Only the worker thread uses these.
+        self._waiting: deque[tuple[Call, Callable[[], Groups]]] = deque()
+        self._is_running = False  # whether a round is in the worker's queue
         self._process = os.getpid()
 
     def _new_driver(self) -> RoundDriver:
@@ -61,6 +80,7 @@ class Engine:
 
         Raises:
             AnswerTimeoutError: So many seconds have passed.
+            OverloadedError: Too many calls wait.
             GenerationError: The interpreter is shutting down.
         """
         call = AsyncCall(timeout)
@@ -85,18 +105,39 @@ class Engine:
             ) from error
 
     def _add(self, call: Call, make_groups: Callable[[], Groups]) -> None:
-        if call.is_over:
-            return
-        try:
-            call.groups = make_groups()
-        except BaseException as error:
-            call.fail(error)
-        self._driver.add(call)
+        self._waiting.append((call, make_groups))
+        self._begin_calls()
+        if len(self._waiting) > self._max_waiting:
+            self._waiting = deque(each for each in self._waiting if not each[0].is_over)
+        if len(self._waiting) > self._max_waiting:
+            self._waiting.pop()
+            call.fail(
+                OverloadedError(
+                    f"{self._max_waiting} calls wait for this decoder already (max_waiting); "
+                    f"{self._max_concurrent} prompts are decoded at once (max_concurrent)"
+                )
+            )
         if not self._is_running:
             self._submit_round()
 
+    def _begin_calls(self) -> None:
+        """Begin calls that wait, as far as there is room."""
+        while self._waiting and self._driver.has_room(self._max_concurrent):
+            call, make_groups = self._waiting.popleft()
+            if call.is_over:
+                continue
+            try:
+                call.groups = make_groups()
+            except BaseException as error:
+                call.fail(error)
+            self._driver.add(call)
+
     def _run_round(self) -> None:
-        self._driver.run_round()
+        try:
+            self._driver.run_round()
+        except BaseException as error:  # the driver itself failed: no call may wait for it
+            self._fail_all(error)
+        self._begin_calls()
         self._submit_round()
 
     def _submit_round(self) -> None:
@@ -106,4 +147,9 @@ class Engine:
                 self._submit(self._run_round)
             except GenerationError as error:
                 self._is_running = False
-                self._driver.fail_all(error)
+                self._fail_all(error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        self._driver.fail_all(error)
+        while self._waiting:
+            self._waiting.popleft()[0].fail(error)

@@ -11,6 +11,9 @@ from cosd_core.options import check_number, named
 from cosd_core.outputs import Step
 from cosd_core.utils import guarded
 
+_ASSUMED_COST = 1.0
+"""The time of the assistants' passes, in draft passes, until both have been measured."""
+
 CanReplace = Callable[[float], bool]
 """Whether any prediction of an assistant could replace a draft token of this confidence."""
 
@@ -56,6 +59,10 @@ class Schedule(ABC):
     @abstractmethod
     def start(self, rows: int, can_replace: CanReplace) -> ScheduleState:
         """The state of a new batch of so many rows."""
+
+    def deterministic(self) -> "Schedule":
+        """The same schedule without measured times, so that a text is always divided into the same blocks."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Name and settings as plain values."""
@@ -108,6 +115,10 @@ class AdaptiveSchedule(Schedule):
         """A state that assumes equal costs, and that one of two replaceable tokens is replaced."""
         return _AdaptiveState(rows, can_replace, self.assistant_cost)
 
+    def deterministic(self) -> "AdaptiveSchedule":
+        """The same with the cost that is assumed before it is measured."""
+        return self if self.assistant_cost is not None else AdaptiveSchedule(_ASSUMED_COST)
+
     def to_dict(self) -> dict[str, Any]:
         """Name and cost."""
         return {"name": self.name, "assistant_cost": self.assistant_cost}
@@ -133,11 +144,11 @@ class _AdaptiveState(ScheduleState):
 
     @property
     def _cost(self) -> float:
-        """The time of the assistants' passes, in draft passes; 1 until both have been measured."""
+        """The time of the assistants' passes, in draft passes."""
         if self._assistant_cost is not None:
             return self._assistant_cost
         draft, assistant = self._draft_time.mean, self._assistant_time.mean
-        return assistant / draft if draft and assistant else 1.0
+        return assistant / draft if draft and assistant else _ASSUMED_COST
 
     def begin_round(self, rows: int, joined: int, steps: Sequence[Step]) -> None:
         for step in steps:

@@ -163,10 +163,7 @@ class BaseLanguageModel(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """A key of everything that its predictions depend on, as far as it is known without reading weights.
-
-        It covers the name, the precision and the configuration; caches on disk use it in their keys.
-        """
+        """A key of everything that its predictions depend on; caches on disk use it in their keys."""
 
     @abstractmethod
     def open_session(self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0) -> Session:

@@ -1,6 +1,5 @@
 """The transformers backend: a causal language model with its tokenizer."""
 
-import json
 from functools import cached_property
 from os import PathLike
 from typing import Any, Self, Unpack, cast
@@ -10,7 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, UnsupportedModelError, quoted
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
-from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter
+from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter, without_adapter
+from cosd_core.models.fingerprint import fingerprint
 from cosd_core.models.forward import PassRunner, Plan, input_device
 from cosd_core.models.loading import (
     adapter_tokenizer,
@@ -22,9 +22,9 @@ from cosd_core.models.loading import (
 )
 from cosd_core.models.probe import probe
 from cosd_core.models.sessions import BatchedSession, SequentialSession
-from cosd_core.models.traits import ModelTraits, config_digest
+from cosd_core.models.traits import ModelTraits
 from cosd_core.models.weight_sharing import ModelRegistry, lock_of
-from cosd_core.options import LoadingKwargs, LoadingOptions
+from cosd_core.options import LoadingKwargs, LoadingOptions, check_number
 
 
 class LanguageModel(BaseLanguageModel):
@@ -53,6 +53,7 @@ class LanguageModel(BaseLanguageModel):
         *,
         name: str | None = None,
         adapter: str | None = None,
+        cache_tolerance: float | None = None,
     ) -> None:
         """Wrap loaded objects.
 
@@ -63,6 +64,7 @@ class LanguageModel(BaseLanguageModel):
             adapter: Which of the adapters that are loaded into the model is used, whichever becomes active
                 there later; ``"__base__"`` is the model without any. None uses the adapters that are active
                 in the model during each pass.
+            cache_tolerance: As :attr:`LoadingOptions.cache_tolerance`.
 
         Raises:
             InvalidOptionError: They are no transformers model and tokenizer, or there is no such adapter.
@@ -80,6 +82,8 @@ class LanguageModel(BaseLanguageModel):
             )
         if name is not None and not isinstance(name, str):
             raise InvalidOptionError(f"name={quoted(name)} should be text")
+        if cache_tolerance is not None:
+            check_number("cache_tolerance", cache_tolerance)
         kind = type(found).__name__
         loaded_from = found.config.name_or_path or kind
         self.name = name or with_adapter(display_name(loaded_from), adapter)
@@ -96,6 +100,7 @@ class LanguageModel(BaseLanguageModel):
         self.lock = lock_of(found)
         self._base: LanguageModel | None = None
         self._plan: Plan | None = None
+        self._cache_tolerance = cache_tolerance
 
     @classmethod
     def from_pretrained(
@@ -127,8 +132,11 @@ class LanguageModel(BaseLanguageModel):
             loading = loading.model_copy(update={"device": best_device(loading.device)})
         # Not the token's repr, which hides it: a model is for those who have its token.
         key = f"{cls.__qualname__} {source} {loading!r} {hash(loading.token)}"
+        tolerance = loading.cache_tolerance
         if adapter is None:
-            return loaded_models.get_or_load(key, lambda: cls._of_source(load(source, loading), source))
+            return loaded_models.get_or_load(
+                key, lambda: cls._of_source(load(source, loading), source, tolerance=tolerance)
+            )
         adapter_source = resolve_source("adapter", adapter)
         check_path(adapter_source)
 
@@ -137,7 +145,7 @@ class LanguageModel(BaseLanguageModel):
             base = cls.from_pretrained(name, **options)
             tokenizer = adapter_tokenizer(adapter_source, loading)
             loaded = found.over(base.model), tokenizer or base.tokenizer
-            model = cls._of_source(loaded, source, adapter_source)
+            model = cls._of_source(loaded, source, adapter_source, tolerance=tolerance)
             if tokenizer is not None and tokenizer.eos_token_id is not None:
                 ends = base.eos_token_ids | {tokenizer.eos_token_id}
                 model.model.generation_config.eos_token_id = sorted(ends)
@@ -148,8 +156,11 @@ class LanguageModel(BaseLanguageModel):
         return adapted
 
     @classmethod
-    def _of_source(cls, loaded: tuple[Any, Any], source: str, adapter: str | None = None) -> Self:
-        model = cls(*loaded, name=with_adapter(display_name(source), adapter and display_name(adapter)))
+    def _of_source(
+        cls, loaded: tuple[Any, Any], source: str, adapter: str | None = None, *, tolerance: float | None
+    ) -> Self:
+        name = with_adapter(display_name(source), adapter and display_name(adapter))
+        model = cls(*loaded, name=name, cache_tolerance=tolerance)
         model.source = with_adapter(source, adapter)
         return model
 
@@ -181,7 +192,7 @@ class LanguageModel(BaseLanguageModel):
 
     @cached_property
     def traits(self) -> ModelTraits:
-        """What the model's configuration says about how it can be run."""
+        """Facts in the model's configuration that decide how it can be run."""
         return ModelTraits.of(self.model)
 
     @property
@@ -201,6 +212,7 @@ class LanguageModel(BaseLanguageModel):
                         name=self.name,
                         vocabulary=self.vocabulary_size,
                         special_ids=self.tokenizer.all_special_ids,
+                        tolerance=self._cache_tolerance,
                     )
         return self._plan
 
@@ -209,10 +221,11 @@ class LanguageModel(BaseLanguageModel):
         """Whether rows of different lengths share passes. As :meth:`BaseLanguageModel.batchable`."""
         return self.plan.batched
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """A key of the model's source, dtype and configuration, for caches on disk."""
-        return json.dumps([self.source or self.name, str(self.model.dtype), config_digest(self.model.config)])
+        """A key of what was loaded. As :attr:`BaseLanguageModel.fingerprint`."""
+        contents = fingerprint(self.model, self.tokenizer, adapter=without_adapter(self.name)[1])
+        return f"{contents} {sorted(self.eos_token_ids)}"
 
     def open_session(
         self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0

@@ -1,6 +1,7 @@
 """Loads transformers objects by name, or looks into their files. The only file that uses ``Auto*``."""
 
 import json
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
 
     Raises:
         MissingExtraError: A package that quantises is not installed.
-        ModelLoadError: Either cannot be found or read.
+        ModelLoadError: Either cannot be found or read, or the weights are not those of the model.
     """
     check_path(name)
     access = hub_access(options, "trust_remote_code")
@@ -42,8 +43,8 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
         )
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **source)
         quantised = getattr(config, "quantization_config", None) is not None
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            name, **source, **_placement(options, quantised=quantised)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, **source, **_placement(options, quantised=quantised), output_loading_info=True
         )
     except ImportError as error:  # a package for quantisation, or one that the model's own code needs
         raise MissingExtraError(
@@ -52,10 +53,23 @@ def load(name: str, options: LoadingOptions) -> tuple[PreTrainedModel, PreTraine
     except Exception as error:  # transformers raises errors of nearly every type
         place = f", subfolder {quoted(options.subfolder)}" if options.subfolder else ""
         raise ModelLoadError(f"cannot load model {quoted(name)}{place}: {quoted(error, 240)}") from error
+    model, report = loaded
+    _check_weights(name, report)
     if options.device_map is None and getattr(model, "hf_quantizer", None) is None:
-        # transformers annotates its own method wrongly.
         model = torch.nn.Module.to(model, best_device(options.device))
     return model, tokenizer
+
+
+def _check_weights(name: str, report: Mapping[str, Any]) -> None:
+    """Refuse files that do not fit the model: transformers initialises weights that they lack at random.
+
+    Its report leaves out weights that the architecture is known to compute, share or ignore.
+    """
+    for kind, problem in (("missing_keys", "lack the weights"), ("unexpected_keys", "hold unused weights")):
+        if keys := sorted(report[kind]):
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            named = ", ".join(map(quoted, keys[:3]))
+            raise ModelLoadError(f"cannot load model {quoted(name)}: its files {problem} {named}{more}")
 
 
 def adapter_tokenizer(adapter: str, options: LoadingOptions) -> PreTrainedTokenizerBase | None:

@@ -1,8 +1,6 @@
-"""What a model's configuration and the signature of its ``forward`` say about how it can be run."""
+"""Traits of a model: facts in its configuration and its ``forward``'s signature that decide how it runs."""
 
-import hashlib
 import inspect
-import json
 from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any, Self
@@ -63,14 +61,6 @@ def context_length(config: PreTrainedConfig) -> int | None:
     """The most tokens of prompt and answer together, or None if the configuration names no limit."""
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return length if length and length > 0 else None
-
-
-def config_digest(config: PreTrainedConfig) -> str:
-    """A hash of a configuration, less where it was loaded from and which release wrote it."""
-    values = config.to_dict()
-    for name in ("_name_or_path", "transformers_version"):
-        values.pop(name, None)
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _tolerates_gaps(model: PreTrainedModel, config: Any) -> bool:

@@ -17,6 +17,7 @@ import torch
 from cosd_core.errors import InvalidOptionError, ModelOutputError, TrainingDataError, quoted
 from cosd_core.models.base import BaseLanguageModel, open_logits_session
 from cosd_core.models.vocabulary_alignment import Alignment, require_one_vocabulary
+from cosd_core.options import check_counts
 from cosd_core.training.checkpoint import Checkpoint
 from cosd_core.training.examples import read_examples
 from cosd_core.training.observation_buffer import ObservationBuffer
@@ -51,21 +52,18 @@ def observe(
         end_token: Whether texts end after their completion, so that the end token is the last target.
         tokens_per_pass: How many positions, padding included, a model reads at once. Memory for logits is
             bounded by this many times the vocabulary per model, memory for the cache by the longest text.
-        checkpoint: A folder for finished batches. An interrupted call that is repeated continues there. It
-            belongs to these models, data and settings.
+        checkpoint: A folder for finished batches. An interrupted call that is repeated continues there; calls
+            with other models, data or settings, also at the same time, use files of their own.
         progress: Called with the number of finished positions, first 0, and of all positions.
 
     Raises:
         TrainingDataError: A record is invalid, or there is none.
         InvalidOptionError: A model is no :class:`LanguageModel`, ``tokens_per_pass`` no whole number of at
-            least 1, or the checkpoint belongs to something else.
+            least 1, or the checkpoint cannot be used as a folder.
         VocabularyMismatchError: The models do not share one vocabulary.
         GenerationError: A model failed.
     """
-    if not isinstance(tokens_per_pass, int) or isinstance(tokens_per_pass, bool) or tokens_per_pass < 1:
-        raise InvalidOptionError(
-            f"tokens_per_pass={quoted(tokens_per_pass)} should be a whole number of at least 1"
-        )
+    check_counts(tokens_per_pass=tokens_per_pass)
     for model in models:
         if not isinstance(model, BaseLanguageModel):
             raise InvalidOptionError(f"models should hold LanguageModels, not {quoted(model)}")
@@ -80,14 +78,12 @@ def observe(
     progress(done, total)
     for number, batch in enumerate(_batches(texts, models, tokens_per_pass)):
         stored = store.load(number) if store else None
-        if stored is not None and number > 0:
+        if stored is not None:
             buffer.write_part(stored)
-        else:  # the first batch is always computed: it shows whether the weights are still the same
+        else:
             _observe_batch(models, alignment, batch, tokens_per_pass, buffer)
-            if store and stored is None:
+            if store:
                 store.save(number, buffer.part(batch))
-            elif store and stored is not None:
-                store.check(stored, buffer.part(batch))
         done += sum(len(text.truth) for text in batch)
         progress(done, total)
     return buffer.observations
@@ -174,7 +170,7 @@ def _reduce(model: BaseLanguageModel, logits: torch.Tensor, truth: torch.Tensor)
 
 
 def _key(models: Sequence[BaseLanguageModel], texts: Sequence[TokenizedExample], tokens_per_pass: int) -> str:
-    """A hash of everything that observations depend on, except the weights."""
+    """A hash of everything that observations depend on."""
     digest = hashlib.sha256(json.dumps([1, TEMPERATURES, tokens_per_pass]).encode())
     for model in models:
         digest.update(model.fingerprint.encode())

@@ -31,13 +31,20 @@ FEATURES = ("p", "q")
 """The features of a tree, in the order of its training columns."""
 
 
+_MOST_NODES, _MOST_LEVELS = 20_000, 100
+"""More would slow decoding down; a tree that is fitted has a few dozen nodes on a few levels."""
+
+
 def find_problem(nodes: Sequence[Node]) -> str | None:
     """The reason why these nodes are no tree, or None."""
     if not isinstance(nodes, tuple) or not all(isinstance(node, Split | Leaf) for node in nodes):
         return f"{quoted(nodes)} is no tuple of Split and Leaf"
     if not nodes:
         return "there are none"
+    if len(nodes) > _MOST_NODES:
+        return f"there are {len(nodes)}, at most {_MOST_NODES} are allowed"
     children: list[int] = []
+    levels = [1] * len(nodes)
     for index, node in enumerate(nodes):
         if isinstance(node, Leaf):
             continue
@@ -48,8 +55,11 @@ def find_problem(nodes: Sequence[Node]) -> str | None:
         if not (index < node.left < len(nodes) and index < node.right < len(nodes)):
             return f"node {index} leads to {node.left} and {node.right}; children come after their parent"
         children += (node.left, node.right)
+        levels[node.left] = levels[node.right] = levels[index] + 1
     if sorted(children) != list(range(1, len(nodes))):
         return "every node but the first should be the child of exactly one other"
+    if max(levels) > _MOST_LEVELS:
+        return f"there are {max(levels)} levels, at most {_MOST_LEVELS} are allowed"
     return None
 
 

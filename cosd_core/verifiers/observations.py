@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,9 +186,19 @@ class Observations:
         """
         try:
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return cls(tuple(arrays["names"].tolist()), **{name: arrays[name] for name in _ARRAYS})
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile, AttributeError, TypeError) as error:
+                found = cls(tuple(arrays["names"].tolist()), **{name: arrays[name] for name in _ARRAYS})
+            found._check()
+        except Exception as error:  # numpy, zipfile and zlib raise errors of nearly every type
             raise TrainingDataError(f"{quoted(str(path))} holds no observations: {quoted(error)}") from error
+        return found
+
+    def _check(self) -> None:
+        """Check that the arrays describe the same positions, models and temperatures."""
+        positions, models = len(self.truth), len(self.names)
+        for name in _ARRAYS:
+            expected = (positions, models, len(TEMPERATURES))[: _DIMENSIONS.get(name, 1)]
+            if getattr(self, name).shape != expected:
+                raise ValueError(f"{name} has the shape {getattr(self, name).shape}, not {expected}")
 
     def _log_partitions(self, calibration: Sequence[float] | None) -> Floats:
         temperatures = check_calibration(calibration, len(self.names))
@@ -214,7 +223,10 @@ class Observations:
         return np.asarray(falling * ends[0] + rising * ends[1] + bend, np.float32)
 
 
-MEASURED = ("predicted", "gaps", "partitions", "slopes")
+_DIMENSIONS = {"predicted": 2, "gaps": 2, "partitions": 3, "slopes": 3}
+"""How many dimensions of ``[positions, models, temperatures]`` an array has; 1 where it is not named."""
+
+MEASURED = tuple(_DIMENSIONS)
 """The arrays that models fill, ``[positions, models, ...]``; the others follow from the data."""
 
 _ARRAYS = tuple(field.name for field in fields(Observations) if field.name != "names")

@@ -1,6 +1,7 @@
 """The paper's second verifier (section 3.3): a small decision tree over the two confidences."""
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -144,8 +145,7 @@ class TreeVerifier(ConfidenceVerifier):
 
     def can_replace(self, p: float) -> bool:
         """Whether some q leads to a leaf that replaces."""
-        rounded = _float32(p)
-        return any(low < rounded <= high for low, high in self._replaceable)
+        return bisect_left(self._replaceable_bounds, _float32(p)) % 2 == 1
 
     def reason(self, p: float, q: float, *, replaced: bool, assistant: int = 0) -> str:  # noqa: ARG002
         """The path through the tree."""
@@ -188,9 +188,15 @@ class TreeVerifier(ConfidenceVerifier):
             yield node
 
     @cached_property
-    def _replaceable(self) -> frozenset[tuple[float, float]]:
-        """The intervals of p of the leaves that replace."""
-        return frozenset(region.p for region in self.regions if region.replace)
+    def _replaceable_bounds(self) -> list[float]:
+        """Ascending bounds of disjoint intervals: a p is replaceable if an odd number of them is below it."""
+        bounds: list[float] = []
+        for low, high in sorted(region.p for region in self.regions if region.replace):
+            if not bounds or low > bounds[-1]:
+                bounds += (low, high)
+            else:
+                bounds[-1] = max(bounds[-1], high)
+        return bounds
 
 
 def _float32(value: float) -> float:

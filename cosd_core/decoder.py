@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
 from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
-from cosd_core.errors import InvalidOptionError, VerifierError, quoted
+from cosd_core.errors import InvalidOptionError, ScheduleError, VerifierError, quoted
 from cosd_core.generation.call import Groups, SyncCall, ThreadCall
 from cosd_core.generation.call_counter import CallCounter, unloaded
 from cosd_core.generation.engine import Engine
@@ -113,7 +113,8 @@ class CoSDDecoder(Unloadable):
             self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
         if deterministic:
-            self.schedule = self.schedule.deterministic()
+            with guarded(ScheduleError, self.schedule):
+                self.schedule = self.schedule.deterministic()
         self.calibration = calibration_of(self.verifier, calibration, len(self.models))
         self.draft_length = draft_length
         sharing = [model.batchable for model in self.models]  # all are probed now, not at their first token

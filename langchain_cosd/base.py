@@ -1,6 +1,6 @@
 """The base of both LangChain classes: the settings and calls of the core under LangChain's names."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal, Self
 
@@ -15,7 +15,8 @@ from cosd_core.frontend.call import Call, token_usage
 from cosd_core.frontend.call_settings import CallSettings
 from cosd_core.frontend.framework_model import FrameworkModel
 from cosd_core.frontend.serialization import to_jsonable
-from cosd_core.options import SECRET_OPTIONS
+from cosd_core.frontend.settings import SERVING_SETTINGS
+from cosd_core.options import SECRET_OPTIONS, without_nones
 from langchain_cosd.errors import langchain_errors
 
 Stop = list[str] | None
@@ -80,32 +81,46 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
 
         At most ``batch_size`` inputs are under way, or ``max_concurrency`` of the configuration.
         """
-        model, configs = self._sharing_with(config, len(inputs), kwargs)
+        configs = _limited(config, len(inputs), self._thread_limit(kwargs))
+        model = self._sharing_batches()
         return Runnable.batch(model, inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     def batch_as_completed(
         self, inputs: Any, config: Any = None, *, return_exceptions: Any = False, **kwargs: Any
     ) -> Iterator[tuple[int, Any]]:
         """:meth:`Runnable.batch_as_completed`, which shares batches as :meth:`batch`."""
-        model, configs = self._sharing_with(config, len(inputs), kwargs)
+        configs = _limited(config, len(inputs), self._thread_limit(kwargs))
+        model = self._sharing_batches()
         yield from Runnable.batch_as_completed(
             model, inputs, configs, return_exceptions=return_exceptions, **kwargs
         )
 
-    def _sharing_with(
-        self, config: Configs, inputs: int, options: Mapping[str, Any]
-    ) -> tuple[Self, list[RunnableConfig]]:
-        """A copy that shares batches, and a configuration for each input; the first limits the threads."""
-        configs = get_config_list(config, inputs) if inputs else []
-        for first in configs[:1]:
-            if first.get("max_concurrency") is None:
-                first["max_concurrency"] = self._batch_limit(options)
-        return self._sharing_batches(), configs
+    async def abatch(
+        self, inputs: Any, config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> Any:
+        """:meth:`batch` for asyncio; at most ``max_concurrent`` inputs are under way."""
+        configs = _limited(config, len(inputs), self._settings_of(kwargs).max_concurrent)
+        return await Runnable.abatch(self, inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
-    def _batch_limit(self, options: Mapping[str, Any]) -> int:
-        """The batch size of calls with these options."""
-        given = {name: value for name, value in options.items() if name == "batch_size"}
-        return self._settings.with_options(given).batch_size
+    async def abatch_as_completed(
+        self, inputs: Any, config: Any = None, *, return_exceptions: Any = False, **kwargs: Any
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """:meth:`batch_as_completed` for asyncio."""
+        configs = _limited(config, len(inputs), self._settings_of(kwargs).max_concurrent)
+        async for answer in Runnable.abatch_as_completed(
+            self, inputs, configs, return_exceptions=return_exceptions, **kwargs
+        ):
+            yield answer
+
+    def _thread_limit(self, options: Mapping[str, Any]) -> int:
+        """The most threads that share batches in a list call with these options."""
+        settings = self._settings_of(options)
+        return 1 if settings.deterministic else min(settings.batch_size, settings.max_concurrent)
+
+    def _settings_of(self, options: Mapping[str, Any]) -> CallSettings:
+        """The settings with those options of a call that say how many prompts are decoded together."""
+        given = {name: value for name, value in options.items() if name in SERVING_SETTINGS}
+        return self._settings.with_options(without_nones(CallSettings, given))
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
@@ -136,6 +151,14 @@ class CoSDModel(FrameworkModel, BaseLanguageModel[Any]):
         if stop := settings.stop if stop is None else stop:
             params["ls_stop"] = [stop] if isinstance(stop, str) else list(stop)
         return params
+
+
+def _limited(config: Configs, inputs: int, limit: int) -> list[RunnableConfig]:
+    """A configuration for each input; the first, which limits a list call, has a limit."""
+    configs = get_config_list(config, inputs) if inputs else []
+    if configs and configs[0].get("max_concurrency") is None:
+        configs[0]["max_concurrency"] = limit
+    return configs
 
 
 def generation_info(call: Call, generation: Generation) -> dict[str, Any]:

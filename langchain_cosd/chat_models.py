@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 from typing import Any, cast
 
-from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.language_models import LanguageModelInput, ModelProfile
 from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -18,7 +17,8 @@ from cosd_core import ChatOptions, Generation, Turn
 from cosd_core.chat.openai_options import answer_schema, named_choice, split_options
 from cosd_core.frontend.call import Call, token_usage
 from cosd_core.options import SECRET_OPTIONS
-from langchain_cosd.base import AsyncRun, CoSDModel, Run, Stop
+from langchain_cosd.base import AsyncRun, Run, Stop
+from langchain_cosd.chat_lists import ChatListCalls
 from langchain_cosd.chunk_writer import ChunkWriter
 from langchain_cosd.messages import to_core
 from langchain_cosd.structured_output import Method, structured_output, with_raw
@@ -30,7 +30,7 @@ _PROFILE_SETTINGS = ("max_tokens", "max_new_tokens", "draft_model", "assistant_m
 """The settings that a profile is made from."""
 
 
-class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
+class ChatCoSD(ChatOptions, ChatListCalls):
     """Two or more language models that continue a chat together.
 
     ::
@@ -147,34 +147,6 @@ class ChatCoSD(ChatOptions, CoSDModel, BaseChatModel):
         """The number of tokens in the draft's prompt for these messages and tools."""
         form = {"tools": described_tools(tools or ())}
         return len(self._call().turn(to_core(messages), form).prompt.ids[0]) if messages else 0
-
-    def generate(
-        self, messages: list[Messages], stop: Stop = None, callbacks: Any = None, **kwargs: Any
-    ) -> LLMResult:
-        """Continue the chats; see :meth:`BaseChatModel.generate`. They are decoded as batches."""
-        if len(messages) < 2:
-            return super().generate(messages, stop, callbacks, **kwargs)
-        model = self._sharing_batches()
-        generate_one = super(ChatCoSD, model).generate
-        run_ids = [kwargs.pop("run_id", None), *[None] * (len(messages) - 1)]
-
-        def generate(chat: Messages, run_id: Any) -> LLMResult:
-            return generate_one([chat], stop, callbacks, run_id=run_id, **kwargs)
-
-        with ContextThreadPoolExecutor(max_workers=self._batch_limit(kwargs)) as threads:
-            results = list(threads.map(generate, messages, run_ids))
-        return LLMResult(
-            generations=[each for result in results for each in result.generations],
-            llm_output=self._combine_llm_outputs([result.llm_output for result in results]),
-            run=[each for result in results for each in result.run or ()] or None,
-        )
-
-    def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
-        """The model's name and the sum of the usage; streamed and cached answers have no output."""
-        usages = [output["token_usage"] for output in _llm_outputs if output and "token_usage" in output]
-        names = dict.fromkeys(name for usage in usages for name in usage)
-        usage = {name: sum(usage[name] for usage in usages) for name in names}
-        return {"model_name": self.model_name, "token_usage": usage}
 
     # The hooks of BaseChatModel, which itself reports tokens and results to the run manager
 

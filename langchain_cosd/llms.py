@@ -6,7 +6,6 @@ from typing import Any
 
 from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables import Runnable
 from pydantic import ConfigDict
 from typing_extensions import override
 
@@ -72,7 +71,7 @@ class CoSDLLM(CoSDModel, BaseLLM):
         self, inputs: Any, config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[str]:
         """:meth:`batch` for asyncio."""
-        abatch = Runnable.abatch if return_exceptions or _has_run_ids(config) else BaseLLM.abatch
+        abatch = CoSDModel.abatch if return_exceptions or _has_run_ids(config) else BaseLLM.abatch
         return await abatch(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     @override

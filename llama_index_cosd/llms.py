@@ -106,7 +106,15 @@ class CoSDLLM(ToolCallingModel):
         self, prompts: Sequence[str], formatted: bool = False, **kwargs: Any
     ) -> list[CompletionResponse]:
         """:meth:`complete_batch` for asyncio."""
-        return list(await asyncio.gather(*(self.acomplete(each, formatted, **kwargs) for each in prompts)))
+        # If more calls waited than the decoder admits, they would fail.
+        room = asyncio.Semaphore(self.max_concurrent)
+
+        async def complete(prompt: str) -> CompletionResponse:
+            async with room:
+                answer: CompletionResponse = await self.acomplete(prompt, formatted, **kwargs)
+                return answer
+
+        return list(await asyncio.gather(*map(complete, prompts)))
 
     # Chats
 

@@ -427,6 +427,7 @@ async def test_a_call_too_many_fails_at_once_and_a_cancelled_one_makes_room(deco
     tasks = [asyncio.create_task(decoder.agenerate(PROMPTS[0], **LONG)) for _ in range(5)]
     await asyncio.sleep(0.05)
     tasks[1].cancel()  # so the fourth may wait
+    await asyncio.sleep(0.01)  # the task notices it in the event loop
     release.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     refused = [isinstance(each, OverloadedError) for each in results]

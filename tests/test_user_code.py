@@ -15,6 +15,7 @@ from cosd_core import (
     InvalidOptionError,
     InvalidPromptError,
     LanguageModel,
+    OutOfMemoryError,
     PanelVerifier,
     RuleVerifier,
     Schedule,
@@ -109,10 +110,13 @@ def test_an_error_in_a_verifier_names_its_class(
 
 
 def test_an_error_of_ours_and_a_lack_of_memory_pass_unchanged(pair: Any) -> None:
-    for error in (InvalidOptionError("two assistants, please"), MemoryError("full"), KeyboardInterrupt()):
+    for error in (InvalidOptionError("two assistants, please"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as caught:
             write(pair, Failing("judge", error))
         assert caught.value is error
+    with pytest.raises(OutOfMemoryError) as caught:  # the driver has split the batch in vain
+        write(pair, Failing("judge", MemoryError("full")))
+    assert isinstance(caught.value.__cause__, MemoryError)
 
 
 @pytest.mark.parametrize(

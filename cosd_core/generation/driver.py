@@ -152,5 +152,5 @@ def _out_of_memory(row: Row, error: BaseException) -> OutOfMemoryError:
         f"a prompt and its text of {len(row.input_ids)} tokens do not fit into the memory, even alone: "
         f"shorten them, or load the models in a smaller dtype or quantised ({quoted(error)})"
     )
-    made.__cause__ = error
+    made.__cause__ = error.__cause__ or error  # the fault itself, not the pass that reports it
     return made

@@ -37,8 +37,8 @@ class Engine:
         Args:
             open_batch: As :class:`RoundDriver`.
             batch_size: As :class:`RoundDriver`.
-            max_concurrent: Another asyncio call begins while fewer rows of asyncio calls are under way.
-            max_waiting: The most asyncio calls that wait to begin.
+            max_concurrent: Another call begins while fewer rows are under way on the worker thread.
+            max_waiting: The most calls that wait to begin there.
         """
         self._open_batch = open_batch
         self._batch_size = batch_size

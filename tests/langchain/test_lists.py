@@ -148,6 +148,32 @@ def test_an_empty_list_gives_an_empty_list(model: Any) -> None:
     assert model.generate([]).generations == []
 
 
+@pytest.mark.parametrize("method", ["batch", "generate"])
+async def test_lists_may_be_longer_than_what_the_decoder_lets_wait(
+    method: str, model: Any, call: Caller
+) -> None:
+    small = model.model_copy(update={"batch_size": 2, "max_concurrent": 2, "max_waiting": 1})
+    inputs: Any = QUESTIONS if method == "batch" or isinstance(model, CoSDLLM) else CHATS
+    answers = await call(small, method, inputs)
+    texts = [each[0].text for each in answers.generations] if method == "generate" else [*map(text, answers)]
+    assert texts == [text(model.invoke(question)) for question in QUESTIONS]
+
+
+async def test_asynchronous_lists_complete_one_by_one(model: Any) -> None:
+    small = model.model_copy(update={"max_concurrent": 2, "max_waiting": 1})
+    answers = {at: text(answer) async for at, answer in small.abatch_as_completed(QUESTIONS)}
+    assert answers == {at: text(model.invoke(question)) for at, question in enumerate(QUESTIONS)}
+
+
+def test_deterministic_rows_share_no_passes(chat: Any, pair: Any) -> None:
+    exact = chat.model_copy(update={"deterministic": True})
+    with counted_passes(*pair) as alone:
+        expected = [exact.invoke(question).content for question in QUESTIONS[:3]]
+    with counted_passes(*pair) as together:
+        assert [each.content for each in exact.batch(QUESTIONS[:3])] == expected
+    assert len(together) == len(alone)
+
+
 # What is each row's own
 
 

@@ -136,6 +136,14 @@ async def test_prompts_of_a_batch_and_calls_at_once_share_passes(llm: Any) -> No
     assert len(at_once) < 2.5 * len(one), "two prompts, for a chat may be shown otherwise"
 
 
+async def test_a_batch_may_be_longer_than_what_the_decoder_lets_wait(llm: Any) -> None:
+    small = llm.model_copy(update={"max_concurrent": 2, "max_waiting": 1})
+    prompts = [f"{at} prompts" for at in range(9)]
+    expected = [llm.complete(prompt).text for prompt in prompts]
+    assert [each.text for each in await small.acomplete_batch(prompts)] == expected
+    assert [each.text for each in small.complete_batch(prompts)] == expected
+
+
 def test_complete_batch_needs_no_event_loop(llm: Any) -> None:
     assert [each.text for each in llm.complete_batch(["Hello"])] == [llm.complete("Hello").text]
 

@@ -176,11 +176,12 @@ class ToolFormat(ABC):
 
     def _plain_text(self, tools: Sequence[Tool]) -> str:
         """The terminal of text that holds no calls of these tools, not even spelt in characters."""
-        parts = [f"~/(?s:.*){_escaped(self.tags[0][:-1])}(?s:.*)/" if self.tags and tools else ""]
-        if tools and self._call_syntax(tools).allows_bare_calls:
-            names = "|".join(_escaped(as_json(tool.name)) for tool in tools)
-            parts.append(rf'~/\s*\{{\s*"name"\s*:\s*({names})(?s:.*)/')
-        return " & ".join(["/(?s:.*)/", *filter(None, parts)])
+        if not tools:
+            return "TEXT"
+        # A model that is kept from the tag tends to go on with the call itself.
+        names = "|".join(_escaped(as_json(tool.name)) for tool in tools)
+        begun = [_escaped(self.tags[0][:-1]), rf'\{{\s*"name"\s*:\s*({names})', "<function="]
+        return " & ".join(["/(?s:.*)/", *(f"~/(?s:.*){each}(?s:.*)/" for each in begun)])
 
     def _grammar_tag(self, tag: str) -> str:
         """A tag in a grammar. A tag that is a single token can be matched only by its id."""

@@ -23,6 +23,7 @@ from benchmarks.common import byte_level, random_model
 from benchmarks.random_schemas import random_schema
 from cosd_core import CoSDDecoder, Grammar, InvalidOptionError
 from cosd_core.errors import GenerationError
+from cosd_core.grammar.json_formats import format_checker
 from cosd_core.sampling.grammar_matcher import GrammarMatcher
 
 MOST_ORDERS = 120
@@ -71,7 +72,8 @@ def _outcome(decoder: CoSDDecoder, schema: dict[str, Any], seed: int) -> tuple[s
         return "answer cut by max_new_tokens", ""
     if answer.schema_error is not None:
         return "answer reported as not valid", answer.schema_error.partition(" ")[0]
-    is_valid = Draft202012Validator(schema).is_valid(json.loads(answer.text))
+    valid = Draft202012Validator(schema, format_checker=format_checker())
+    is_valid = valid.is_valid(json.loads(answer.text))
     return f"answer reported as valid, {'valid' if is_valid else 'NOT VALID'} by jsonschema", ""
 
 

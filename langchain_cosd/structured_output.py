@@ -11,6 +11,7 @@ from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import ValidationError
 
 from cosd_core import InvalidOptionError
 from cosd_core.errors import quoted
@@ -84,6 +85,10 @@ class _CheckedParser:
             return super().parse_result(result, partial=partial)  # type: ignore[misc]
         except RecursionError as error:
             raise OutputParserException("the answer is nested too deeply") from error
+        except ValidationError as error:  # of LangChain's parsers, only some convert it
+            raise OutputParserException(
+                f"{error.title} refuses the answer: {quoted(error, 240)}", result[0].text
+            ) from error
 
 
 def _check(generation: ChatGeneration) -> None:
@@ -97,7 +102,7 @@ def _check(generation: ChatGeneration) -> None:
     if stop is not None and not calls:
         raise OutputParserException(f"the answer was cut off by stop={stop!r}", generation.text)
     if (error := info.get("schema_error")) is not None:
-        raise OutputParserException(f"the answer does not match the schema: {error}", generation.text)
+        raise OutputParserException(f"the answer is not valid: {error}", generation.text)
 
 
 def _checked(name: str, parser: type[Runnable[Any, Any]]) -> Any:

@@ -194,4 +194,4 @@ def branching(levels: int) -> Any:
 def test_a_large_schema_compiles_in_seconds(schema: Any) -> None:
     started = time.perf_counter()
     Grammar.json_schema(schema)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 30, "it takes 3 s at most, and would take minutes without limits"

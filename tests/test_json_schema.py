@@ -7,7 +7,6 @@ import ipaddress
 import json
 import random
 import re
-import time
 import uuid
 from typing import Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from benchmarks.random_schemas import random_schema
 from cosd_core import CoSDDecoder, GenerationError, Grammar, InvalidOptionError
+from cosd_core.grammar.json_formats import format_checker
 from cosd_core.grammar.lookaround import without_lookaround
 from tests.models import random_model
 from tests.schemas import enforces
@@ -41,9 +41,8 @@ def test_answers_reported_as_valid_are_valid(rng: random.Random, seed: int) -> N
         if "contradicts itself" in str(error) or "cannot go on" in str(error):
             return
         raise
-    assert answer.schema_error is not None or jsonschema.Draft202012Validator(schema).is_valid(
-        json.loads(answer.text)
-    )
+    valid = jsonschema.Draft202012Validator(schema, format_checker=format_checker())
+    assert answer.schema_error is not None or valid.is_valid(json.loads(answer.text))
     assert answer.to_dict()["schema_error"] == answer.schema_error
 
 
@@ -72,6 +71,13 @@ def outcome(schema: Any, value: Any) -> str:
             ["a", "b", "a"],
             "excluded",
         ),
+        (
+            {"uniqueItems": True, "type": "array", "items": {"enum": ["a", "b"]}},
+            ["b"],
+            ["b", "b"],
+            "excluded",
+        ),
+        ({"uniqueItems": True, "items": {"enum": ["a", "b"]}}, "c", ["b", "b"], "reported"),
         ({"not": {"type": "string"}}, 3, "x", "reported"),
         ({"if": {"required": ["a"]}, "then": {"required": ["b"]}}, {"b": 1}, {"a": 1}, "reported"),
         ({"dependentRequired": {"a": ["b"]}}, {"a": 1, "b": 2}, {"a": 1}, "reported"),
@@ -143,9 +149,7 @@ def test_the_error_of_an_answer_names_keyword_path_and_value() -> None:
 
 def test_a_pattern_that_takes_exponential_time_is_reported() -> None:
     grammar = Grammar.json_schema({"type": "string", "pattern": "^(?!x)(a|a)*$"})
-    started = time.perf_counter()
-    assert "takes more than" in str(grammar.error(json.dumps("a" * 60 + "b")))
-    assert time.perf_counter() - started < 5
+    assert "takes more than 1 s" in str(grammar.error(json.dumps("a" * 60 + "b")))
 
 
 @settings(max_examples=300, deadline=None)

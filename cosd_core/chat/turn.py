@@ -60,16 +60,11 @@ class Turn:
         schema and parser see nothing else.
 
         Raises:
-            InvalidOptionError: No tool has that name, a schema is not valid or too large, ``grammar`` contradicts
-                another option, or calls or JSON cannot follow the final message.
+            InvalidOptionError: No tool has that name, a schema is not valid or too large, ``grammar``
+                contradicts another option, or calls or JSON cannot follow the final message.
             InvalidPromptError: A model's template does not accept the messages.
         """
-        names = ["auto", "none", "any", *(tool.name for tool in parse_tools(chat.tools))]
-        if tool_choice not in names:
-            raise InvalidOptionError(f"tool_choice={quoted(tool_choice)} should be one of {', '.join(names)}")
-        for name, value in (("parallel_tool_calls", parallel_tool_calls), ("strict", strict)):
-            if not isinstance(value, bool | None):
-                raise InvalidOptionError(f"{name}={quoted(value)} should be True or False")
+        _check_options(chat, tool_choice, parallel_tool_calls=parallel_tool_calls, strict=strict)
         shown = chat if answer_schema is None else chat.with_schema_instruction(answer_schema)
         self.prompt: ChatPrompt = render(shown, models)
         if chat.continue_final_message:
@@ -139,6 +134,15 @@ class Turn:
             answer_schema=answer_schema,
             prompt=self.prompt.text,
         )
+
+
+def _check_options(chat: Chat, tool_choice: str, **flags: bool | None) -> None:
+    names = ["auto", "none", "any", *(tool.name for tool in parse_tools(chat.tools))]
+    if tool_choice not in names:
+        raise InvalidOptionError(f"tool_choice={quoted(tool_choice)} should be one of {', '.join(names)}")
+    for name, value in flags.items():
+        if not isinstance(value, bool | None):
+            raise InvalidOptionError(f"{name}={quoted(value)} should be True or False")
 
 
 class _Answer:

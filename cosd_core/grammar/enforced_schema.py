@@ -42,7 +42,7 @@ def schema_source(schema: Any) -> str:
     check_limits(schema)
     try:
         plain = dict(schema) if isinstance(schema, Mapping) else schema
-        source = with_large_stack(lambda: json.dumps(plain, ensure_ascii=False, allow_nan=False))
+        source = json.dumps(plain, ensure_ascii=False, allow_nan=False)
         source.encode()  # half a surrogate pair is no text
     except (TypeError, ValueError) as error:
         raise InvalidOptionError(

@@ -5,6 +5,7 @@ references to ``$defs``, so that anchors, ``$id`` and older drafts need no suppo
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import permutations
 from typing import Any
 
 from cosd_core.grammar.json_formats import ENFORCED_FORMATS
@@ -25,6 +26,9 @@ _MOST_NAMES = 200
 
 _MOST_DEFINITIONS = 2_000
 """A definition is translated once for every set of properties beside its references; with more, once."""
+
+_MOST_SET_ITEMS = 4
+"""Sets of up to so many different strings are listed: there are 65 lists of 4 without repetition."""
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -162,14 +166,35 @@ def _weaken(translated: dict[str, Any], place: Place) -> None:
     if "contains" in schema:
         least = max(translated.get("minItems", 0), int(schema.get("minContains", 1)))
         translated |= {"minItems": least} if least else {}
-    if schema.get("uniqueItems") is True and "prefixItems" not in schema:
-        items = translated.get("items")
-        if isinstance(items, Mapping) and isinstance(choices := items.get("enum"), list):
-            translated["maxItems"] = min(translated.get("maxItems", len(choices)), len(choices))
+    if schema.get("uniqueItems") is True and isinstance(items := schema.get("items"), Mapping):
+        _list_sets(translated, place.inner(items))
     names = schema.get("propertyNames")
     if isinstance(names, Mapping) and not {"properties", "patternProperties"} & schema.keys():
         _name_properties(translated, place.inner(names))
     _restrict_unevaluated(translated, schema)
+
+
+def _list_sets(translated: dict[str, Any], items: Place) -> None:
+    """Allow as many items as there are different ones; if they are few, list the lists without repetition."""
+    if "$ref" in items.schema:
+        items = items.target(items.schema["$ref"])
+    choices = _choices(items.schema)
+    if choices is None or translated.keys() & {"prefixItems", "enum", "const"}:
+        return
+    least, most = translated.get("minItems", 0), min(translated.get("maxItems", len(choices)), len(choices))
+    translated["maxItems"] = most
+    is_small = len(choices) <= _MOST_SET_ITEMS and all(isinstance(each, str) for each in choices)
+    if is_small and least <= most and translated.get("type") == "array":
+        orders = (permutations(dict.fromkeys(choices), size) for size in range(least, most + 1))
+        translated["enum"] = [list(each) for order in orders for each in order]
+
+
+def _choices(schema: Any) -> list[Any] | None:
+    """The values that a schema lists."""
+    if not isinstance(schema, Mapping):
+        return None
+    choices: list[Any] | None = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    return choices
 
 
 def _restrict_unevaluated(translated: dict[str, Any], schema: Mapping[str, Any]) -> None:
@@ -189,7 +214,7 @@ def _name_properties(translated: dict[str, Any], names: Place) -> None:
         names = names.target(names.schema["$ref"])
     if not isinstance(names.schema, Mapping):
         return
-    choices = names.schema.get("enum", [names.schema["const"]] if "const" in names.schema else None)
+    choices = _choices(names.schema)
     if choices is not None and len(choices) <= _MOST_NAMES:
         translated["properties"] = {each: value for each in choices if isinstance(each, str)}
         translated["additionalProperties"] = False

@@ -5,7 +5,7 @@ draft 7 or 4 if it is valid only there, as older versions of pydantic and OpenAP
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -53,31 +53,29 @@ def validator(source: str) -> Any:
 
 def text_error(source: str, text: str) -> str | None:
     """What is wrong with a text as the JSON of a value of the schema, in one sentence; None if nothing is."""
-    try:
-        value = with_large_stack(lambda: json.loads(text, parse_constant=_refuse, parse_float=_finite))
-    except ValueError as error:
-        return f"the text cannot be read as JSON: {quoted(error)}"
-    except RecursionError:
-        return "the JSON is nested too deeply to be checked"
-    return value_error(source, value)
+    return _checked(source, lambda: json.loads(text, parse_constant=_refuse, parse_float=_finite))
 
 
 def value_error(source: str, value: Any) -> str | None:
     """What is wrong with a value, by keyword and JSON path, in one sentence; None if nothing is."""
+    return _checked(source, lambda: value)
+
+
+def _checked(source: str, read: Callable[[], Any]) -> str | None:
     try:
-        return with_large_stack(lambda: _first_error(validator(source), value))
+        return with_large_stack(lambda: _first_error(validator(source), read()))
+    except ValueError as error:
+        return f"the text cannot be read as JSON: {quoted(error)}"
     except RecursionError:
-        return "the value is nested too deeply to be checked"
+        return "the JSON is nested too deeply to be checked"
 
 
 def _first_error(valid: Any, value: Any) -> str | None:
     from jsonschema.exceptions import best_match
 
     error = best_match(valid.iter_errors(value))
-    return None if error is None else _described(error)
-
-
-def _described(error: Any) -> str:
+    if error is None:
+        return None
     return f"{error.validator or 'false'} at {error.json_path}: {quoted(Exception(error.message), 200)}"
 
 

@@ -30,7 +30,7 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field, create_model, field_validator
 from transformers import LogitsProcessor
 from typing_extensions import TypedDict
 
@@ -533,12 +533,11 @@ def test_a_choice_of_no_tool_is_refused_at_once(arguments: Any, words: str, chat
         chat.bind_tools([], tool_choice="any")
 
 
+ONE = {"type": "integer", "minimum": 1, "maximum": 1}
 TWICE = {
     "title": "twice", "description": "Its only answer that the grammar admits has equal items.",
     "type": "object", "required": ["x"], "additionalProperties": False,
-    "properties": {
-        "x": {"type": "array", "items": {"const": 1}, "minItems": 2, "maxItems": 2, "uniqueItems": True},
-    },
+    "properties": {"x": {"type": "array", "items": ONE, "minItems": 2, "maxItems": 2, "uniqueItems": True}},
 }  # fmt: skip
 BROKEN_RULE = r"uniqueItems at \$\.x: \[1, 1\] has non-unique elements"
 
@@ -703,6 +702,23 @@ class Tree(BaseModel):
 
     up: bool
     kids: list["Tree"] = Field(default=[], max_length=1)
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_a_class_that_refuses_the_answer_is_the_parsers_error(method: Any, chat: Any) -> None:
+    class Never(BaseModel):
+        """Never."""
+
+        n: int = Field(ge=0, le=9)
+
+        @field_validator("n")
+        @classmethod
+        def _refuse(cls, value: int) -> int:
+            raise ValueError(f"not {value}")
+
+    llm = chat.model_copy(update={"max_new_tokens": 200}).with_structured_output(Never, method=method)
+    with pytest.raises(OutputParserException, match=r"not \d"):
+        llm.invoke("x")
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])

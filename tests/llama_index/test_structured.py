@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from llama_index.core import SummaryIndex
@@ -20,7 +20,7 @@ from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from cosd_core import GenerationError, IncompleteAnswerError, InvalidOptionError
+from cosd_core import GenerationError, IncompleteAnswerError, InvalidOptionError, SchemaMismatchError
 from llama_index_cosd import CoSDLLM, CoSDProgram
 from tests.llama_index.conftest import SYSTEM, USER, Spied, saying, scripted, within
 
@@ -442,3 +442,26 @@ def test_thoughts_before_a_structure_are_no_part_of_it(chat: Any) -> None:
     thinking = "{% for m in messages %}{{ m.content }}\n{% endfor %}<|im_start|>assistant\n<think>\n"
     told = scripted(chat, 'hm\n</think>\n\n{"name": "anna", "age": 30}', "<think>", chat_template=thinking)
     assert told.structured_predict(Person, PROMPT, whom="Anna") == Person(name="anna", age=30)
+
+
+class Twice(BaseModel):
+    """The only answer that its grammar admits has equal items."""
+
+    items: set[Annotated[int, Field(ge=1, le=1)]] = Field(min_length=2, max_length=2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_answer_that_breaks_a_rule_no_grammar_enforces_raises(way: str, llm: Any) -> None:
+    with pytest.raises(SchemaMismatchError, match=r"schema of Twice: uniqueItems at \$\.items"):
+        await predictions(llm, way, Twice, **LONG)
+
+
+def test_a_call_that_breaks_a_rule_no_grammar_enforces_is_no_call(chat: Any) -> None:
+    tool = {"type": "function", "function": {"name": "twice", "parameters": Twice.model_json_schema()}}
+    options = {"tools": [tool], "tool_choice": "twice", "max_new_tokens": 400}
+    response = chat.chat([ChatMessage(content="Hi")], **options)
+    assert "tool_calls" not in response.message.additional_kwargs
+    (error,) = response.additional_kwargs["invalid_tool_calls"]
+    assert "uniqueItems at $.items" in error
+    with pytest.raises(GenerationError, match=r"the tool call is invalid: .*uniqueItems"):
+        chat.get_tool_calls_from_response(response)

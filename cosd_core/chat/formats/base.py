@@ -138,14 +138,7 @@ class ToolFormat(ABC):
         else:
             body = "free" if chosen else "PLAIN"
             rules |= {} if chosen else {"PLAIN": self._plain_text(offered)}
-        rules |= {"body": body, "start": "body"}
-        if self.reasoning_tags is not None:
-            opener, closer = map(self._grammar_tag, self.reasoning_tags)
-            reasoning = "reasoning" if self.reasoning_tags[1] in self.tokens else "reasoning[lazy]"
-            rules |= {"GAP": r"/\n{0,2}/", reasoning: f"TEXT {closer}"}
-            after_opener = "reasoning GAP body"
-            is_open = self.opens_reasoning(prompt)
-            rules["start"] = after_opener if is_open else f"body | {opener} {after_opener}"
+        rules |= {"body": body, "start": "body", **self._reasoning_rules(prompt)}
         return Grammar.lark("\n".join(f"{name}: {rule}" for name, rule in rules.items()), spelt=self.spelt)
 
     def instructions(self, tools: Sequence[ToolDescription]) -> str:
@@ -176,13 +169,24 @@ class ToolFormat(ABC):
     def _grammar_rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:
         """Grammar rules for ``calls`` alone and for ``free`` text that may contain them."""
 
+    def _reasoning_rules(self, prompt: str) -> dict[str, str]:
+        """Grammar rules for reasoning before the body of an answer, if the model writes any."""
+        if self.reasoning_tags is None:
+            return {}
+        opener, closer = map(self._grammar_tag, self.reasoning_tags)
+        reasoning = "reasoning" if self.reasoning_tags[1] in self.tokens else "reasoning[lazy]"
+        after_opener = "reasoning GAP body"
+        start = after_opener if self.opens_reasoning(prompt) else f"body | {opener} {after_opener}"
+        return {"GAP": r"/\n{0,2}/", reasoning: f"TEXT {closer}", "start": start}
+
     def _plain_text(self, tools: Sequence[Tool]) -> str:
         """The terminal of text that holds no calls of these tools, not even spelt in characters."""
-        parts = [f"~/(?s:.*){_escaped(self.tags[0][:-1])}(?s:.*)/" if self.tags and tools else ""]
-        if tools and self._call_syntax(tools).allows_bare_calls:
-            names = "|".join(_escaped(as_json(tool.name)) for tool in tools)
-            parts.append(rf'~/\s*\{{\s*"name"\s*:\s*({names})(?s:.*)/')
-        return " & ".join(["/(?s:.*)/", *filter(None, parts)])
+        if not tools:
+            return "TEXT"
+        # A model that is kept from the tag tends to go on with the call itself.
+        names = "|".join(_escaped(as_json(tool.name)) for tool in tools)
+        begun = [_escaped(self.tags[0][:-1]), rf'\{{\s*"name"\s*:\s*({names})', "<function="]
+        return " & ".join(["/(?s:.*)/", *(f"~/(?s:.*){each}(?s:.*)/" for each in begun)])
 
     def _grammar_tag(self, tag: str) -> str:
         """A tag in a grammar. A tag that is a single token can be matched only by its id."""

@@ -1,7 +1,7 @@
 """Runs the notebooks of the documentation and stores their outputs: ``python scripts/notebooks.py``.
 
-They are stored in the notebooks themselves, or with ``--out FOLDER`` elsewhere. `tests/test_notebooks.py` compares
-what a run prints with what is stored.
+They are stored in the notebooks themselves, or with ``--out FOLDER`` elsewhere. `tests/test_notebooks.py`
+compares what a run prints with what is stored.
 """
 
 import argparse

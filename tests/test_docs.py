@@ -5,11 +5,13 @@ after the comment `<!-- not run: reason -->` is left out. Names that a page take
 are in `reader`.
 """
 
+import asyncio
 import json
 import re
 import shlex
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +99,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def reader(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def reader(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What the pages take from the program of their reader."""
     monkeypatch.setattr(Settings, "_llm", None)
-    return {
+    loop = asyncio.new_event_loop()  # LlamaIndex's synchronous calls would open one and leave it open
+    asyncio.set_event_loop(loop)
+    yield {
         "__name__": "page",
         "Person": Person,
         "get_weather": get_weather,
@@ -108,6 +112,8 @@ def reader(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "parser": StrOutputParser(),
         "index": SummaryIndex.from_documents([Document(text="Paris is the capital of France.")]),
     }
+    loop.close()
+    asyncio.set_event_loop(None)
 
 
 def cosd(line: str) -> None:

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ MODELS = {
     "model-c": WEIGHTS / "actor",
     "model-a-instruct": WEIGHTS / "caller",
     "model-b-instruct": WEIGHTS / "talker",
+    "model-a-chat": WEIGHTS / "caller",
+    "model-b-chat": WEIGHTS / "talker",
     "base": DEMO / "facts",
     "llama-based": DEMO / "facts",
     "llama-fine-tune": DEMO / "arithmetic",
@@ -117,14 +120,15 @@ def reader(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
 
 
 def cosd(line: str) -> None:
-    """Run one call of the command line."""
+    """Run one call of the command line, with its redirections."""
     words = shlex.split(line, comments=True)
-    text = None
-    if "<" in words:
-        text = Path(words[-1]).read_text(encoding="utf-8")
-        words = words[: words.index("<")]
-    result = CliRunner().invoke(app, words[1:], input=text)
+    ends = dict(zip(words, words[1:], strict=False))
+    text = Path(ends["<"]).read_text(encoding="utf-8") if "<" in ends else None
+    arguments = list(takewhile(lambda word: word not in ("<", ">"), words[1:]))
+    result = CliRunner().invoke(app, arguments, input=text)
     assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
+    if ">" in ends:
+        Path(ends[">"]).write_text(result.stdout, encoding="utf-8")
 
 
 def test_every_page_is_among_the_pages() -> None:

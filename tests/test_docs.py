@@ -12,7 +12,7 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def reader(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
 def cosd(line: str) -> None:
     """Run one call of the command line, with its redirections."""
     words = shlex.split(line, comments=True)
-    ends = dict(zip(words, words[1:], strict=False))
+    ends = dict(pairwise(words))
     text = Path(ends["<"]).read_text(encoding="utf-8") if "<" in ends else None
     arguments = list(takewhile(lambda word: word not in ("<", ">"), words[1:]))
     result = CliRunner().invoke(app, arguments, input=text)

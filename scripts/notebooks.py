@@ -1,9 +1,10 @@
 """Runs the notebooks of the documentation and stores their outputs: ``python scripts/notebooks.py``.
 
-`tests/test_notebooks.py` runs them in the same way and compares what they print with what is stored.
+They are stored in the notebooks themselves, or with ``--out FOLDER`` elsewhere. `tests/test_notebooks.py`
+compares what a run prints with what is stored.
 """
 
-import asyncio
+import argparse
 from pathlib import Path
 
 import nbformat
@@ -12,7 +13,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[1] / "docs/notebooks"
 
 
-async def executed(path: Path) -> nbformat.NotebookNode:
+def executed(path: Path) -> nbformat.NotebookNode:
     """A notebook with the outputs of a new run, in its own folder.
 
     What is written to stderr is left out: warnings depend on the machine.
@@ -22,7 +23,7 @@ async def executed(path: Path) -> nbformat.NotebookNode:
     """
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent)}}
-    await NotebookClient(notebook, timeout=120, resources=resources, record_timing=False).async_execute()
+    NotebookClient(notebook, timeout=120, resources=resources, record_timing=False).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
@@ -30,16 +31,15 @@ async def executed(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def printed(notebook: nbformat.NotebookNode) -> list[str]:
-    """What every code cell prints, joined."""
-    return [
-        "".join(each.text for each in cell.outputs if each.output_type == "stream")
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+def main() -> None:
+    """Run all notebooks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=FOLDER, help="the folder for the executed notebooks")
+    options = parser.parse_args()
+    for path in sorted(FOLDER.glob("*.ipynb")):
+        nbformat.write(executed(path), options.out / path.name)
+        print(f"{path.name}: executed")
 
 
 if __name__ == "__main__":
-    for path in sorted(FOLDER.glob("*.ipynb")):
-        nbformat.write(asyncio.run(executed(path)), path)
-        print(f"{path.name}: executed")
+    main()

@@ -5,11 +5,14 @@ after the comment `<!-- not run: reason -->` is left out. Names that a page take
 are in `reader`.
 """
 
+import asyncio
 import json
 import re
 import shlex
 import shutil
 import warnings
+from collections.abc import Iterator
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,8 @@ MODELS = {
     "model-c": WEIGHTS / "actor",
     "model-a-instruct": WEIGHTS / "caller",
     "model-b-instruct": WEIGHTS / "talker",
+    "model-a-chat": WEIGHTS / "caller",
+    "model-b-chat": WEIGHTS / "talker",
     "base": DEMO / "facts",
     "llama-based": DEMO / "facts",
     "llama-fine-tune": DEMO / "arithmetic",
@@ -97,10 +102,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def reader(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def reader(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What the pages take from the program of their reader."""
     monkeypatch.setattr(Settings, "_llm", None)
-    return {
+    loop = asyncio.new_event_loop()  # LlamaIndex's synchronous calls would open one and leave it open
+    asyncio.set_event_loop(loop)
+    yield {
         "__name__": "page",
         "Person": Person,
         "get_weather": get_weather,
@@ -108,17 +115,20 @@ def reader(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "parser": StrOutputParser(),
         "index": SummaryIndex.from_documents([Document(text="Paris is the capital of France.")]),
     }
+    loop.close()
+    asyncio.set_event_loop(None)
 
 
 def cosd(line: str) -> None:
-    """Run one call of the command line."""
+    """Run one call of the command line, with its redirections."""
     words = shlex.split(line, comments=True)
-    text = None
-    if "<" in words:
-        text = Path(words[-1]).read_text(encoding="utf-8")
-        words = words[: words.index("<")]
-    result = CliRunner().invoke(app, words[1:], input=text)
+    ends = dict(pairwise(words))
+    text = Path(ends["<"]).read_text(encoding="utf-8") if "<" in ends else None
+    arguments = list(takewhile(lambda word: word not in ("<", ">"), words[1:]))
+    result = CliRunner().invoke(app, arguments, input=text)
     assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
+    if ">" in ends:
+        Path(ends[">"]).write_text(result.stdout, encoding="utf-8")
 
 
 def test_every_page_is_among_the_pages() -> None:

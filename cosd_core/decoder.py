@@ -93,6 +93,8 @@ class CoSDDecoder:
         self.verifier = make_verifier(verifier)
         self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
+        if not isinstance(deterministic, bool):
+            raise InvalidOptionError(f"deterministic={quoted(deterministic)} should be True or False")
         if deterministic:
             self.schedule = self.schedule.deterministic()
         self.calibration = calibration_of(self.verifier, calibration, len(self.models))

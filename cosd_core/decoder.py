@@ -112,6 +112,8 @@ class CoSDDecoder(Unloadable):
         with guarded(VerifierError, self.verifier):
             self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
+        if not isinstance(deterministic, bool):
+            raise InvalidOptionError(f"deterministic={quoted(deterministic)} should be True or False")
         if deterministic:
             with guarded(ScheduleError, self.schedule):
                 self.schedule = self.schedule.deterministic()

@@ -25,6 +25,8 @@ from cosd_core import (
     RuleVerifier,
 )
 from cosd_core.errors import ScheduleError, VerifierError
+from cosd_core.generation.loop import Batch
+from cosd_core.generation.row import Row
 from cosd_core.generation.scheduling import Schedule, ScheduleState
 from cosd_core.models.sessions import BatchedSession
 from cosd_core.outputs import Step
@@ -372,6 +374,41 @@ async def test_a_batch_that_is_too_large_for_the_memory_goes_on_in_parts(
         assert stats.drafted == stats.draft_passes == stats.kept + stats.replaced + stats.discarded
 
 
+async def test_halves_of_a_batch_without_memory_go_on_one_after_another(decoder: CoSDDecoder) -> None:
+    """They would need as much memory together as the batch did."""
+    decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
+    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS[:8]]
+    driver = decoder._engine._driver
+    others: list[int] = []
+
+    def act(_number: int, output: Any) -> None:
+        if driver._postponed:
+            others.append(len(driver._batches))  # the batch that runs is not among them
+        if output.logits.shape[0] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with on_pass(decoder.draft, act):
+        results = await asyncio.gather(*(decoder.agenerate(prompt, **LONG) for prompt in PROMPTS[:8]))
+    assert [each.token_ids for each in results] == alone
+    assert set(others) == {0}
+
+
+def test_memory_that_is_missing_after_the_last_token_costs_no_text(
+    decoder: CoSDDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = decoder.generate(PROMPTS[:2], **LONG)
+
+    def remove(batch: Batch, rows: Sequence[Row]) -> None:
+        if rows and len(rows) == len(batch.rows):
+            raise MemoryError
+        remove_rows(batch, rows)
+
+    remove_rows = Batch.remove
+    monkeypatch.setattr(Batch, "remove", remove)
+    found = decoder.generate(PROMPTS[:2], **LONG)
+    assert [each.token_ids for each in found] == [each.token_ids for each in expected]
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 async def test_a_prompt_that_does_not_fit_alone_fails_alone(
     decoder: CoSDDecoder, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -427,7 +464,8 @@ async def test_a_call_too_many_fails_at_once_and_a_cancelled_one_makes_room(deco
     tasks = [asyncio.create_task(decoder.agenerate(PROMPTS[0], **LONG)) for _ in range(5)]
     await asyncio.sleep(0.05)
     tasks[1].cancel()  # so the fourth may wait
-    await asyncio.sleep(0.01)  # the task notices it in the event loop
+    with suppress(asyncio.CancelledError):
+        await tasks[1]
     release.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     refused = [isinstance(each, OverloadedError) for each in results]

@@ -140,6 +140,19 @@ def test_a_quantised_model_is_another_model_than_the_whole_one_and_loaded_once(
     assert 0 < difference.abs().max() < 0.5
 
 
+def test_a_quantised_model_has_a_fingerprint_of_its_own_before_and_after_its_passes(
+    names: list[str], quantisation: Any
+) -> None:
+    known = {LanguageModel.from_pretrained(name).fingerprint for name in names}
+    for name in names:
+        model = LanguageModel.from_pretrained(name, quantization_config=quantisation)
+        known.add(model.fingerprint)
+        CoSDDecoder(model, model).generate("hello", max_new_tokens=4)
+        del vars(model)["fingerprint"]
+        known.add(model.fingerprint)
+    assert len(known) == 4
+
+
 @pytest.mark.parametrize("kind", ["torchao-int8", "bitsandbytes-nf4", "bitsandbytes-int8"])
 def test_a_model_that_was_saved_quantised_writes_the_same(
     tmp_path: Path, names: list[str], kind: str

@@ -100,6 +100,8 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 @properties
 @given(text=texts, share=st.floats(0, 1))
 @example(text="a😀😀", share=0.0)
+@example(text="\N{REPLACEMENT CHARACTER}👩\u200d🚀", share=0.0)
+@example(text="a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}é😀", share=0.0)
 def test_pieces_add_up_to_the_decoded_continuation(tokenizer, text, share):
     ids = encode(tokenizer, text)
     assume(ids)

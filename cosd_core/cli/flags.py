@@ -41,7 +41,7 @@ def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..
         signature = inspect.signature(command)
         parameters = [each for each in signature.parameters.values() if each.name != "settings"]
         parameters += [_parameter(name, Settings.model_fields[name]) for name in names]
-        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         return run
 
@@ -81,7 +81,7 @@ def _flag_type(annotation: Any) -> Any:
     parts = {str if part is SecretStr else part for part in _parts(annotation)}
     # Text comes first: a field that admits text and a bool takes any word.
     kind = next(kind for kind in (str, bool, int, float) if kind in parts or (kind is str and Any in parts))
-    return list[kind] if parts & {list, tuple} else kind  # type: ignore[valid-type]
+    return list[kind] if parts & {list, tuple} else kind  # type: ignore[valid-type]  # known at run time
 
 
 def _parts(annotation: Any) -> Iterator[Any]:

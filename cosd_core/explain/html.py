@@ -129,4 +129,4 @@ def _legend_html(tokens: list[ExplainedToken]) -> str:
 
 
 # Notebooks call this method. Defined in outputs.py it would make an import circle.
-Generation._repr_html_ = to_html_fragment  # type: ignore[attr-defined]
+Generation._repr_html_ = to_html_fragment  # type: ignore[attr-defined]  # see above

@@ -31,12 +31,12 @@ VERIFIER_OF_SETTING = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "we
 """The settings that only one verifier has, and the name of that verifier."""
 
 SERVING_SETTINGS = ("batch_size", "max_concurrent", "max_waiting", "deterministic")
-"""The settings that determine how many prompts are decoded at the same time."""
+"""The settings that determine which prompts are decoded at the same time."""
 
 METHOD_SETTINGS = (
     "verifier", *VERIFIER_OF_SETTING, "calibration", "schedule", "draft_length", *SERVING_SETTINGS,
 )  # fmt: skip
-"""The settings that determine how the models are fused."""
+"""The settings that determine how the models are fused, and when."""
 
 
 def _as_source(value: object, info: ValidationInfo) -> object:
@@ -105,9 +105,9 @@ class SettingsFields(LoadingOptions, GenerationOptions):
     )
     batch_size: int = Field(default=32, ge=1, description="The most prompts decoded together.")
     max_concurrent: int = Field(
-        default=128, ge=1, description="The most prompts of async calls under way; further calls wait."
+        default=128, ge=1, description="Async calls wait while so many of their prompts are decoded."
     )
-    max_waiting: int = Field(default=1024, ge=1, description="The most calls that wait; others fail.")
+    max_waiting: int = Field(default=1024, ge=1, description="The most async calls that wait; others fail.")
     deterministic: bool = Field(
         default=False, description="The same text in any batch also in bfloat16: prompts share no passes."
     )

@@ -75,6 +75,8 @@ class Detokenizer:
         self._window.append(token_id)
         text = self._decode(self._window)
         trailing = len(text) - len(text.rstrip(_LOST))
+        if trailing and self._ends_in_lost_character():
+            trailing = 0
         self._held = self._held + 1 if trailing else 0
         if self._held > _LONGEST_UNFINISHED:  # too long for an unfinished character: the bytes are not UTF-8
             trailing = min(trailing, _LONGEST_UNFINISHED)
@@ -105,6 +107,14 @@ class Detokenizer:
             length += 1
         self._window, self._held = ids[-length:], 0
         self._shown = self._decode(self._window)
+
+    def _ends_in_lost_character(self) -> bool:
+        """Whether the last three tokens are the bytes of the replacement character itself, which is whole.
+
+        Tokenizers with byte tokens decode each byte of an unfinished character to one of it.
+        """
+        last = self._window[-3:]
+        return self._decode(last) == _LOST and self._decode(last[:2]) == 2 * _LOST
 
     def _is_text(self, ids: list[int]) -> bool:
         text = self._decode(ids)

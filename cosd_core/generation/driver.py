@@ -98,7 +98,7 @@ class RoundDriver:
         self._isolated.discard(batch)
         self._forget([row for row in batch.rows if row.is_finished])
         rows = [row for row in batch.rows if not row.is_finished]
-        if _is_out_of_memory(error):
+        if rows and _is_out_of_memory(error):
             if len(rows) > 1 or self._batches:
                 middle = (len(rows) + 1) // 2
                 self._postponed += [half for half in (rows[:middle], rows[middle:]) if half]

@@ -20,9 +20,10 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, a
     """
     digest = hashlib.sha256(json.dumps([config_digest(model.config), adapter]).encode())
     for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        if tensor.device.type != "meta":  # offloaded weights are not in memory
-            digest.update(_sample(tensor).numpy().tobytes())
+        for part in _plain_parts(tensor):
+            digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
+            if part.device.type != "meta":  # offloaded weights are not in memory
+                digest.update(_sample(part).numpy().tobytes())
     digest.update(json.dumps(_tokenizer_facts(tokenizer), sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
@@ -33,6 +34,14 @@ def config_digest(config: PreTrainedConfig) -> str:
     for name in ("_name_or_path", "transformers_version"):
         values.pop(name, None)
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _plain_parts(tensor: Any) -> list[torch.Tensor]:
+    """A tensor, or those that a quantiser's tensor class is made of: it lacks most operations."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [part for name in names for part in _plain_parts(getattr(tensor, name))]
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ class GrowingLayer(cache_utils.DynamicLayer):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # not annotated
         self.length = 0
         self._buffers: list[torch.Tensor] = []  # keys and values, [rows, heads, capacity, size]
 

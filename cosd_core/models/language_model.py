@@ -236,6 +236,7 @@ class LanguageModel(Unloadable, BaseLanguageModel):
     @cached_property
     def fingerprint(self) -> str:
         """A key of what was loaded. As :attr:`BaseLanguageModel.fingerprint`."""
+        _ = self.plan  # its passes come first: the first one changes how some quantised weights are stored
         contents = fingerprint(
             self.model, self.tokenizer, adapter=without_adapter(self.source or self.name)[1]
         )

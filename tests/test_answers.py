@@ -37,7 +37,7 @@ from cosd_core import (
     TreeVerifier,
     explain,
 )
-from cosd_core.cli import app
+from cosd_core.cli.app import app
 from tests.chats import refused
 from tests.models import ascii_model
 from tests.test_explain import IRON

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 import cosd_core
 import langchain_cosd
 import llama_index_cosd
-from cosd_core.cli import app
+from cosd_core.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

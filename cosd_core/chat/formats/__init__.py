@@ -44,8 +44,6 @@ def tool_format(tokenizer: PreTrainedTokenizerBase, chat_template: Any = None) -
 
 def _template(template: Any) -> str:
     """The template for tools, if there are several."""
-    if isinstance(template, (list, tuple)):
-        template = {each["name"]: each["template"] for each in template}
     if isinstance(template, Mapping):
         template = template.get("tool_use") or template.get("default")
     return template if isinstance(template, str) else ""

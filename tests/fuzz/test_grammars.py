@@ -15,25 +15,27 @@ from tests.schemas import admits
 
 KEYWORDS = (
     "type", "enum", "const", "properties", "required", "items", "prefixItems", "additionalProperties",
-    "anyOf", "oneOf", "allOf", "not", "if", "then", "else", "$ref", "$defs", "pattern", "format", "minLength",
-    "maxLength", "minimum", "maximum", "multipleOf", "minItems", "maxItems", "uniqueItems", "contains",
-    "minContains", "propertyNames", "patternProperties", "dependentRequired", "unevaluatedProperties", "$id",
-    "$anchor", "$dynamicRef", "$schema", "minProperties", "default", "title", "x-guidance",
+    "anyOf", "oneOf", "allOf", "not", "if", "then", "else", "$ref", "$defs", "pattern", "format",
+    "minLength", "maxLength", "minimum", "maximum", "multipleOf", "minItems", "maxItems", "uniqueItems",
+    "contains", "minContains", "propertyNames", "patternProperties", "dependentRequired",
+    "unevaluatedProperties", "$id", "$anchor", "$dynamicRef", "$schema", "minProperties", "default",
+    "title", "x-guidance",
 )  # fmt: skip
 WORDS = (
-    "string", "object", "array", "integer", "#", "#/$defs/a", "#/properties/a", "^(a+)+$", "(?=a)b", "[", "date",
+    "string", "object", "array", "integer", "#", "#/$defs/a", "#/properties/a", "^(a+)+$", "(?=a)b",
+    "[", "date",
 )  # fmt: skip
 LARK = (
     "start:", "start[lazy]:", "a:", "A:", "b[max_tokens=3]:", "%ignore", "%import common.INT", "%json",
-    "%regex",
-    "%llguidance", "(", ")", "[", "]", "|", "?", "*", "+", "~", "{2,5}", "{100000}", '"x"', '"', "'",
-    "/a+/", "/(/", "/(a+)+b/", "/(?s:.*)/", "<[1]>", "<|im_end|>", "<", "&", "start", "a", "A", "\n", "\n", " ",
-    '{"type": "object"}', "// c", "->", ".", "_", "@", "{}", "\\", "1..2", '"a".."z"', "%declare", "%override",
+    "%regex", "%llguidance", "(", ")", "[", "]", "|", "?", "*", "+", "~", "{2,5}", "{100000}", '"x"',
+    '"', "'", "/a+/", "/(/", "/(a+)+b/", "/(?s:.*)/", "<[1]>", "<|im_end|>", "<", "&", "start", "a",
+    "A", "\n", "\n", " ", '{"type": "object"}', "// c", "->", ".", "_", "@", "{}", "\\", "1..2",
+    '"a".."z"', "%declare", "%override",
 )  # fmt: skip
 REGEX = (
-    "a", "b", "(", ")", "[", "]", "|", "*", "+", "?", "{3}", "{2,1000}", "{100000}", "(?:", "(?=", "(?!", "(?<=",
-    "\\d", "\\w", "\\p{L}", "\\1", "(?P<n>", "(?i)", "^", "$", ".", "\\", "[^", "&", "~", "-", "\\x00", "é", "\n",
-    "(a+)+", "(.*)*",
+    "a", "b", "(", ")", "[", "]", "|", "*", "+", "?", "{3}", "{2,1000}", "{100000}", "(?:", "(?=",
+    "(?!", "(?<=", "\\d", "\\w", "\\p{L}", "\\1", "(?P<n>", "(?i)", "^", "$", ".", "\\", "[^", "&", "~",
+    "-", "\\x00", "é", "\n", "(a+)+", "(.*)*",
 )  # fmt: skip
 
 schemas = st.recursive(

@@ -80,7 +80,7 @@ def _enforce(source: str) -> tuple[str, str]:
         raise InvalidOptionError(f"schema {quoted(source)} should be JSON: {quoted(error)}") from None
     valid = validator(source)
     root = Place.root(valid.schema, valid.META_SCHEMA.get("$id") or valid.META_SCHEMA["id"])
-    check_references(root)
+    check_references(root, type(valid))
     closed = Translation(root, closes_objects=True).translate()
     check_chain(closed)
     if not _error(closed):

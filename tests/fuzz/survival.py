@@ -39,7 +39,7 @@ def survive(call: Callable[[], Any]) -> Any:
     except CoSDError as error:
         message = str(error)
         assert message
-        assert len(message) < 2000, message
+        assert len(message) < 5000, message
         return None
     finally:
         faulthandler.cancel_dump_traceback_later()

@@ -67,9 +67,7 @@ def test_settings(file: Path, content: bytes) -> None:
     if read is not None:
         made = survive(lambda: Settings(**{"draft_model": "a", "assistant_model": "b", **read}))
         if made is not None:
-            survive(
-                lambda: (made.method(), made.model_name, made.generation_options(), made.loading_options())
-            )
+            survive(lambda: (made.method(), made.model_name, made.generation_options(), made.loading_options))
 
 
 @fuzzed
@@ -78,7 +76,7 @@ def test_trees(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     tree = survive(lambda: TreeVerifier.load(file))
     if tree is not None:
-        survive(lambda: (tree.explain(), tree.regions(), tree.simplified().to_dict(), tree.calibration))
+        survive(lambda: (tree.explain(), tree.regions, tree.simplified().to_dict(), tree.calibration))
         assert all(tree.can_replace(p) or not tree.replaces(p, q) for p in (0, 0.3, 1) for q in (0, 0.9, 1))
 
 

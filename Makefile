@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types dist wheel docs oldest bench train score check
+.PHONY: demo test fuzz lint types dist wheel docs oldest bench train score check
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -16,6 +16,9 @@ demo: .venv/.installed  ## two small models answer together
 
 test: .venv/.installed  ## the whole suite; the browser test needs Chromium, the GPU tests CUDA
 	$(BIN)/pytest -n auto --dist loadfile
+
+fuzz: .venv/.installed  ## other arbitrary inputs each time, about 3 minutes
+	COSD_FUZZ_EXAMPLES=500 $(BIN)/pytest tests/fuzz
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

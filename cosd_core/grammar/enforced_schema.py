@@ -109,4 +109,5 @@ def _error(schema: Mapping[str, Any]) -> str:
 
 
 def _styled(schema: Mapping[str, Any]) -> str:
-    return json.dumps({**schema, "x-guidance": _STYLE}, ensure_ascii=False)
+    # In ASCII: llguidance cuts the schema in its messages, and panics where that is inside a character.
+    return json.dumps({**schema, "x-guidance": _STYLE})

@@ -1,7 +1,7 @@
 """Daemon threads at the end of the interpreter.
 
-Python ends its daemon threads where they next ask for the interpreter's lock. Inside of a torch operation that
-aborts the process, since C++ code there must not be left. So the exit waits for rounds of daemon threads.
+Python ends its daemon threads where they next ask for the interpreter's lock. In a torch operation that aborts
+the process, since C++ code there must not be left. So the exit waits for rounds of daemon threads.
 """
 
 import atexit
@@ -21,7 +21,7 @@ _is_exiting = False
 
 @contextmanager
 def finished_before_exit() -> Iterator[None]:
-    """Keep the interpreter from ending while this thread is inside; threads that are no daemons keep it anyway.
+    """Keep the interpreter from ending while this thread is inside. Threads that are no daemons always do.
 
     Raises:
         GenerationError: It is ending already.

@@ -21,7 +21,7 @@ from contextlib import aclosing, closing
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 from transformers import LogitsProcessor
 
@@ -38,7 +38,7 @@ SCHEMA = {
 QUESTIONS = ("How many people live in town {}?", "Call Anna at {} o'clock.", "Who is {} years old?", "{} {}")
 
 
-class Refuses(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
+class Refuses(LogitsProcessor):
     """Raises after a few tokens."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -182,11 +182,12 @@ class Soak:
 
 
 def _fault(how: str) -> dict[str, Any]:
-    return {
+    faults: dict[str, dict[str, Any]] = {
         "raises": {"logits_processor": [Refuses()]},
         "too long": {"max_new_tokens": 10**6},
         "times out": {"timeout": 0.001, "max_new_tokens": 64},
-    }[how]
+    }
+    return faults[how]
 
 
 def _texts(result: Any) -> list[tuple[int, ...]]:

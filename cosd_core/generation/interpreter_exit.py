@@ -1,7 +1,7 @@
 """Daemon threads at the end of the interpreter.
 
-Python ends its daemon threads where they next ask for the interpreter's lock. In a torch operation that aborts
-the process, since C++ code there must not be left. So the exit waits for rounds of daemon threads.
+Python ends its daemon threads where they next ask for the interpreter's lock. In a torch operation that
+aborts the process, since C++ code there must not be left. So the exit waits for rounds of daemon threads.
 """
 
 import atexit

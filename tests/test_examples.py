@@ -1,6 +1,5 @@
 """Every example runs, offline, and says what it promises."""
 
-import os
 import re
 import subprocess
 import sys
@@ -75,7 +74,6 @@ def test_the_example_says_what_it_promises(name: str) -> None:
         text=True,
         check=False,
         timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # more only wait for each other with models this small
     )
     assert run.returncode == 0, run.stderr
     for words in PROMISES[name]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
 import torch
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -32,6 +33,10 @@ T = TypeVar("T")
 
 CODE_OPTIONS = {"trust_remote_code": True, "use_safetensors": False}
 """Loading options, and the values with which loading a model can run code that comes with it."""
+
+MAX_STOP_STRINGS = 1000
+MAX_STOP_CHARACTERS = 100_000
+"""Of all stop strings together; finding them takes about 300 bytes of memory per character."""
 
 SECRET_OPTIONS = ("token",)
 """Options that no dump, pickle or file holds."""
@@ -156,7 +161,15 @@ def _as_strings(value: object) -> object:
     value = () if value is None else (value,) if isinstance(value, str) else value
     if not isinstance(value, (list, tuple)):
         raise ValueError("should be a string or a list of strings")  # noqa: TRY004 - pydantic catches it
+    if len(value) > MAX_STOP_STRINGS:
+        raise ValueError(f"should hold at most {MAX_STOP_STRINGS} strings, not {len(value)}")
     return tuple(value)
+
+
+def _check_characters(value: tuple[str, ...]) -> tuple[str, ...]:
+    if (characters := sum(map(len, value))) > MAX_STOP_CHARACTERS:
+        raise ValueError(f"should hold at most {MAX_STOP_CHARACTERS} characters, not {characters}")
+    return value
 
 
 def _as_ids(value: object) -> object:
@@ -223,7 +236,9 @@ if TYPE_CHECKING:
     GrammarLike = Any
     Token = SecretStr | str | bool | None
 else:
-    StopStrings = Annotated[tuple[StopString, ...], BeforeValidator(_as_strings)]
+    StopStrings = Annotated[
+        tuple[StopString, ...], BeforeValidator(_as_strings), AfterValidator(_check_characters)
+    ]
     TokenIds = Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, BeforeValidator(_as_ids)]
     Processors = Annotated[tuple[Any, ...], BeforeValidator(_as_processors)]
     GrammarLike = Annotated[Grammar | None, BeforeValidator(_as_grammar)]

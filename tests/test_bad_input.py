@@ -145,6 +145,8 @@ OPTIONS = [
     option("stop", ["a", 3], "3", "string"),
     option("stop", 7, "7"),
     option("stop", b"x", "b'x'"),
+    option("stop", ["x"] * 1001, "1000 strings", "1001"),
+    option("stop", ["x" * 60_000, "y" * 60_000], "100000 characters", "120000"),
     option("eos_token_id", -1, "-1", "0"),
     option("eos_token_id", [1, "2"], "'2'", "integer"),
     option("eos_token_id", True, "True"),

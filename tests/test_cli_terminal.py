@@ -149,18 +149,20 @@ def test_ctrl_c_during_imports_is_quiet(after: float) -> None:
     assert (process.returncode, errors) == (130, "")
 
 
-def generated(**streams: Any) -> subprocess.CompletedProcess[str]:
-    """A generation by a process of its own."""
+def generated(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]:
+    """A generation, or another command, by a process of its own."""
     options = {"stderr": subprocess.PIPE, "text": True, "check": False}
-    return subprocess.run([sys.executable, "-c", PAIR, *GENERATE], **{**options, **streams})
+    return subprocess.run([sys.executable, "-c", PAIR, *(arguments or GENERATE)], **{**options, **streams})
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
-def test_a_full_disk_is_an_error_of_one_line() -> None:
+@pytest.mark.parametrize("arguments", [GENERATE, (*GENERATE, "--explain"), ("explain", "--help")], ids=len)
+def test_a_full_disk_is_an_error_of_one_line(arguments: Sequence[str]) -> None:
     with Path("/dev/full").open("w") as full:
-        done = generated(stdout=full)
+        done = generated(*arguments, stdout=full)
+        assert generated("generate", "--system", "x", "--no-chat", "y", stderr=full).returncode == 2
     assert done.returncode == 1
-    assert re.fullmatch(r"error: .*No space left on device\n", done.stderr)
+    assert done.stderr == "error: cannot write the output: [Errno 28] No space left on device\n"
 
 
 def test_a_reader_that_ends_early_is_no_error() -> None:

@@ -44,7 +44,9 @@ from cosd_core.evaluation import (
     run,
     save_plots,
 )
+from cosd_core.evaluation.files import append_lines, read_lines
 from cosd_core.evaluation.intervals import paired_difference, share
+from cosd_core.utils import text_lines
 from tests.models import counted_passes, random_model
 from tests.test_cli import Output, cosd, models, pair  # noqa: F401 - fixtures
 
@@ -248,6 +250,26 @@ def test_a_file_becomes_a_task(tmp_path: Path) -> None:
     assert task.items[2].prompt == Chat([{"role": "user", "content": "Hello"}])
     assert task.groups == ("", "cities")
     assert len({item.identity for item in task.items}) == 3
+
+
+SEPARATORS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"
+"""Characters at which str.splitlines splits, and JSON Lines do not."""
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_only_a_newline_ends_a_line_of_a_file(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "lines.jsonl"
+    asks = [json.dumps({"prompt": f"a{each}b", "answer": "c"}, ensure_ascii=False) for each in SEPARATORS]
+    path.write_bytes(ending.join([*asks, ""]).encode())
+    assert [item.prompt for item in read_task(path).items] == [f"a{each}b" for each in SEPARATORS]
+    path.write_bytes(ending.join(f"a{each}b" for each in SEPARATORS).encode())
+    assert text_lines(path) == [f"a{each}b" for each in SEPARATORS]
+
+
+def test_a_line_of_answers_may_hold_what_ends_lines_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    append_lines(path, [f"a{each}b" for each in SEPARATORS])
+    assert [line.decode() for line in read_lines(path)] == [f"a{each}b" for each in SEPARATORS]
 
 
 def test_without_a_word_on_scoring_choices_decide(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from cosd_core.generation.detokenizer import Detokenizer, TextBuffer
+from cosd_core.generation.stop_automaton import StopAutomaton
 from tests.models import byte_tokenizer
 
 LOST = "\N{REPLACEMENT CHARACTER}"
@@ -276,6 +277,31 @@ def test_no_part_of_a_stop_is_released_and_only_the_beginning_of_one_is_held_bac
             break
         held = buffer.text.removeprefix(shown)
         assert not held or any(stop.startswith(held) for stop in stops)
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [
+        pytest.param(tuple("a" * length + "b" for length in range(1, 400)), id="of one letter"),
+        pytest.param(tuple(f"{number:04}!" for number in range(1000)), id="as many as there may be"),
+        pytest.param(("a" * 100_000 + "b",), id="as long as it may be"),
+    ],
+)
+def test_the_work_per_character_does_not_grow_with_the_stop_strings(stops, monkeypatch):
+    steps = 0
+    step = StopAutomaton.step
+
+    def counted(self, state, character):
+        nonlocal steps
+        steps += 1
+        return step(self, state, character)
+
+    buffer = TextBuffer(Pieces(["a" * 50, "0123456789", "aa0"] * 100), stops)  # type: ignore[arg-type]
+    monkeypatch.setattr(StopAutomaton, "step", counted)
+    for token in range(300):
+        buffer.push(token)
+        buffer.release()
+    assert steps == len(buffer.text) == 6300
 
 
 @pytest.mark.parametrize("make", [byte_tokenizer, merged_bytes, characters])

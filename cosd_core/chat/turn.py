@@ -40,6 +40,7 @@ class Turn:
         strict: bool | None = None,
         answer_schema: Mapping[str, Any] | None = None,
         grammar: Grammar | None = None,
+        truncation: bool = False,
     ) -> None:
         """Prepare the turn.
 
@@ -55,6 +56,8 @@ class Turn:
             answer_schema: The JSON Schema of an answer without calls. If the answer does not match it, the
                 last event is an :class:`InvalidAnswer`.
             grammar: The grammar of the whole answer, instead of one made from the above.
+            truncation: Whether the prompt may be longer than the context windows, because the call that
+                decodes it has this option, too.
 
         With ``continue_final_message`` the answer is what the models add to the final message: grammar,
         schema and parser see nothing else.
@@ -62,11 +65,12 @@ class Turn:
         Raises:
             InvalidOptionError: No tool has that name, a schema is not valid or too large, ``grammar``
                 contradicts another option, or calls or JSON cannot follow the final message.
-            InvalidPromptError: A model's template does not accept the messages.
+            InvalidPromptError: A model's template does not accept the messages, or does not end.
+            ContextOverflowError: The chat is too long.
         """
         _check_options(chat, tool_choice, parallel_tool_calls=parallel_tool_calls, strict=strict)
         shown = chat if answer_schema is None else chat.with_schema_instruction(answer_schema)
-        self.prompt: ChatPrompt = render(shown, models)
+        self.prompt: ChatPrompt = render(shown, models, truncation=truncation)
         if chat.continue_final_message:
             self._check_continued(chat, () if tool_choice == "none" else chat.tools, answer_schema)
         is_forced = tool_choice not in ("auto", "none")

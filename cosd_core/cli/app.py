@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -85,7 +86,8 @@ def run() -> None:
         code = 1
     except OSError as error:
         _discard_output()
-        code = 1 if isinstance(error, BrokenPipeError) else _report(quoted(error), 1)
+        where = "" if error.filename else "cannot write the output: "
+        code = 1 if isinstance(error, BrokenPipeError) else _report(f"{where}{quoted(error)}", 1)
     except KeyboardInterrupt:
         code = EXIT_CODE
     except Exception as error:
@@ -102,7 +104,8 @@ def _discard_output() -> None:
 
 
 def _report(message: str, code: int) -> int:
-    err.print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
+    with suppress(OSError):  # the disk of standard error may be full, too
+        err.print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
     return code
 
 

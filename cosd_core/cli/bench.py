@@ -16,6 +16,7 @@ from cosd_core.cli.shared import bundled_questions, make_settings, with_models
 from cosd_core.errors import InvalidPromptError, quoted
 from cosd_core.evaluation.benchmark import Measurement, bench
 from cosd_core.options import GenerationOptions
+from cosd_core.utils import text_lines
 
 
 @with_settings(*GenerationOptions.model_fields, "batch_size")
@@ -58,7 +59,7 @@ def run_bench(
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = text_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidPromptError(f"cannot read prompts from {quoted(str(path))}: {error}") from error
     if not any(map(str.strip, lines)):

@@ -91,7 +91,7 @@ class Conversation:
         models, self.left_out = self._decoder.models, 0
         while True:
             chat = Chat([*self._first, *self.messages], chat_template=self._chat_template)
-            turn = Turn(chat, models)
+            turn = Turn(chat, models, truncation=len(self.messages) >= 3)
             needed = [len(ids) + self._options["max_new_tokens"] for ids in turn.prompt.ids]
             fits = all(length <= window for length, window in zip(needed, self._windows, strict=True))
             if fits or len(self.messages) < 3:

@@ -23,7 +23,7 @@ def read_lines(path: str | PathLike[str]) -> list[bytes]:
             os.truncate(path, len(whole))
     except OSError as error:
         raise EvaluationFileError(f"cannot read answers {quoted(str(path))}: {quoted(error)}") from error
-    return whole.splitlines()
+    return whole.split(b"\n")[:-1]
 
 
 def append_lines(path: str | PathLike[str], lines: Iterable[str]) -> None:

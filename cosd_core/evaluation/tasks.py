@@ -24,6 +24,7 @@ from cosd_core.demo import KINDS, Question, held_out, held_out_count
 from cosd_core.errors import CoSDError, EvaluationFileError, InvalidOptionError, quoted
 from cosd_core.evaluation.scoring import ChoiceScoring, ExactScoring, Scoring, make_scoring
 from cosd_core.options import GenerationOptions
+from cosd_core.utils import text_lines
 
 BUNDLED = "demo"
 """The name of the bundled questions in place of a task's file."""
@@ -144,7 +145,7 @@ def read_task(path: str | Path) -> Task:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = text_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise EvaluationFileError(f"cannot read task {quoted(str(path))}: {quoted(error)}") from error
     shared: dict[str, Any] = {}

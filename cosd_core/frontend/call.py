@@ -87,6 +87,7 @@ class Call:
                 strict=form.get("strict"),
                 answer_schema=answer_schema(form.get("response_format")),
                 grammar=settings.grammar,
+                truncation=settings.truncation,
             )
 
     def logprobs(self, tokens: Sequence[TracedToken]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Any, Protocol, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from cosd_core.generation.stop_automaton import stop_automaton
+
 _CONTEXT = 4
 """Tokens decoded again before new ones, so that a token's leading space is kept."""
 
@@ -139,8 +141,8 @@ class TextBuffer:
 
     def __init__(self, detokenizer: IncrementalDecoder, stop: Sequence[str]) -> None:
         self._detokenizer = detokenizer
-        self._stop = stop
-        self._longest = max(map(len, stop), default=0)
+        self._automaton = stop_automaton(tuple(stop))
+        self._state = 0
         self._released = 0
         self.text = ""
         self.stop_sequence: str | None = None
@@ -165,26 +167,19 @@ class TextBuffer:
         """The text since the last release that no stop string can cut any more; all of it if final."""
         end = len(self.text)
         if not final and self.stop_sequence is None:
-            end -= self._possible_stop()
+            end -= self._automaton.depth[self._state]
         released = self.text[self._released : end]
         self._released = max(self._released, end)
         return released
 
     def _append(self, piece: str) -> None:
-        if not piece:
-            return
-        searched = max(0, len(self.text) - self._longest + 1)
+        end = len(self.text)
         self.text += piece
-        places = [(self.text.find(stop, searched), stop) for stop in self._stop]
         # The stop string that is complete first ends the text, for any division into tokens.
-        ends = [(at + len(stop), at, stop) for at, stop in places if at >= 0]
-        if ends:
-            _, at, self.stop_sequence = min(ends)
-            self.text = self.text[:at]
-
-    def _possible_stop(self) -> int:
-        """The length of the longest end of the text that is the beginning of a stop string."""
-        for length in range(min(self._longest - 1, len(self.text)), 0, -1):
-            if any(stop.startswith(self.text[-length:]) for stop in self._stop):
-                return length
-        return 0
+        for character in piece:
+            end += 1
+            self._state = self._automaton.step(self._state, character)
+            if length := self._automaton.found[self._state]:
+                self.stop_sequence = self.text[end - length : end]
+                self.text = self.text[: end - length]
+                return

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import cast
+from typing import Any, cast
 
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt, render
 from cosd_core.errors import ContextOverflowError, InvalidPromptError, quoted
 from cosd_core.models.base import BaseLanguageModel
+from cosd_core.models.token_bound import check_text_length
 from cosd_core.models.vocabulary_alignment import Alignment
 from cosd_core.options import GenerationOptions
 from cosd_core.sampling.logits_processors import check_processors
@@ -17,6 +18,11 @@ Prompt = str | Sequence[int] | Chat | ChatPrompt
 """Text, the draft's token ids, or a chat, which is rendered by every model's own template."""
 
 Prompts = Prompt | Sequence[Prompt]
+
+
+_MARGIN = 1000
+"""Tokens between the place at which a text is cut and those that are used."""
+_CHARACTERS_PER_TOKEN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ def is_one_prompt(prompts: object) -> bool:
     """Whether this is one prompt and not a list of prompts."""
     if isinstance(prompts, str | Chat | ChatPrompt):
         return True
-    return isinstance(prompts, (list, tuple)) and bool(prompts) and all(_is_id(entry) for entry in prompts)
+    return isinstance(prompts, (list, tuple)) and bool(prompts) and _is_id(prompts[0])
 
 
 def read_prompts(
@@ -59,6 +65,7 @@ def read_prompts(
     """Check one prompt or a list of them before any work is done.
 
     The draft's tokenizer encodes text for all models that share its vocabulary; token ids are the draft's.
+    A prompt that is too long by its number of characters alone is not encoded.
 
     Raises:
         InvalidPromptError: A prompt is empty, of a wrong type, or holds ids outside the vocabulary.
@@ -88,7 +95,7 @@ def _checked(
     prompt: object, options: GenerationOptions, models: Sequence[BaseLanguageModel], alignment: Alignment
 ) -> Request:
     if isinstance(prompt, Chat):
-        prompt = render(prompt, models)
+        prompt = render(prompt, models, truncation=options.truncation)
     if isinstance(prompt, ChatPrompt):
         if len(prompt.ids) != len(models):
             raise InvalidPromptError(
@@ -99,13 +106,8 @@ def _checked(
         request = Request(prompt.text, prompt.ids, options, form.visible_tokens, form.spelt)
     elif isinstance(prompt, str):
         request = Request(prompt, _encode(prompt, options, models, alignment), options)
-    elif isinstance(prompt, (list, tuple)) and all(_is_id(entry) for entry in prompt):
-        _check_ids(prompt, alignment.vocabularies[0])
-        text = models[0].decode(prompt)
-        request = Request(text, (tuple(prompt),) * len(models), options)
-        if not alignment.shared:
-            others = _encode(models[0].decode(prompt, skip_special_tokens=True), options, models, alignment)
-            request = replace(request, prompts=(tuple(prompt), *others[1:]))
+    elif isinstance(prompt, (list, tuple)) and (not prompt or _is_id(prompt[0])):
+        request = _of_ids(prompt, options, models, alignment)
     else:
         raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {quoted(prompt)}")
     for model, ids in zip(models, request.prompts, strict=True):
@@ -119,6 +121,25 @@ def _checked(
     for ids, vocabulary in zip(request.prompts, alignment.vocabularies, strict=True):
         _check_ids(ids, vocabulary)
     return replace(request, prompts=_fit(request.prompts, options, models))
+
+
+def _of_ids(
+    ids: Sequence[Any],
+    options: GenerationOptions,
+    models: Sequence[BaseLanguageModel],
+    alignment: Alignment,
+) -> Request:
+    """The request of a prompt in the draft's token ids; its length is checked first."""
+    if len(ids) > _rooms(options, models)[0] and not options.truncation:
+        raise _too_long(len(ids), options, models[0])
+    if not all(map(_is_id, ids)):
+        raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {quoted(ids)}")
+    _check_ids(ids, alignment.vocabularies[0])
+    request = Request(models[0].decode(ids), (tuple(ids),) * len(models), options)
+    if alignment.shared:
+        return request
+    others = _encode(models[0].decode(ids, skip_special_tokens=True), options, models, alignment)
+    return replace(request, prompts=(request.ids, *others[1:]))
 
 
 def _encode(
@@ -144,11 +165,33 @@ def _encode(
     begin = {model: str(model.tokenizer.bos_token or "") for model in encoders}
     foreign = next((each for each in begin.values() if each and prompt.startswith(each)), "")
     special = options.add_special_tokens
+    readers = [*zip(models, encoders, _rooms(options, models), strict=True)]
     encoded = {}
     for model, own in begin.items():
         text = prompt if own == foreign else prompt.removeprefix(foreign) or prompt
+        rooms = {reader: room for reader, encoder, room in readers if encoder is model}
+        if options.truncation:
+            encoded[model] = _encode_end(text, model, max(rooms.values()), special)
+            continue
+        for reader, room in rooms.items():
+            check_text_length(text, reader, room, tokenizer=model.tokenizer)
         encoded[model] = tuple(model.encode(text, add_special_tokens=special))
     return tuple(encoded[each] for each in encoders)
+
+
+def _encode_end(text: str, model: BaseLanguageModel, room: float, special: bool) -> tuple[int, ...]:
+    """The tokens of a text of which the last ``room`` are used; of a long text, those of its end alone.
+
+    The place of the cut changes the tokens next to it, so more are encoded than are used.
+    """
+    wanted = room + _MARGIN
+    characters = wanted * _CHARACTERS_PER_TOKEN
+    while characters < len(text):
+        ids = model.encode(text[-int(characters) :], add_special_tokens=special)
+        if len(ids) >= wanted:
+            return tuple(ids)
+        characters *= 4
+    return tuple(model.encode(text, add_special_tokens=special))
 
 
 def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
@@ -156,6 +199,22 @@ def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
         raise InvalidPromptError(
             f"the prompt holds token id {quoted(unknown[0])}, outside the vocabulary of {vocabulary} tokens"
         )
+
+
+def _rooms(options: GenerationOptions, models: Sequence[BaseLanguageModel]) -> list[float]:
+    """How many tokens of a prompt fit into every model's context window, infinity where it has none.
+
+    Raises:
+        ContextOverflowError: None does.
+    """
+    rooms = [(model.context_length or inf) - options.max_new_tokens for model in models]
+    for model, room in zip(models, rooms, strict=True):
+        if room < 1:
+            raise ContextOverflowError(
+                f"max_new_tokens={options.max_new_tokens} leaves no room for a prompt in the context window "
+                f"of {model.context_length} tokens of model {model.name!r}"
+            )
+    return rooms
 
 
 def _fit(
@@ -166,25 +225,21 @@ def _fit(
     A prompt that is the same for all models stays the same and must fit every window; of a chat each model's
     prompt must fit its own window.
     """
-    limits = [(model.context_length or inf, model.name) for model in models]
+    readers = [*zip(_rooms(options, models), range(len(models)), strict=True)]
     if all(ids == prompts[0] for ids in prompts):
-        limits = [min(limits)] * len(models)
-    fitting = []
-    for ids, (limit, name) in zip(prompts, limits, strict=True):
-        room = limit - options.max_new_tokens
-        if room < 1:
-            raise ContextOverflowError(
-                f"max_new_tokens={options.max_new_tokens} leaves no room for a prompt in the context window "
-                f"of {limit} tokens of model {name!r}"
-            )
+        readers = [min(readers)] * len(models)
+    for ids, (room, at) in zip(prompts, readers, strict=True):
         if len(ids) > room and not options.truncation:
-            raise ContextOverflowError(
-                f"the prompt has {len(ids)} tokens and max_new_tokens={options.max_new_tokens}, together "
-                f"more than the context window of {limit} tokens of model {name!r}; shorten either, or set "
-                "truncation=True"
-            )
-        fitting.append(ids[-int(min(room, len(ids))) :])
-    return tuple(fitting)
+            raise _too_long(len(ids), options, models[at])
+    return tuple(ids[-int(min(room, len(ids))) :] for ids, (room, _) in zip(prompts, readers, strict=True))
+
+
+def _too_long(tokens: int, options: GenerationOptions, model: BaseLanguageModel) -> ContextOverflowError:
+    return ContextOverflowError(
+        f"the prompt has {tokens} tokens and max_new_tokens={options.max_new_tokens}, together more than the "
+        f"context window of {model.context_length} tokens of model {model.name!r}; shorten either, or set "
+        "truncation=True"
+    )
 
 
 def _is_id(entry: object) -> bool:

@@ -4,10 +4,11 @@ Its compiler, jsonschema and Python's JSON encoder are recursive. They run here 
 stack, so that the depth they need does not depend on the caller's stack, which may be small or nearly full.
 """
 
-import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
+
+from cosd_core.utils.threads import run_in_thread
 
 T = TypeVar("T")
 
@@ -15,34 +16,11 @@ _STACK_BYTES = 64 << 20
 """llguidance needs up to 10 kB per level of a schema, and ``MAX_CHAIN`` levels are allowed."""
 
 _UNSATISFIABLE = "Unsatisfiable schema"
-_stack_size_lock = threading.Lock()
 
 
 def with_large_stack(function: Callable[[], T]) -> T:
     """The result of a function that may recurse deeply; its exceptions are raised here."""
-    outcome: list[tuple[T | None, BaseException | None]] = []
-
-    def run() -> None:
-        try:
-            outcome.append((function(), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    with _stack_size_lock:  # the size is a setting of the whole process
-        before = threading.stack_size(_STACK_BYTES)
-        try:
-            thread = threading.Thread(target=run, name="cosd-grammar", daemon=True)
-            thread.start()
-        finally:
-            threading.stack_size(before)
-    thread.join()
-    (result, error) = outcome.pop()
-    try:
-        if error is not None:
-            raise error
-    finally:
-        error = None  # an exception and this frame would keep each other alive
-    return result  # type: ignore[return-value]
+    return run_in_thread(function, stack_bytes=_STACK_BYTES)
 
 
 def serialize(kind: str, source: str) -> str:

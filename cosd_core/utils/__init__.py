@@ -1,8 +1,10 @@
-"""A lock for forked processes, a context manager that unloads, common prefixes, a check for matplotlib."""
+"""A lock for forked processes, a context manager that unloads, prefixes, lines, a check for matplotlib."""
 
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from os import PathLike
+from pathlib import Path
 from threading import Lock as ThreadLock
 from typing import Self
 from weakref import WeakSet
@@ -77,6 +79,18 @@ def agreed_prefix(ids: Sequence[int], others: Sequence[int]) -> int:
         else:
             high = middle - 1
     return low
+
+
+def text_lines(path: str | PathLike[str]) -> list[str]:
+    r"""The lines of a UTF-8 file, without their ends.
+
+    Only ``\n`` and ``\r\n`` end a line, as in JSON Lines: U+2028 and others may be part of a text.
+
+    Raises:
+        OSError: The file cannot be read.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return [line.removesuffix("\r") for line in Path(path).read_bytes().decode("utf-8").split("\n")]
 
 
 def require_matplotlib() -> None:

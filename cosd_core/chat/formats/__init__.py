@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Environment, TemplateSyntaxError, meta
+from jinja2 import Environment, meta
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core.chat.formats.base import AddedToken, ToolFormat
@@ -44,8 +44,6 @@ def tool_format(tokenizer: PreTrainedTokenizerBase, chat_template: Any = None) -
 
 def _template(template: Any) -> str:
     """The template for tools, if there are several."""
-    if isinstance(template, (list, tuple)):
-        template = {each["name"]: each["template"] for each in template}
     if isinstance(template, Mapping):
         template = template.get("tool_use") or template.get("default")
     return template if isinstance(template, str) else ""
@@ -61,7 +59,7 @@ def _renders_tools(template: str) -> bool:
     environment = Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False)
     try:
         return "tools" in meta.find_undeclared_variables(environment.parse(_GENERATION.sub("", template)))
-    except TemplateSyntaxError:  # transformers cannot render it either
+    except Exception:  # also RecursionError; transformers cannot render it either, and says why
         return False
 
 

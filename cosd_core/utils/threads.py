@@ -1,0 +1,151 @@
+"""Runs a function in a thread of its own: with a large stack, or with a time limit."""
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Generic, TypeVar
+
+from cosd_core.errors import GenerationError, quoted
+
+T = TypeVar("T")
+
+_RETRY_SECONDS = 0.1
+_stack_size_lock = threading.Lock()
+
+
+class TimeLimitError(Exception):
+    """A function was ended because its time was over."""
+
+
+class TimeLimit:
+    """How long a function may run, in seconds from now; the function itself may extend it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def extend(self, seconds: float) -> None:
+        """Admit some more seconds."""
+        self._end += seconds
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left, at least 0."""
+        return max(self._end - time.monotonic(), 0.0)
+
+
+class _Stop(BaseException):
+    """Raised inside of a function whose time is over; no ``except Exception`` catches it."""
+
+
+def run_in_thread(
+    function: Callable[[], T], *, limit: TimeLimit | None = None, stack_bytes: int | None = None
+) -> T:
+    """The result of a function that runs in a thread, with this thread's context variables.
+
+    Its exceptions are raised here.
+
+    Args:
+        function: With a limit it may end between any two steps of Python, so it should change nothing that
+            others use. A single call into C is not interrupted; its end is awaited.
+        limit: After this time the function is ended.
+        stack_bytes: The size of the thread's stack, for functions that recurse in C; None: the default.
+
+    Raises:
+        TimeLimitError: The time is over.
+        GenerationError: The system admits no further thread.
+    """
+    task = _Task(function)
+    thread = threading.Thread(target=task.run, name="cosd-call", daemon=True)
+    _start(thread, stack_bytes)
+    try:
+        while not task.finished.wait(limit.left if limit else None) and limit and limit.left:
+            pass  # it was extended
+    finally:  # also where this thread is interrupted
+        while not task.finished.is_set() and thread.is_alive():
+            task.stop()
+            task.finished.wait(_RETRY_SECONDS)
+    return task.result()
+
+
+def _start(thread: threading.Thread, stack_bytes: int | None) -> None:
+    try:
+        if stack_bytes is None:
+            thread.start()
+            return
+        with _stack_size_lock:  # the size is a setting of the whole process
+            before = threading.stack_size(stack_bytes)
+            try:
+                thread.start()
+            finally:
+                threading.stack_size(before)
+    except RuntimeError as error:
+        raise GenerationError(f"no thread can be started: {quoted(error)}") from error
+
+
+class _Task(Generic[T]):
+    """A function that another thread may stop while it runs, and at no other moment.
+
+    Attributes:
+        finished: Set when the result is there.
+    """
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self.finished = threading.Event()
+        self._function = function
+        self._context = copy_context()
+        self._outcome: tuple[T | None, BaseException | None] = None, _Stop()
+        self._lock = threading.Lock()
+        self._thread = 0
+        self._may_stop = False
+
+    def run(self) -> None:
+        """Run the function in this thread."""
+        self._thread = threading.get_ident()
+        self._may_stop = True
+        try:
+            try:
+                self._outcome = self._call()
+            finally:
+                self._forbid_stop()
+        except _Stop:  # it came when the function had ended
+            self._forbid_stop()
+        self.finished.set()
+
+    def stop(self) -> None:
+        """Raise :class:`_Stop` in the function, if it runs."""
+        with self._lock:
+            if self._may_stop:
+                _set_exception(self._thread, _Stop)
+
+    def result(self) -> T:
+        """What the function returned; raises what it raised."""
+        result, error = self._outcome
+        self._outcome = None, None
+        try:
+            if isinstance(error, _Stop):
+                raise TimeLimitError
+            if error is not None:
+                raise error
+        finally:
+            error = None  # an exception and this frame would keep each other alive
+        return result  # type: ignore[return-value]
+
+    def _call(self) -> tuple[T | None, BaseException | None]:
+        try:
+            return self._context.run(self._function), None
+        except BaseException as error:
+            return None, error
+
+    def _forbid_stop(self) -> None:
+        with self._lock:
+            self._may_stop = False
+        _set_exception(self._thread, None)  # one that is not raised yet
+
+
+def _set_exception(thread: int, exception: type[BaseException] | None) -> None:
+    """Let a thread raise an exception at its next step of Python; None takes it back."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), None if exception is None else ctypes.py_object(exception)
+    )

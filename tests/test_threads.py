@@ -1,0 +1,122 @@
+"""A function with a thread of its own: its result, its limit, and nothing else is touched by its end."""
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, NoReturn
+
+import pytest
+
+from cosd_core.errors import GenerationError
+from cosd_core.utils.threads import TimeLimit, TimeLimitError, run_in_thread
+
+name = ContextVar("name", default="nobody")
+
+
+def forever() -> NoReturn:
+    while True:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_results_errors_and_context_variables_pass() -> None:
+    token = name.set("caller")
+    try:
+        assert run_in_thread(lambda: (name.get(), 1), limit=TimeLimit(60)) == ("caller", 1)
+    finally:
+        name.reset(token)
+    with pytest.raises(ZeroDivisionError):
+        run_in_thread(lambda: 1 // 0)
+    with pytest.raises(SystemExit):
+        run_in_thread(lambda: sys.exit(3), limit=TimeLimit(60))
+
+
+def test_a_function_that_does_not_end_is_ended() -> None:
+    with pytest.raises(TimeLimitError):
+        run_in_thread(forever, limit=TimeLimit(0.05))
+
+
+def test_the_stop_is_repeated_where_something_swallows_it() -> None:
+    caught = []
+
+    def stubborn() -> None:
+        for _ in range(3):
+            try:
+                forever()
+            except BaseException as error:
+                caught.append(error)
+        forever()
+
+    with pytest.raises(TimeLimitError):
+        run_in_thread(stubborn, limit=TimeLimit(0.05))
+    assert len(caught) == 3
+
+
+def test_a_function_may_extend_its_limit() -> None:
+    limit = TimeLimit(0.1)
+
+    def patient() -> str:
+        limit.extend(60)
+        time.sleep(0.3)
+        return "done"
+
+    assert run_in_thread(patient, limit=limit) == "done"
+
+
+def test_an_error_of_the_waiting_thread_ends_the_function_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = threading.Event.wait
+    interrupted = []
+
+    def interrupt(self: threading.Event, timeout: float | None = None) -> bool:
+        if timeout == pytest.approx(60, abs=5) and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        return wait(self, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_thread(forever, limit=TimeLimit(60))
+    assert interrupted
+
+
+def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(GenerationError, match="no thread can be started: can't start new thread"):
+        run_in_thread(forever, limit=TimeLimit(1))
+
+
+def test_the_stop_hits_the_function_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions that end about when their time does; pytest reports exceptions that leave a thread."""
+    monkeypatch.setattr("cosd_core.utils.threads._RETRY_SECONDS", 1e-4)
+    interval = sys.getswitchinterval()
+    chosen = random.Random(5)
+    outcomes: list[Any] = []
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(400):
+            turns = range(chosen.randrange(20_000))
+            try:
+                outcomes.append(
+                    run_in_thread(lambda turns=turns: sum(turns), limit=TimeLimit(2e-3 * chosen.random()))
+                )
+                assert outcomes[-1] == sum(turns)
+            except TimeLimitError:
+                outcomes.append(None)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(outcomes) == 400

@@ -278,6 +278,9 @@ class LoadingKwargs(TypedDict, total=False):
     use_safetensors: bool | None
     tokenizer: str | None
     cache_tolerance: float | None
+    n_ctx: int | None
+    n_gpu_layers: int | None
+    n_threads: int | None
 
 
 class GenerationOptions(Options):
@@ -359,6 +362,15 @@ class LoadingOptions(Options):
         default=None,
         ge=0,
         description="How far a cache may change the logits, in standard deviations of them; None: measured.",
+    )
+    n_ctx: int | None = Field(
+        default=None, ge=0, description="GGUF: most tokens of prompt and answer; default: as it was trained."
+    )
+    n_gpu_layers: int | None = Field(
+        default=None, ge=-1, description="GGUF: how many layers a GPU runs; -1, the default: all."
+    )
+    n_threads: int | None = Field(
+        default=None, ge=1, description="GGUF: threads of a pass; default: half of the processors."
     )
 
     @field_validator("quantization_config")

@@ -43,8 +43,7 @@ class Feed:
 class Context:
     """The cache of several rows of a model. One thread at a time may use it.
 
-    All rows share one pool of positions (``kv_unified``): a row holds as many as its text has tokens, and none
-    of another row's share is lost to it.
+    All rows share one pool of positions (``kv_unified``): a row takes as many of them as its text has tokens.
 
     Attributes:
         weights: The model.
@@ -87,7 +86,7 @@ class Context:
         self._tokens = int(llama.llama_n_batch(self._pointer))
         self._batch = _Batch(self._tokens)
         if not self._memory:
-            raise GenerationError(f"model {quoted(weights.path)} has no cache: it is no causal language model")
+            raise GenerationError(f"model {quoted(weights.path)} has no cache: it is no causal model")
         if adapter is not None:
             adapters, scale = (ctypes.c_void_p * 1)(adapter.pointer), (ctypes.c_float * 1)(1.0)
             if llama.llama_set_adapters_lora(self._pointer, adapters, 1, scale):

@@ -1,7 +1,7 @@
 """Reads the header of a GGUF file, without llama.cpp and without the weights.
 
-The format is described in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The reader of the package
-``gguf`` makes an array per string, which takes seconds for a vocabulary.
+The format is described in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The reader of the
+package ``gguf`` makes an array per string, which takes seconds for a vocabulary.
 """
 
 import mmap
@@ -17,7 +17,8 @@ from cosd_core.errors import ModelLoadError, quoted
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
 _NUMBERS = {
-    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "|b1", 10: "<u8", 11: "<i8", 12: "<f8",
+    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "|b1", 10: "<u8", 11: "<i8",
+    12: "<f8",
 }  # fmt: skip
 """numpy's name of each type of number."""
 
@@ -62,6 +63,11 @@ class GGUFHeader:
         if length is None or self.of_architecture("rope.scaling.type") == "yarn":
             return None
         return int(length) if int(length) < (self.trained_length or 0) else None
+
+    @property
+    def default_length(self) -> int | None:
+        """The most tokens of a text, unless ``n_ctx`` says otherwise."""
+        return self.short_length or self.trained_length
 
     @property
     def chat_template(self) -> str | dict[str, str]:

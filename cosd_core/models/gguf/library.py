@@ -1,4 +1,4 @@
-"""The library llama.cpp, through the low-level interface of llama-cpp-python; its log goes to Python's logging."""
+"""The library llama.cpp, through the low-level interface of llama-cpp-python."""
 
 import ctypes
 import logging
@@ -59,7 +59,8 @@ def llama_cpp() -> Any:
 @contextmanager
 def logged_problems() -> Iterator[list[str]]:
     """A list that receives the warnings and errors that llama.cpp logs in this thread."""
-    _messages.found = found = []
+    found: list[str] = []
+    _messages.found = found
     try:
         yield found
     finally:
@@ -68,10 +69,9 @@ def logged_problems() -> Iterator[list[str]]:
 
 def reason(problems: list[str]) -> str:
     """What llama.cpp logged last about a failure, in one line, for a message."""
-    errors = [line for line in problems if "failed to load model" not in line and "error loading model" in line]
-    chosen = (errors or problems or ["llama.cpp gives no reason"])[-1]
-    # Lines begin with the name of a C++ function.
-    return " ".join(chosen.rpartition("error loading model: ")[2].split())
+    marker = "error loading model: "  # the lines after it only repeat that loading failed
+    causes = [line.partition(marker)[2] for line in problems if marker in line]
+    return " ".join((causes or problems or ["llama.cpp gives no reason"])[-1].split())
 
 
 _callback: Any = None

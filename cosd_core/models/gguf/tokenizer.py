@@ -1,5 +1,6 @@
 """Makes a transformers tokenizer from the vocabulary in a GGUF file."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,8 +40,8 @@ def build_tokenizer(header: GGUFHeader, *, control: Sequence[int], adds_bos: boo
     make = _KINDS.get(kind)
     if make is None:
         raise UnsupportedModelError(
-            f"model {quoted(header.path)} has a tokenizer of kind {quoted(kind)}, which cannot be made from the "
-            f"file; there can be {', '.join(_KINDS)}. Name the tokenizer of the original model: tokenizer=..."
+            f"model {quoted(header.path)} has a tokenizer of kind {quoted(kind)}, which cannot be made from "
+            f"the file; there can be {', '.join(_KINDS)}. Name that of the original model: tokenizer=..."
         )
     try:
         tokenizer = make(_Vocabulary(header))
@@ -67,11 +68,11 @@ class _Vocabulary:
 
     def __init__(self, header: GGUFHeader) -> None:
         values = header.values
-        self.tokens: list[str] = values["tokenizer.ggml.tokens"]
+        self.tokens = _tokens(header)
         self.types = _types(header)
         self.scores = values.get("tokenizer.ggml.scores")
         self.merges: list[str] | None = values.get("tokenizer.ggml.merges")
-        self.split = str(values.get("tokenizer.ggml.pre") or "")
+        self.split = str(values.get("tokenizer.ggml.pre") or "default")
         self.adds_space = bool(values.get("tokenizer.ggml.add_space_prefix", True))
 
     @property
@@ -153,8 +154,11 @@ def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
     for at, token in enumerate(vocabulary.tokens):
         if types[at] not in (_NORMAL, _USER_DEFINED) or ids[token] != at:
             continue
+        # The scores of added runs of spaces do not say when they are merged: it is first, the shorter before.
+        added_run = types[at] == _USER_DEFINED and not token.strip(_SPACE)
+        rank = -math.inf if added_run else -scores[at]
         found += [
-            (-scores[at], at, token[:end], token[end:])
+            (rank, at, token[:end], token[end:])
             for end in range(1, len(token))
             if token[:end] in ids and token[end:] in ids
         ]
@@ -167,6 +171,14 @@ def _sentencepiece_decoder(*, strip: bool) -> Any:
     return decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if strip else steps)
 
 
+def _tokens(header: GGUFHeader) -> list[str]:
+    """The tokens, those of several spaces spelled as the others of SentencePiece: Gemma's files do not."""
+    tokens: list[str] = header.values["tokenizer.ggml.tokens"]
+    if header.values["tokenizer.ggml.model"] == "gpt2":
+        return tokens
+    return [_SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
+
+
 def _types(header: GGUFHeader) -> Any:
     types = header.values.get("tokenizer.ggml.token_type")
     return [_NORMAL] * len(header.values["tokenizer.ggml.tokens"]) if types is None else types
@@ -174,9 +186,10 @@ def _types(header: GGUFHeader) -> Any:
 
 def _add_special_tokens(tokenizer: Tokenizer, header: GGUFHeader, control: Sequence[int]) -> None:
     """Keep control tokens, and those that a user of the tokenizer added, whole."""
-    tokens, types = header.values["tokenizer.ggml.tokens"], _types(header)
+    tokens, types = _tokens(header), _types(header)
     special = {*control, *(at for at, kind in enumerate(types) if kind in (_CONTROL, _UNKNOWN))}
     added = [at for at, kind in enumerate(types) if kind == _USER_DEFINED and at not in special]
+    added = [at for at in added if tokens[at].strip(_SPACE)]  # runs of spaces result from merges
     tokenizer.add_tokens([AddedToken(tokens[at], normalized=False, special=False) for at in added])
     tokenizer.add_special_tokens(
         [AddedToken(tokens[at], normalized=False, special=True) for at in sorted(special)]

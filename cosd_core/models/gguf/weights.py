@@ -39,9 +39,7 @@ class Weights:
         finalize(self, llama.llama_model_free, self.pointer)
         self.vocabulary: Any = llama.llama_model_get_vocab(self.pointer)
         if llama.llama_model_has_encoder(self.pointer) or llama.llama_model_is_diffusion(self.pointer):
-            raise UnsupportedModelError(
-                f"model {quoted(path)} is not a decoder-only causal language model"
-            )
+            raise UnsupportedModelError(f"model {quoted(path)} is not a decoder-only causal language model")
 
     @property
     def recurrent(self) -> bool:

@@ -88,8 +88,8 @@ class Context:
         if not self._memory:
             raise GenerationError(f"model {quoted(weights.path)} has no cache: it is no causal model")
         if adapter is not None:
-            adapters, scale = (ctypes.c_void_p * 1)(adapter.pointer), (ctypes.c_float * 1)(1.0)
-            if llama.llama_set_adapters_lora(self._pointer, adapters, 1, scale):
+            adapters = (llama.llama_adapter_lora_p_ctypes * 1)(adapter.pointer)
+            if llama.llama_set_adapters_lora(self._pointer, adapters, 1, (ctypes.c_float * 1)(1.0)):
                 raise GenerationError(f"llama.cpp does not take adapter {quoted(adapter.path)}")
 
     def rewind(self, row: int, length: int) -> bool:

@@ -5,7 +5,7 @@ import json
 import os
 from functools import cached_property
 from os import PathLike
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -72,6 +72,7 @@ class GGUFModel(Unloadable, BaseLanguageModel):
         self._header = header
         self._context_length = _context_length(header, options.n_ctx)
         self._pool: ContextPool | None = self._make_pool(weights, adapter)
+        self._base: GGUFModel | None = None
 
     @classmethod
     def from_pretrained(
@@ -138,7 +139,7 @@ class GGUFModel(Unloadable, BaseLanguageModel):
         """This model with an adapter, over the same weights."""
         weights = self.pool.weights
         path = find_gguf(adapter, hub_access(self.options))
-        return type(self)(
+        model = type(self)(
             weights,
             self.tokenizer,
             source=str(self.source),
@@ -146,6 +147,8 @@ class GGUFModel(Unloadable, BaseLanguageModel):
             adapter=LoraAdapter(path, weights),
             options=self.options,
         )
+        model._base = self  # keeps the base in the registry for the next adapter
+        return model
 
     def _make_pool(self, weights: Weights, adapter: LoraAdapter | None) -> ContextPool:
         threads = self.options.n_threads or _default_threads()
@@ -214,6 +217,21 @@ class GGUFModel(Unloadable, BaseLanguageModel):
             self.pool, vocabulary=vocabulary, shared=self.batchable, role=role, calibration=calibration
         )
 
+    def open_llama(self) -> Any:
+        """The file once more as llama-cpp-python's high-level ``Llama``, to compare with."""
+        from llama_cpp import Llama
+
+        adapter, threads = self.pool.adapter, self.pool.threads
+        return Llama(
+            self.path,
+            n_ctx=min(self._context_length or 2048, 2048),
+            n_threads=threads,
+            n_threads_batch=threads,
+            n_gpu_layers=-1 if self.options.n_gpu_layers is None else self.options.n_gpu_layers,
+            lora_path=adapter.path if adapter else None,
+            verbose=False,
+        )
+
     def unload(self) -> None:
         """Free the weights and the contexts; neither the model nor a decoder with it can be used any more.
 
@@ -222,7 +240,7 @@ class GGUFModel(Unloadable, BaseLanguageModel):
         _loaded.forget(self)
         if self._pool is not None:
             self._pool.close()
-        self._pool = None
+        self._pool = self._base = None
         release_memory()
 
     def __repr__(self) -> str:

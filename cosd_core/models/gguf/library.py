@@ -16,7 +16,7 @@ from cosd_core.errors import MissingExtraError
 _MIN_VERSION = "0.3.36"
 """The oldest supported release of llama-cpp-python, as in the package's extra."""
 
-_WARN, _ERROR = 2, 3
+_WARN, _ERROR = 3, 4
 """Levels of llama.cpp's log."""
 
 _log = logging.getLogger("cosd.llama_cpp")

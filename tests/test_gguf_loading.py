@@ -143,9 +143,7 @@ def test_llama_cpp_writes_nothing(file: str, capfd: pytest.CaptureFixture[str], 
 
 
 def test_options_apply_to_the_models_that_have_them(file: str, folder: str) -> None:
-    with pytest.raises(
-        InvalidOptionError, match=r"n_ctx given, .* not apply to model .*transformers"
-    ):
+    with pytest.raises(InvalidOptionError, match=r"n_ctx given, .* not apply to model .*transformers"):
         LanguageModel.from_pretrained(folder, n_ctx=64)
     for options in ({"dtype": "float16"}, {"device": "cpu"}, {"trust_remote_code": True}):
         with pytest.raises(InvalidOptionError, match=f"{next(iter(options))} given.*a GGUF file"):

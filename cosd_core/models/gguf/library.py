@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from operator import itemgetter
 from typing import Any
 
 from packaging.version import Version
@@ -57,9 +58,9 @@ def llama_cpp() -> Any:
 
 
 @contextmanager
-def logged_problems() -> Iterator[list[str]]:
-    """A list that receives the warnings and errors that llama.cpp logs in this thread."""
-    found: list[str] = []
+def logged_problems() -> Iterator[list[tuple[int, str]]]:
+    """A list that receives the warnings and errors, with their levels, that llama.cpp logs in this thread."""
+    found: list[tuple[int, str]] = []
     _messages.found = found
     try:
         yield found
@@ -67,11 +68,13 @@ def logged_problems() -> Iterator[list[str]]:
         _messages.found = None
 
 
-def reason(problems: list[str]) -> str:
-    """What llama.cpp logged last about a failure, in one line, for a message."""
-    marker = "error loading model: "  # the lines after it only repeat that loading failed
-    causes = [line.partition(marker)[2] for line in problems if marker in line]
-    return " ".join((causes or problems or ["llama.cpp gives no reason"])[-1].split())
+def reason(problems: list[tuple[int, str]]) -> str:
+    """What llama.cpp logged about a failure, in one line, for a message.
+
+    It is the first of the most severe lines: those after it only say what failed because of it.
+    """
+    _, line = max(problems, key=itemgetter(0), default=(0, "llama.cpp gives no reason"))
+    return " ".join(line.removeprefix("llama_model_load: error loading model: ").split())
 
 
 _callback: Any = None
@@ -83,4 +86,4 @@ def _on_log(level: int, text: bytes, _data: Any) -> None:
     _log.debug("%s", line)
     found = getattr(_messages, "found", None)
     if found is not None and level in (_WARN, _ERROR):
-        found.append(line)
+        found.append((level, line))

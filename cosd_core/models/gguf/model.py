@@ -14,6 +14,7 @@ from cosd_core.errors import InvalidOptionError, ModelUnloadedError, quoted
 from cosd_core.models.backend_options import TRANSFORMERS_OPTIONS, check_options_apply
 from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter
 from cosd_core.models.fingerprint import tokenizer_facts
+from cosd_core.models.gguf.file_digest import digest_files
 from cosd_core.models.gguf.files import all_parts, find_gguf, gguf_name, gguf_source, is_gguf
 from cosd_core.models.gguf.header import GGUFHeader, read_header
 from cosd_core.models.gguf.library import llama_cpp
@@ -27,9 +28,6 @@ from cosd_core.models.memory import release_memory
 from cosd_core.models.weight_sharing import ModelRegistry
 from cosd_core.options import LoadingKwargs, LoadingOptions
 from cosd_core.utils import Unloadable
-
-_SAMPLES, _SAMPLE_SIZE = 1024, 1024
-"""How many places of a file enter its fingerprint, at equal distances, and how many bytes each."""
 
 
 class GGUFModel(Unloadable, BaseLanguageModel):
@@ -200,14 +198,16 @@ class GGUFModel(Unloadable, BaseLanguageModel):
     @cached_property
     def fingerprint(self) -> str:
         """A key of the files' contents and the tokenizer. As :attr:`BaseLanguageModel.fingerprint`."""
-        digest = hashlib.sha256()
         adapter = self.pool.adapter
-        for path in (*all_parts(self.path), *([adapter.path] if adapter else [])):
-            _hash_file(digest, path, self._header.size if path == self.path else 0)
+        paths = [*all_parts(self.path), *([adapter.path] if adapter else [])]
         longrope = self._header.short_length is not None and self._context_length
-        facts = [tokenizer_facts(self.tokenizer), sorted(self.eos_token_ids), longrope]
-        digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
-        return digest.hexdigest()
+        facts = [
+            digest_files(paths, head=self._header.size),
+            tokenizer_facts(self.tokenizer),
+            sorted(self.eos_token_ids),
+            longrope,
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def open_session(
         self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0
@@ -267,15 +267,3 @@ def _default_threads() -> int:
     """llama-cpp-python's default: half of the processors that this process may use."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(count // 2, 1)
-
-
-def _hash_file(digest: "hashlib._Hash", path: str, head: int) -> None:
-    """Enter a file: its size, its first bytes, and samples of all."""
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        digest.update(str(size).encode())
-        file.seek(0)
-        digest.update(file.read(head))
-        for at in range(0, size, max(size // _SAMPLES, _SAMPLE_SIZE)):
-            file.seek(at)
-            digest.update(file.read(_SAMPLE_SIZE))

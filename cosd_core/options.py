@@ -339,6 +339,8 @@ class ChatOptions(Options):
 class LoadingOptions(Options):
     """Options of loading a model. The names and meanings are those of transformers' ``from_pretrained``.
 
+    ``n_ctx``, ``n_gpu_layers`` and ``n_threads`` are llama.cpp's, for GGUF files.
+
     Raises:
         InvalidOptionError: A name is unknown, a value of a wrong type, or two contradict each other.
     """

@@ -36,7 +36,7 @@ def load_models(
             )
     _check_options(sources, LoadingOptions(**loading))  # type: ignore[arg-type]  # None: the default
     return [
-        source if isinstance(source, BaseLanguageModel) else load_model(source, adapter=adapter, **loading)
+        load_model(source, adapter=adapter, **loading) if isinstance(source, str | PathLike) else source
         for source, adapter in zip(sources, adapters, strict=True)
     ]
 
@@ -57,7 +57,7 @@ def load_model(
 def _check_options(sources: Sequence[object], loading: LoadingOptions) -> None:
     """Refuse options that apply to none of the models."""
     given = given_options(loading)
-    kinds = {is_gguf(source) for source in sources if not isinstance(source, BaseLanguageModel)}
+    kinds = {is_gguf(source) for source in sources if isinstance(source, str | PathLike)}
     if given and not kinds:
         raise InvalidOptionError(f"{', '.join(sorted(given))} given, but every model is loaded already")
     for name in sorted(given):

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,15 @@ import cosd_core
 import langchain_cosd
 import llama_index_cosd
 from cosd_core.cli.app import app
+from tests.gguf_files import llama, save_gguf
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+HAS_LLAMA_CPP = all(find_spec(name) for name in ("llama_cpp", "gguf"))
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if HAS_LLAMA_CPP or page.stem != "gguf"
+]
 BLOCK = re.compile(r"(<!-- not run: .+ -->\n+)?^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 WEIGHTS = ROOT / "examples/bundled_pairs/weights"
 DEMO = ROOT / "cosd_core/demo/weights"
@@ -86,6 +93,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(folder, tmp_path / "org" / name)
     save_lora(tmp_path / "org/base", tmp_path / "org/lora-for-law")
     save_lora(tmp_path / "org/base", tmp_path / "org/lora-for-sums")
+    if HAS_LLAMA_CPP:
+        (tmp_path / "models").mkdir()
+        for seed, name in enumerate(("draft", "assistant")):
+            save_gguf(llama(seed), tmp_path / f"models/{name}-q4_k_m.gguf")
     words = ("Oslo", "Rome", "Lasko", "Tamiro", "Nureda", "Paris")
     data = [{"prompt": f"Say {word}", "completion": f" {word}"} for word in words]
     questions = [{**line, "answer": word} for line, word in zip(data, words, strict=True)]

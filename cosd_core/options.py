@@ -34,6 +34,9 @@ T = TypeVar("T")
 CODE_OPTIONS = {"trust_remote_code": True, "use_safetensors": False}
 """Loading options, and the values with which loading a model can run code that comes with it."""
 
+_MOST_PROBLEMS = 5
+"""In the message of one error."""
+
 MAX_STOP_STRINGS = 1000
 MAX_STOP_CHARACTERS = 100_000
 """Of all stop strings together; finding them takes about 300 bytes of memory per character."""
@@ -138,9 +141,11 @@ def unknown_option(name: str, known: Iterable[str]) -> str:
 
 
 def in_one_line(error: ValidationError, options: type[BaseModel]) -> str:
-    """The message of a pydantic error in one line, with the first problem of every field."""
+    """The message of a pydantic error in one line, with the first problem of the first few fields."""
     problems = {problem["loc"][:1]: problem for problem in reversed(error.errors(include_url=False))}
-    return "; ".join(_problem(problem, options) for problem in reversed(problems.values()))
+    first = [_problem(problem, options) for problem in list(reversed(problems.values()))[:_MOST_PROBLEMS]]
+    more = [f"and {len(problems) - len(first)} more"] if len(first) < len(problems) else []
+    return "; ".join([*first, *more])
 
 
 def _problem(problem: Any, options: type[BaseModel]) -> str:

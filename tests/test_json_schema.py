@@ -137,6 +137,43 @@ def test_values_that_are_not_valid_are_excluded_or_reported(
     assert outcome(schema, invalid) == expected
 
 
+DRAFT_4, DRAFT_7 = (f"http://json-schema.org/draft-0{number}/schema#" for number in (4, 7))
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"$ref": "#/x", "x": {"allOf": 3}}, "allOf"),
+        ({"$ref": "#/x", "x": {"not": 3}}, "not"),
+        ({"$ref": "#/x", "x": {"$ref": "#/y"}, "y": {"required": 3}}, "required"),
+        ({"$ref": "#/enum/0", "enum": [{"type": "strin"}]}, "type"),
+        ({"items": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"maxLength": "x"}}}, "maxLength"),
+        ({"$schema": DRAFT_4, "properties": {"a": {"$ref": False}}}, "$ref=False"),
+        ({"$schema": True}, "True"),
+        ({"$schema": ["a"]}, "a"),
+        ({"$schema": "http://["}, "http"),
+    ],
+    ids=str,
+)
+def test_what_a_reference_refers_to_must_be_a_valid_schema_wherever_it_is(schema: Any, words: str) -> None:
+    with pytest.raises(InvalidOptionError, match=re.escape(words)):
+        Grammar.json_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"const": 1, "if": []},
+        {"$schema": DRAFT_4, "if": [], "then": 3, "else": [], "const": 2, "propertyNames": 3},
+        {"$schema": DRAFT_7, "prefixItems": 3, "minContains": "a", "contains": {}, "dependentSchemas": 3},
+        {"items": [{"prefixItems": 3}]},
+    ],
+    ids=str,
+)
+def test_a_keyword_that_a_draft_does_not_know_may_have_any_value(schema: Any) -> None:
+    assert outcome(schema, 1) == "valid"
+
+
 def test_the_error_of_an_answer_names_keyword_path_and_value() -> None:
     schema = {"type": "object", "properties": {"tags": {"type": "array", "uniqueItems": True}}}
     grammar = Grammar.json_schema(schema)

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -89,6 +90,26 @@ def test_an_error_of_the_waiting_thread_ends_the_function_too(monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         run_in_thread(forever, limit=TimeLimit(60))
     assert interrupted
+
+
+def test_a_tracing_function_goes_on() -> None:
+    """As coverage and debuggers set one."""
+    lines = []
+
+    def trace(_frame: Any, event: str, _argument: Any) -> Any:
+        lines.append(event)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        assert run_in_thread(lambda: 1, limit=TimeLimit(60)) == 1
+        with suppress(TimeLimitError):
+            run_in_thread(forever, limit=TimeLimit(0.01))
+        assert (lambda: 2)() == 2
+    finally:
+        sys.settrace(before)
+    assert lines
 
 
 def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,9 +63,10 @@ class AnswerFile:
         Raises:
             EvaluationFileError: The file cannot be read, or a line is no answer; with its number.
         """
+        lines = read_lines(path)
         self.path = Path(path)
         self._answers: dict[str, Answer] = {}
-        for number, line in enumerate(read_lines(path), start=1):
+        for number, line in enumerate(lines, start=1):
             answer = self._parse(line, number)
             self._answers[answer.key] = answer
 

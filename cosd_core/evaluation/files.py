@@ -15,13 +15,13 @@ def read_lines(path: str | PathLike[str]) -> list[bytes]:
     Raises:
         EvaluationFileError: The file cannot be read.
     """
-    path = Path(path)
     try:
+        path = Path(path)
         content = path.read_bytes() if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             os.truncate(path, len(whole))
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:  # also names that are no path
         raise EvaluationFileError(f"cannot read answers {quoted(str(path))}: {quoted(error)}") from error
     return whole.split(b"\n")[:-1]
 
@@ -32,14 +32,14 @@ def append_lines(path: str | PathLike[str], lines: Iterable[str]) -> None:
     Raises:
         EvaluationFileError: The file cannot be written.
     """
-    path = Path(path)
     try:
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:
         raise EvaluationFileError(f"cannot write answers {quoted(str(path))}: {quoted(error)}") from error
 
 
@@ -62,6 +62,6 @@ def save_files(folder: str | Path, contents: Mapping[str, Any], *, private: bool
                 path.write_text(content, encoding="utf-8")
             else:
                 content.savefig(path, dpi=150)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise EvaluationFileError(f"cannot write {quoted(str(path))}: {quoted(error)}") from error
     return paths

@@ -143,10 +143,9 @@ def read_task(path: str | Path) -> Task:
     Raises:
         EvaluationFileError: The file cannot be read, or a line is invalid; with its number.
     """
-    path = Path(path)
     try:
         lines = text_lines(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, TypeError, ValueError) as error:  # also names that are no path
         raise EvaluationFileError(f"cannot read task {quoted(str(path))}: {quoted(error)}") from error
     shared: dict[str, Any] = {}
     items: list[Item] = []
@@ -163,7 +162,7 @@ def read_task(path: str | Path) -> Task:
             raise EvaluationFileError(f"{path}, line {number}: {error}") from error
     if not items:
         raise EvaluationFileError(f'{path} holds no question; it should have one {{"prompt": ...}} per line')
-    return Task(shared.get("task", path.stem), tuple(items), _options(shared))
+    return Task(shared.get("task", Path(path).stem), tuple(items), _options(shared))
 
 
 def _object(line: str) -> dict[str, Any]:

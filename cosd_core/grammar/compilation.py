@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from cosd_core.errors import quoted
 from cosd_core.utils.threads import run_in_thread
 
 T = TypeVar("T")
@@ -36,7 +37,12 @@ def compile_error(serialized: str) -> str:
     """What llguidance refuses in a grammar in its serialization; empty if it compiles."""
     from llguidance import LLMatcher
 
-    is_error, messages = with_large_stack(lambda: LLMatcher.validate_grammar_with_warnings(serialized))
+    try:
+        is_error, messages = with_large_stack(lambda: LLMatcher.validate_grammar_with_warnings(serialized))
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # not an Exception, and its class cannot be imported
+            raise
+        return f"llguidance failed: {quoted(error)}"
     return (messages[0] or "unknown error") if is_error else ""
 
 

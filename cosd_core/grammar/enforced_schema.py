@@ -80,7 +80,7 @@ def _enforce(source: str) -> tuple[str, str]:
         raise InvalidOptionError(f"schema {quoted(source)} should be JSON: {quoted(error)}") from None
     valid = validator(source)
     root = Place.root(valid.schema, valid.META_SCHEMA.get("$id") or valid.META_SCHEMA["id"])
-    check_references(root)
+    check_references(root, type(valid))
     closed = Translation(root, closes_objects=True).translate()
     check_chain(closed)
     if not _error(closed):
@@ -109,4 +109,5 @@ def _error(schema: Mapping[str, Any]) -> str:
 
 
 def _styled(schema: Mapping[str, Any]) -> str:
-    return json.dumps({**schema, "x-guidance": _STYLE}, ensure_ascii=False)
+    # In ASCII: llguidance cuts the schema in its messages, and panics where that is inside a character.
+    return json.dumps({**schema, "x-guidance": _STYLE})

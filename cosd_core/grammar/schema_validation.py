@@ -33,10 +33,10 @@ def validator(source: str) -> Any:
     first_error = ""
     kinds = [newest, Draft7Validator, Draft4Validator]
     if isinstance(schema, dict) and "$schema" in schema:
-        kinds = [validators.validator_for(schema, default=newest)]
+        kinds = [_named_draft(schema["$schema"])]
         del schema["$schema"]  # jsonschema would change to the class that it names, without our keywords
     for kind in kinds:
-        error = _metaschema_error(kind, schema)
+        error = metaschema_error(kind, schema)
         if error is None:
             break
         first_error = first_error or error
@@ -49,6 +49,19 @@ def validator(source: str) -> Any:
         "multipleOf": _multiple_of,
     }
     return validators.extend(kind, keywords)(schema, registry=REGISTRY, format_checker=format_checker())
+
+
+def _named_draft(name: object) -> Any:
+    """The validator of the draft that ``$schema`` names, that of 2020-12 for an unknown name."""
+    from jsonschema import validators
+
+    try:
+        assert isinstance(name, str)
+        return validators.validator_for({"$schema": name}, default=validators.Draft202012Validator)
+    except (AssertionError, ValueError):
+        raise InvalidOptionError(
+            f"$schema={quoted(name)} of the schema should be the URI of a draft"
+        ) from None
 
 
 def text_error(source: str, text: str) -> str | None:
@@ -79,7 +92,7 @@ def _first_error(valid: Any, value: Any) -> str | None:
     return f"{error.validator or 'false'} at {error.json_path}: {quoted(Exception(error.message), 200)}"
 
 
-def _metaschema_error(kind: Any, schema: Any) -> str | None:
+def metaschema_error(kind: Any, schema: Any) -> str | None:
     """What the metaschema of a draft refuses; patterns are compiled by another package."""
     from jsonschema import validators
     from jsonschema.exceptions import best_match

@@ -62,7 +62,7 @@ def _read_file(path: Path) -> Iterator[Example]:
                 if line.strip():
                     place = f"{path}, line {number}"
                     yield _example(_parse(line, place), place)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:  # also names that are no path
         raise TrainingDataError(f"cannot read training data {quoted(str(path))}: {quoted(error)}") from error
 
 

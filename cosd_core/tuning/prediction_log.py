@@ -25,7 +25,7 @@ class PredictionLog:
             try:
                 self.entries.append(json.loads(line))
                 restore(Node(), self.entries[-1])
-            except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+            except (ValueError, TypeError, LookupError, RecursionError, OverflowError) as error:
                 raise EvaluationFileError(f"{path}, line {number} is no entry: {quoted(error)}") from error
 
     def add(self, entries: Iterable[Mapping[str, Any]]) -> None:

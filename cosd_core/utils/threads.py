@@ -4,6 +4,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Generic, TypeVar
 
@@ -99,6 +100,7 @@ class _Task(Generic[T]):
         self._lock = threading.Lock()
         self._thread = 0
         self._may_stop = False
+        self._was_stopped = False
 
     def run(self) -> None:
         """Run the function in this thread."""
@@ -117,7 +119,8 @@ class _Task(Generic[T]):
         """Raise :class:`_Stop` in the function, if it runs."""
         with self._lock:
             if self._may_stop:
-                _set_exception(self._thread, _Stop)
+                self._was_stopped = True
+                _raise_stop(self._thread)
 
     def result(self) -> T:
         """What the function returned; raises what it raised."""
@@ -141,11 +144,17 @@ class _Task(Generic[T]):
     def _forbid_stop(self) -> None:
         with self._lock:
             self._may_stop = False
-        _set_exception(self._thread, None)  # one that is not raised yet
+        if not self._was_stopped:
+            return
+        # A stop that was sent may have been raised or not. A thread has room for one: another one replaces it
+        # and is raised here. Taking it back is no way: Python 3.11 then goes on to look for an exception at
+        # every step, and with a tracing function (debuggers, coverage) never makes the next.
+        with suppress(_Stop):
+            _raise_stop(self._thread)
+            while True:
+                time.sleep(0)
 
 
-def _set_exception(thread: int, exception: type[BaseException] | None) -> None:
-    """Let a thread raise an exception at its next step of Python; None takes it back."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), None if exception is None else ctypes.py_object(exception)
-    )
+def _raise_stop(thread: int) -> None:
+    """Let a thread raise :class:`_Stop` at its next step of Python."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Stop))

@@ -39,7 +39,7 @@ def read_tree(path: str | Path, make: Callable[[list[Any], dict[str, Any]], T]) 
     """Read a file and make a tree from its nodes and ``about``; errors as :meth:`TreeVerifier.load`."""
     try:
         content = json.loads(_read_bytes(path))
-    except (OSError, TypeError) as error:
+    except (OSError, TypeError, UnicodeEncodeError) as error:  # also names that are no path
         raise VerifierFileError(f"cannot read tree file {quoted(path)}: {quoted(error)}") from error
     except (ValueError, RecursionError) as error:
         raise VerifierFileError(f"tree file {quoted(path)} is not JSON: {quoted(error)}") from error

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint types dist wheel docs oldest bench train score check
+.PHONY: demo test test-gguf fuzz lint types dist wheel docs oldest bench train score check
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -16,6 +16,14 @@ demo: .venv/.installed  ## two small models answer together
 
 test: .venv/.installed  ## the whole suite; the browser test needs Chromium, the GPU tests CUDA
 	$(BIN)/pytest -n auto --dist loadfile
+
+.venv/.gguf: .venv/.installed
+	# llama-cpp-python comes as source: its build takes about ten minutes, once per machine, for pip keeps it.
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[gguf]"
+	touch $@
+
+test-gguf: .venv/.gguf  ## the tests of GGUF files, which are skipped where llama-cpp-python is not installed
+	$(BIN)/pytest tests/test_gguf.py tests/test_gguf_loading.py
 
 fuzz: .venv/.installed  ## other arbitrary inputs each time, about 3 minutes
 	COSD_FUZZ_EXAMPLES=500 $(BIN)/pytest tests/fuzz

@@ -38,6 +38,7 @@ from .generation.scheduling import (
     ScheduleState as ScheduleState,
 )
 from .grammar import Grammar as Grammar
+from .models.gguf.model import GGUFModel as GGUFModel
 from .models.language_model import LanguageModel as LanguageModel
 from .options import (
     ChatOptions as ChatOptions,

@@ -18,8 +18,8 @@ from cosd_core.generation.requests import Prompt, Prompts, is_one_prompt
 from cosd_core.generation.row_factory import RowFactory, SharedRowFactory
 from cosd_core.generation.scheduling import Schedule, make_schedule
 from cosd_core.generation.text_state import RowConfig
+from cosd_core.models.backends import load_models
 from cosd_core.models.base import BaseLanguageModel
-from cosd_core.models.language_model import LanguageModel
 from cosd_core.models.loaded import is_pair, wrap_loaded
 from cosd_core.models.memory import release_memory
 from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
@@ -27,7 +27,6 @@ from cosd_core.options import (
     CallKwargs,
     GenerationOptions,
     LoadingKwargs,
-    LoadingOptions,
     SyncCallKwargs,
     check_adapters,
     check_counts,
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from transformers import Pipeline, PreTrainedTokenizerBase
 
 ModelSource = str | PathLike[str] | BaseLanguageModel
-"""A hub id, the path of a folder, or a model."""
+"""A hub id, the path of a folder, a GGUF file (see docs/gguf.md), or a model."""
 
 if TYPE_CHECKING:
     LoadedModel = tuple[torch.nn.Module, PreTrainedTokenizerBase] | Pipeline
@@ -159,8 +158,9 @@ class CoSDDecoder(Unloadable):
         """Load the models by hub id or path; the same name is loaded once.
 
         Args:
-            draft: Hub id, path, or a loaded model: a :class:`LanguageModel`, a transformers model with its
-                tokenizer as a tuple, or a text-generation pipeline.
+            draft: Hub id, path of a folder, GGUF file (a path, or ``org/repository:file.gguf``), or a loaded
+                model: a :class:`LanguageModel`, a :class:`GGUFModel`, a transformers model with its tokenizer
+                as a tuple, or a text-generation pipeline.
             assistant: The same, or a list of them.
             verifier: A verifier, or ``"rule"``, ``"draft"``, ``"assistant"``, ``"speculative"`` or
                 ``"average"``; a list of them judges every assistant by its own.
@@ -175,11 +175,11 @@ class CoSDDecoder(Unloadable):
             max_waiting: The most async calls that wait; further ones raise OverloadedError.
             deterministic: Whether a text is the same in every batch also where the models round coarsely
                 (bfloat16, float16): no two prompts share a pass, and no block depends on measured times.
-            draft_adapter: Hub id or path of a PEFT adapter (LoRA for instance) over the draft. Models of one
-                name share one copy of its weights.
+            draft_adapter: Hub id or path of a PEFT adapter (LoRA for instance) over the draft, or over a GGUF
+                file a LoRA in another GGUF file. Models of one name share one copy of its weights.
             assistant_adapter: The same for the assistant, or a list with an entry per assistant.
-            **loading: The fields of :class:`LoadingOptions`, for every model that is named. Use
-                ``LanguageModel.from_pretrained`` for models that need different ones.
+            **loading: The fields of :class:`LoadingOptions`, for every model that is named and whose backend
+                has them. Use ``LanguageModel.from_pretrained`` for models that need different ones.
 
         Raises:
             InvalidOptionError: An option is unknown or of a wrong type or value.
@@ -189,7 +189,7 @@ class CoSDDecoder(Unloadable):
         assistants: Any = assistant if several else [assistant]
         adapters = (draft_adapter or None, *check_adapters(assistant_adapter, len(assistants)))
         sources = [wrap_loaded("draft", draft), *(wrap_loaded("assistant", each) for each in assistants)]
-        models = _load(sources, adapters, loading)
+        models = load_models(sources, adapters, loading)
         return cls(
             models[0],
             models[1:],
@@ -334,31 +334,6 @@ def _check_models(draft: object, assistants: Sequence[object]) -> None:
             )
     if not assistants:
         raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
-
-
-def _load(
-    sources: Sequence[ModelSource], adapters: Sequence[str | PathLike[str] | None], loading: LoadingKwargs
-) -> list[BaseLanguageModel]:
-    """Load the models that are named; loaded ones stay as they are.
-
-    Raises:
-        InvalidOptionError: An adapter or a loading option is given for a loaded model.
-    """
-    for at, (source, adapter) in enumerate(zip(sources, adapters, strict=True)):
-        if adapter is not None and not isinstance(source, str | PathLike):
-            option = "assistant_adapter" if at else "draft_adapter"
-            raise InvalidOptionError(
-                f"{option}={quoted(adapter)} given, but the model is loaded already: name its base"
-            )
-    changed = LoadingOptions(**loading) != LoadingOptions()  # type: ignore[arg-type]  # None: the default
-    if changed and not any(isinstance(source, str | PathLike) for source in sources):
-        raise InvalidOptionError(f"{', '.join(loading)} given, but every model is loaded already")
-    return [
-        LanguageModel.from_pretrained(source, adapter=adapter, **loading)
-        if isinstance(source, str | PathLike)
-        else source
-        for source, adapter in zip(sources, adapters, strict=True)
-    ]
 
 
 class _Chunker:

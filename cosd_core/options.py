@@ -298,6 +298,9 @@ class LoadingKwargs(TypedDict, total=False):
     use_safetensors: bool | None
     tokenizer: str | None
     cache_tolerance: float | None
+    n_ctx: int | None
+    n_gpu_layers: int | None
+    n_threads: int | None
 
 
 class GenerationOptions(Options):
@@ -356,6 +359,8 @@ class ChatOptions(Options):
 class LoadingOptions(Options):
     """Options of loading a model. The names and meanings are those of transformers' ``from_pretrained``.
 
+    ``n_ctx``, ``n_gpu_layers`` and ``n_threads`` are llama.cpp's, for GGUF files.
+
     Raises:
         InvalidOptionError: A name is unknown, a value of a wrong type, or two contradict each other.
     """
@@ -379,6 +384,15 @@ class LoadingOptions(Options):
         default=None,
         ge=0,
         description="How far a cache may change the logits, in standard deviations of them; None: measured.",
+    )
+    n_ctx: int | None = Field(
+        default=None, ge=0, description="GGUF: most tokens of prompt and answer; default: as it was trained."
+    )
+    n_gpu_layers: int | None = Field(
+        default=None, ge=-1, description="GGUF: how many layers a GPU runs; -1, the default: all."
+    )
+    n_threads: int | None = Field(
+        default=None, ge=1, description="GGUF: threads of a pass; default: half of the processors."
     )
 
     @field_validator("quantization_config")

@@ -15,7 +15,8 @@ import pytest
 import regex
 import torch
 
-from cosd_core import Generation, LanguageModel
+from cosd_core import Generation, GGUFModel, LanguageModel
+from cosd_core.models.gguf.library import llama_cpp
 from cosd_core.sampling.sampler import RandomNumbers
 
 Tree = Callable[[float, float], bool]
@@ -52,8 +53,8 @@ class Written:
 
 
 def write(
-    draft: LanguageModel,
-    assistants: Sequence[LanguageModel],
+    draft: LanguageModel | GGUFModel,
+    assistants: Sequence[LanguageModel | GGUFModel],
     verifier: Any,
     prompt: str | Sequence[int],
     *,
@@ -168,7 +169,7 @@ class _How:
     def ends(self, models: Sequence[LanguageModel]) -> set[int]:
         given = [self.eos_token_id]
         if self.eos_token_id is None:
-            given = [each.model.generation_config.eos_token_id for each in models]
+            given = [_ends(each) for each in models]
         return {end for each in given for end in (each if isinstance(each, (list, tuple)) else [each])}
 
 
@@ -219,9 +220,34 @@ def _decide(
 
 
 @lru_cache(maxsize=60_000)
-def _logits(model: LanguageModel, ids: tuple[int, ...]) -> np.ndarray:
+def _logits(model: LanguageModel | GGUFModel, ids: tuple[int, ...]) -> np.ndarray:
+    if isinstance(model, GGUFModel):
+        return _llama_cpp_logits(model, ids)
     with torch.inference_mode():
         return model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].double().numpy()
+
+
+def _ends(model: LanguageModel | GGUFModel) -> Any:
+    if isinstance(model, GGUFModel):
+        return sorted(model.eos_token_ids)
+    return model.model.generation_config.eos_token_id
+
+
+def _llama_cpp_logits(model: GGUFModel, ids: tuple[int, ...]) -> np.ndarray:
+    """Those of llama-cpp-python's own class, which reads the whole text each time."""
+    llama = _llama(model.path)
+    llama.reset()
+    llama.eval(ids)
+    return np.array(llama._scores[-1], dtype=np.float64)
+
+
+@lru_cache
+def _llama(path: str) -> Any:
+    from llama_cpp import Llama
+
+    defaults = llama_cpp().llama_context_default_params()
+    kinds = {"type_k": defaults.type_k, "type_v": defaults.type_v}
+    return Llama(path, n_ctx=512, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False, **kinds)
 
 
 def _masked(logits: np.ndarray, banned: set[int]) -> np.ndarray:

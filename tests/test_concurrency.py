@@ -291,6 +291,26 @@ def test_a_decoder_outlives_its_event_loops(decoder, answers):
         assert ids(asyncio.run(decoder.agenerate(prompt, **options))) == answers[0]
 
 
+async def test_a_prompt_that_takes_long_to_read_delays_no_other_call(decoder, answers, monkeypatch):
+    release, encode = threading.Event(), LanguageModel.encode
+
+    def slow_encode(self, text, **options):
+        if text == "slow":
+            assert release.wait(60)
+        return encode(self, text, **options)
+
+    monkeypatch.setattr(LanguageModel, "encode", slow_encode)
+    slow = asyncio.create_task(decoder.agenerate("slow", max_new_tokens=4))
+    given_up = asyncio.create_task(decoder.agenerate("slow", max_new_tokens=4))
+    await asyncio.sleep(0.05)
+    given_up.cancel()
+    others = await asyncio.gather(*(decoder.agenerate(prompt, **options) for prompt, options in REQUESTS))
+    assert list(map(ids, others)) == answers
+    assert not slow.done()
+    release.set()
+    assert ids(await slow) == ids(decoder.generate("slow", max_new_tokens=4))
+
+
 # Processes that end and processes that fork
 
 PAIR = """
@@ -307,6 +327,7 @@ def run_python(code: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", PAIR + code], capture_output=True, text=True, timeout=60, check=False
     )
+    assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
@@ -325,6 +346,21 @@ threading.Thread(target=asyncio.run, args=(calls(),)).start()
 begun.wait()
 """)
     assert said.count("the interpreter is shutting down") == len(prompts) + 1, said
+
+
+def test_daemon_threads_are_outside_of_rounds_when_the_process_ends():
+    """Inside of one they would abort it."""
+    said = run_python("""
+begun = [threading.Event() for _ in range(4)]
+def call(event):
+    for _ in decoder.stream(["a", "bc", "d"], max_new_tokens=8000, eos_token_id=[]):
+        event.set()
+for event in begun:
+    threading.Thread(target=call, args=(event,), daemon=True).start()
+for event in begun:
+    event.wait()
+""")
+    assert "interpreter is shutting down" in said
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -422,15 +458,17 @@ def test_finished_texts_leave_no_caches(decoder):
     assert result.token_ids == chunks[-1].generation.token_ids
 
 
-def test_the_worker_thread_goes_away_with_its_decoder(draft, assistant):
+def test_the_threads_of_a_decoder_go_away_with_it(draft, assistant):
     decoder = CoSDDecoder(draft, assistant)
     before = set(threading.enumerate())
     asyncio.run(decoder.agenerate("a", max_new_tokens=2))
-    (worker,) = (each for each in set(threading.enumerate()) - before if each.name.startswith("cosd"))
+    workers = {each for each in set(threading.enumerate()) - before if each.name.startswith("cosd")}
+    assert workers
     del decoder
     gc.collect()
-    worker.join(10)
-    assert not worker.is_alive()
+    for worker in workers:
+        worker.join(10)
+        assert not worker.is_alive()
 
 
 def _global_state() -> tuple[Any, ...]:

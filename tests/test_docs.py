@@ -12,6 +12,7 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,15 @@ import cosd_core
 import langchain_cosd
 import llama_index_cosd
 from cosd_core.cli.app import app
+from tests.gguf_files import llama, save_gguf
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+HAS_LLAMA_CPP = all(find_spec(name) for name in ("llama_cpp", "gguf"))
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if HAS_LLAMA_CPP or page.stem != "gguf"
+]
 BLOCK = re.compile(r"(<!-- not run: .+ -->\n+)?^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 WEIGHTS = ROOT / "examples/bundled_pairs/weights"
 DEMO = ROOT / "cosd_core/demo/weights"
@@ -78,26 +85,38 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with everything that the pages name, as the working folder."""
-    (tmp_path / "org").mkdir()
-    for name, folder in MODELS.items():
-        shutil.copytree(folder, tmp_path / "org" / name)
-    save_lora(tmp_path / "org/base", tmp_path / "org/lora-for-law")
-    save_lora(tmp_path / "org/base", tmp_path / "org/lora-for-sums")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the pages name."""
+    folder = tmp_path_factory.mktemp("prepared")
+    for name, weights in MODELS.items():
+        shutil.copytree(weights, folder / "org" / name)
+    save_lora(folder / "org/base", folder / "org/lora-for-law")
+    save_lora(folder / "org/base", folder / "org/lora-for-sums")
+    if HAS_LLAMA_CPP:
+        (folder / "models").mkdir()
+        for seed, name in enumerate(("draft", "assistant")):
+            save_gguf(llama(seed), folder / f"models/{name}-q4_k_m.gguf")
     words = ("Oslo", "Rome", "Lasko", "Tamiro", "Nureda", "Paris")
     data = [{"prompt": f"Say {word}", "completion": f" {word}"} for word in words]
     questions = [{**line, "answer": word} for line, word in zip(data, words, strict=True)]
-    write_lines(tmp_path / "data.jsonl", data)
+    write_lines(folder / "data.jsonl", data)
     for name in ("questions.jsonl", "others.jsonl", "sums.jsonl", "capitals.jsonl"):
-        write_lines(tmp_path / name, [{"max_new_tokens": 8}, *questions])
-    (tmp_path / "prompts.txt").write_text("Say Oslo\nSay Rome\n", encoding="utf-8")
-    (tmp_path / "prompt.txt").write_text("Say Oslo", encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    cosd("cosd train-tree --draft org/model-a --assistant org/model-b --data data.jsonl --out tree.json")
+        write_lines(folder / name, [{"max_new_tokens": 8}, *questions])
+    (folder / "prompts.txt").write_text("Say Oslo\nSay Rome\n", encoding="utf-8")
+    (folder / "prompt.txt").write_text("Say Oslo", encoding="utf-8")
+    pair = f"--draft {folder}/org/model-a --assistant {folder}/org/model-b"
+    cosd(f"cosd train-tree {pair} --data {folder}/data.jsonl --out {folder}/tree.json")
     for name in ("b.json", "c.json", "code.json"):
-        shutil.copy("tree.json", name)
+        shutil.copy(folder / "tree.json", folder / name)
+    return folder
+
+
+@pytest.fixture
+def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it as the working folder."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 

@@ -10,7 +10,7 @@ import pytest
 import cosd_core
 from cosd_core.cli.app import _SUMMARIES
 
-OPTIONAL = {"jsonschema", "llguidance", "lm_eval", "matplotlib", "pandas", "peft", "sklearn"}
+OPTIONAL = {"jsonschema", "llama_cpp", "llguidance", "lm_eval", "matplotlib", "pandas", "peft", "sklearn"}
 HEAVY = {"torch", "transformers", *OPTIONAL}
 
 

@@ -26,8 +26,8 @@ _SUMMARIES = {
     "generate": "Write one text with a draft model and its assistants.",
     "chat": "Talk with a draft model and its assistants.",
     "explain": "Show which model wrote each token of a saved answer.",
-    "bench": "Time every method on a pair: tokens per second, and time per token relative to transformers' "
-    "generate.",
+    "bench": "Time every method on a pair: tokens per second, and time per token relative to the draft "
+    "alone.",
     "evaluate": "Compare all methods on tasks: accuracy with intervals, gain over the better model, cost.",
     "tune": "Find out whether fusing a pair helps on your task, with which verifier, and how sure that is.",
     "lm-eval": "lm-evaluation-harness, with a pair as its model, cosd.",

@@ -30,7 +30,7 @@ def run_bench(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Time every method on a pair: tokens per second, and time per token relative to transformers' generate.
+    """Time every method on a pair: tokens per second, and time per token relative to the draft alone.
 
     Without --draft and --assistant it measures the bundled pair on its own questions.
     Methods take turns within each repeat; the ratios are medians over repeats.

@@ -1,4 +1,4 @@
-"""Times all methods on the same prompts, relative to transformers' ``generate`` with the draft alone."""
+"""Times all methods on the same prompts, relative to the draft alone in its own library's ``generate``."""
 
 import statistics
 import time
@@ -6,14 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from cosd_core.decoder import CoSDDecoder
-from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.models.language_model import LanguageModel
+from cosd_core.evaluation.baseline import baseline
 from cosd_core.outputs import Generation, Stats
-
-BASELINE = "transformers generate, draft model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,11 @@ def bench(
         batch_size: For the row that decodes several prompts at once.
         progress: Called with the name of each method before it runs.
     """
-    methods = dict(_methods(decoder, prompts, max_new_tokens, batch_size))
+    first, alone = baseline(decoder.draft)
+    methods: dict[str, _Method] = {
+        first: lambda: (sum(alone(each, max_new_tokens) for each in prompts), []),
+        **dict(_methods(decoder, prompts, max_new_tokens, batch_size)),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     runs: dict[str, tuple[int, list[Stats]]] = {}
     for repeat in range(-1, repeats):
@@ -78,14 +77,14 @@ def bench(
             runs[name] = method()
             if repeat >= 0:
                 seconds[name].append(time.perf_counter() - started)
-    baseline = [each / runs[BASELINE][0] for each in seconds[BASELINE]]
-    return [_measurement(name, seconds[name], *run, baseline) for name, run in runs.items()]
+    yardstick = [each / runs[first][0] for each in seconds[first]]
+    return [_measurement(name, seconds[name], *run, yardstick) for name, run in runs.items()]
 
 
 def _methods(
     decoder: CoSDDecoder, prompts: Sequence[str], max_new_tokens: int, batch_size: int
 ) -> Iterator[tuple[str, _Method]]:
-    """Names and methods, the baseline first."""
+    """Names and methods."""
     name, length = decoder.verifier.name, decoder.draft_length
 
     def fused(**parts: Any) -> _Method:
@@ -94,12 +93,6 @@ def _methods(
         other = CoSDDecoder(decoder.draft, decoder.assistants, **{**settings, **parts})
         return lambda: _count(other.generate(list(prompts), max_new_tokens=max_new_tokens))
 
-    draft = decoder.draft
-    if not isinstance(draft, LanguageModel):
-        raise InvalidOptionError(
-            f"draft {quoted(draft.name)} is no transformers model, whose generate is timed"
-        )
-    yield BASELINE, lambda: (sum(_count_tokens(draft, each, max_new_tokens) for each in prompts), [])
     yield f"{name}, {decoder.schedule.name}", fused()
     yield f"{name}, {decoder.schedule.name}, batches of {batch_size}", fused(batch_size=batch_size)
     yield f"{name}, fixed, K = {length}", fused(schedule="fixed")
@@ -107,8 +100,8 @@ def _methods(
         f"{name}, fixed, K = {max_new_tokens} (the paper's)",
         fused(schedule="fixed", draft_length=max_new_tokens),
     )
-    for baseline in ("draft", "assistant"):
-        yield baseline, fused(verifier=baseline)
+    for verifier in ("draft", "assistant"):
+        yield verifier, fused(verifier=verifier)
     if decoder.shares_vocabulary:
         yield "average", fused(verifier="average")
     if decoder.shares_vocabulary and len(decoder.assistants) == 1:
@@ -119,20 +112,10 @@ def _count(generations: Sequence[Generation]) -> tuple[int, list[Stats]]:
     return sum(len(each.token_ids) for each in generations), [each.stats for each in generations]
 
 
-def _count_tokens(model: LanguageModel, prompt: str, max_new_tokens: int) -> int:
-    """The number of tokens that transformers' ``generate`` writes."""
-    ids = torch.tensor([model.encode(prompt)], device=model.device)
-    padding = model.tokenizer.pad_token_id
-    written = model.model.generate(
-        ids, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=0 if padding is None else padding
-    )
-    return int(written.shape[1] - ids.shape[1])
-
-
 def _measurement(
-    name: str, seconds: Sequence[float], tokens: int, stats: Sequence[Stats], baseline: Sequence[float]
+    name: str, seconds: Sequence[float], tokens: int, stats: Sequence[Stats], yardstick: Sequence[float]
 ) -> Measurement:
-    ratios = [each / tokens / base for each, base in zip(seconds, baseline, strict=True)]
+    ratios = [each / tokens / base for each, base in zip(seconds, yardstick, strict=True)]
     return Measurement(
         method=name,
         seconds=tuple(seconds),

@@ -14,6 +14,9 @@ from cosd_core.utils import Lock
 _MAX_DECODERS = 8
 """The decoders share the weights, but each has a worker thread of its own."""
 
+_THREADS = 4
+"""So many calls are prepared at once: a slow chat template does not delay the others."""
+
 T = TypeVar("T")
 
 
@@ -59,7 +62,8 @@ class DecoderCache:
             ModelInUseError: As :meth:`CoSDDecoder.unload`.
         """
         if self._process == os.getpid():
-            self._thread.submit(int).result()  # the prompt of a cancelled call may still be prepared there
+            self._process = -1
+            self._threads.shutdown()  # the prompt of a cancelled call may still be prepared there
         with self._lock:
             while self._decoders:
                 self._decoders[0][1].unload()
@@ -69,9 +73,9 @@ class DecoderCache:
         """Run work that may load the models outside the event loop."""
         if self._process != os.getpid():  # threads do not survive a fork
             # Not asyncio's pool: concurrent first calls, which all wait for the models, would fill it.
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd-front")
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cosd-front")
             self._process = os.getpid()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the cache itself: weights are never copied."""

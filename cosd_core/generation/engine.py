@@ -1,27 +1,49 @@
 """The threads that run the rounds of a decoder: the caller's, or one worker for calls that share batches."""
 
 import os
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import aclosing
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
 
 from cosd_core.errors import GenerationError, OverloadedError, quoted
 from cosd_core.generation.call import AsyncCall, Call, Groups, SyncCall, ThreadCall
 from cosd_core.generation.driver import RoundDriver
+from cosd_core.generation.interpreter_exit import finished_before_exit
 from cosd_core.generation.loop import Batch
 from cosd_core.generation.row import Row
 from cosd_core.outputs import Step
 from cosd_core.utils import Lock
+
+T = TypeVar("T")
+
+_READERS = 4
+"""The threads that read prompts for the worker thread."""
+
+_PATIENCE = 0.01
+"""A round waits up to so many seconds for a prompt that is being read, so that calls that come together begin
+together. It does not wait for long prompts and slow chat templates."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """A call whose prompts are being read: rendered, encoded, checked, their grammar compiled."""
+
+    call: Call
+    groups: Future[Groups]
+    started: float = field(default_factory=time.monotonic)
 
 
 class Engine:
     """Runs calls by :class:`RoundDriver`.
 
     A plain call has a driver of its own, which runs in the caller's thread as its steps are read. All asyncio
-    calls, and the calls of threads that ask for it, share one driver on the worker thread; they begin between
-    two rounds, in the order in which they came, as long as few enough rows are under way.
+    calls, and the calls of threads that ask for it, share one driver on the worker thread. They wait until
+    few enough rows are under way, threads of their own read their prompts, and they begin between two rounds.
     """
 
     def __init__(
@@ -49,9 +71,11 @@ class Engine:
 
     def _start(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cosd")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="cosd-prompts")
         self._driver = self._new_driver()
         # Only the worker thread uses these.
         self._waiting: deque[tuple[Call, Callable[[], Groups]]] = deque()
+        self._reading: list[_Reading] = []
         self._is_running = False  # whether a round is in the worker's queue
         self._process = os.getpid()
 
@@ -65,7 +89,8 @@ class Engine:
         driver.add(call)
         yield from call.received()
         while not driver.is_idle:
-            driver.run_round()
+            with finished_before_exit():
+                driver.run_round()
             yield from call.received()
 
     def shared_steps(self, call: ThreadCall, groups: Groups) -> Generator[Step, None, None]:
@@ -76,7 +101,7 @@ class Engine:
     async def asteps(
         self, make_groups: Callable[[], Groups], timeout: float | None
     ) -> AsyncGenerator[Step, None]:
-        """Decode on the worker thread, together with other calls; ``make_groups`` runs there, too.
+        """Decode on the worker thread, together with other calls; ``make_groups`` runs in another one.
 
         Raises:
             AnswerTimeoutError: So many seconds have passed.
@@ -94,24 +119,17 @@ class Engine:
             with self._start_lock:
                 if self._process != os.getpid():
                     self._start()
-        self._submit(self._add, call, make_groups)
+        _submit(self._worker, self._add, call, make_groups)
 
     def close(self) -> None:
         """End the worker thread, after what it does for calls that are over, and refer to no model."""
+        self._readers.shutdown()
         self._worker.shutdown()
         vars(self).clear()  # errors that it has sent to these calls may still refer to the engine
 
-    def _submit(self, job: Callable[..., None], *arguments: Any) -> None:
-        try:
-            self._worker.submit(job, *arguments)
-        except RuntimeError as error:
-            raise GenerationError(
-                f"the text cannot go on, the interpreter is shutting down: {quoted(error)}"
-            ) from error
-
     def _add(self, call: Call, make_groups: Callable[[], Groups]) -> None:
         self._waiting.append((call, make_groups))
-        self._begin_calls()
+        self._go_on()
         if len(self._waiting) > self._max_waiting:
             self._waiting = deque(each for each in self._waiting if not each[0].is_over)
         if len(self._waiting) > self._max_waiting:
@@ -122,22 +140,47 @@ class Engine:
                     f"{self._max_concurrent} prompts are decoded at once (max_concurrent)"
                 )
             )
+
+    def _go_on(self) -> None:
+        """Begin calls, and have rounds run if there are any."""
+        self._begin_calls()
         if not self._is_running:
             self._submit_round()
 
     def _begin_calls(self) -> None:
-        """Begin calls that wait, as far as there is room."""
-        while self._waiting and self._driver.has_room(self._max_concurrent):
-            call, make_groups = self._waiting.popleft()
-            if call.is_over:
-                continue
+        """Begin calls whose prompts were read; as far as there is room, have those of waiting calls read."""
+        for read in [each for each in self._reading if each.groups.done()]:
+            self._reading.remove(read)
             try:
-                call.groups = make_groups()
+                read.call.groups = read.groups.result()
             except BaseException as error:
-                call.fail(error)
-            self._driver.add(call)
+                read.call.fail(error)
+            self._driver.add(read.call)
+        while self._waiting and self._driver.has_room(self._max_concurrent - len(self._reading)):
+            call, make_groups = self._waiting.popleft()
+            if not call.is_over:
+                self._read(call, make_groups)
+
+    def _read(self, call: Call, make_groups: Callable[[], Groups]) -> None:
+        try:
+            groups = _submit(self._readers, make_groups)
+        except GenerationError as error:
+            call.fail(error)
+            return
+        self._reading.append(_Reading(call, groups))
+        groups.add_done_callback(partial(self._was_read, call))
+
+    def _was_read(self, call: Call, _: object) -> None:
+        try:
+            _submit(self._worker, self._go_on)
+        except GenerationError as error:
+            call.fail(error)
 
     def _run_round(self) -> None:
+        now = time.monotonic()
+        if recent := [each for each in self._reading if now - each.started < _PATIENCE]:
+            wait([each.groups for each in recent], timeout=_PATIENCE)
+            self._begin_calls()
         try:
             self._driver.run_round()
         except BaseException as error:  # the driver itself failed: no call may wait for it
@@ -149,12 +192,23 @@ class Engine:
         self._is_running = not self._driver.is_idle
         if self._is_running:
             try:
-                self._submit(self._run_round)
+                _submit(self._worker, self._run_round)
             except GenerationError as error:
                 self._is_running = False
                 self._fail_all(error)
 
     def _fail_all(self, error: BaseException) -> None:
         self._driver.fail_all(error)
-        while self._waiting:
-            self._waiting.popleft()[0].fail(error)
+        for call in [*(each.call for each in self._reading), *(call for call, _ in self._waiting)]:
+            call.fail(error)
+        self._reading.clear()
+        self._waiting.clear()
+
+
+def _submit(executor: ThreadPoolExecutor, job: Callable[..., T], *arguments: Any) -> "Future[T]":
+    try:
+        return executor.submit(job, *arguments)
+    except RuntimeError as error:
+        raise GenerationError(
+            f"the text cannot go on, the interpreter is shutting down: {quoted(error)}"
+        ) from error

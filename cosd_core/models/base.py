@@ -92,9 +92,22 @@ class LogitsSession(Session):
             ModelOutputError: The logits are of an unexpected shape.
         """
 
+    def position_logits(self, rows: Rows, counts: Sequence[int]) -> list[torch.Tensor]:
+        """Run one pass, and return the logits behind each of the last ``counts[row]`` ids of every row.
+
+        A backend that can feed each row only the ids that this row needs overrides it. Errors as in
+        :meth:`logits`.
+
+        Returns:
+            ``[counts[row], vocabulary]`` per row.
+        """
+        last = max(counts)
+        logits = self.logits(rows, last=last)
+        return [row[last - count :] for row, count in zip(logits, counts, strict=True)]
+
     def submit(self, rows: Rows, positions: Positions, *, keep_logits: bool = False) -> PendingPredictions:
         """Start one pass. As :meth:`Session.submit`."""
-        logits = self.logits(rows, last=max(map(len, positions)))
+        logits = self.position_logits(rows, [len(each) for each in positions])
         predict_positions = partial(
             predict, purpose=self._role, keep_logits=keep_logits, calibration=self._calibration
         )
@@ -105,14 +118,13 @@ class LogitsSession(Session):
 class _PendingLogits(PendingPredictions):
     """Logits that a device may still be computing; reading them waits for the pass."""
 
-    logits: torch.Tensor
+    logits: Sequence[torch.Tensor]
     positions: Positions
     predict: Callable[[torch.Tensor, list[SamplingPosition]], list[Prediction]]
 
     def result(self) -> list[list[Prediction]]:
-        last = self.logits.shape[1]
-        wanted = [row[last - len(each) :] for row, each in zip(self.logits, self.positions, strict=True)]
-        predictions = iter(self.predict(torch.cat(wanted), [each for row in self.positions for each in row]))
+        flat = [each for row in self.positions for each in row]
+        predictions = iter(self.predict(torch.cat(list(self.logits)), flat))
         return [[next(predictions) for _ in each] for each in self.positions]
 
 

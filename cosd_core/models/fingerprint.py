@@ -24,7 +24,7 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, a
             digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
             if part.device.type != "meta":  # offloaded weights are not in memory
                 digest.update(_sample(part).numpy().tobytes())
-    digest.update(json.dumps(_tokenizer_facts(tokenizer), sort_keys=True, default=str).encode())
+    digest.update(json.dumps(tokenizer_facts(tokenizer), sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
@@ -50,7 +50,7 @@ def _sample(tensor: torch.Tensor) -> torch.Tensor:
     return flat[:: max(1, len(flat) // _SAMPLES)].cpu().contiguous().view(torch.uint8)
 
 
-def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     """Everything by which a tokenizer turns texts and chats into ids."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     rules = tokenizer.get_vocab() if fast is None else fast.to_str()

@@ -9,9 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, ModelUnloadedError, UnsupportedModelError, quoted
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
+from cosd_core.models.backend_options import LLAMA_CPP_OPTIONS, check_options_apply
 from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter, without_adapter
 from cosd_core.models.fingerprint import fingerprint
 from cosd_core.models.forward import PassRunner, Plan, input_device
+from cosd_core.models.gguf.files import is_gguf
 from cosd_core.models.loading import (
     adapter_tokenizer,
     best_device,
@@ -128,8 +130,11 @@ class LanguageModel(Unloadable, BaseLanguageModel):
             ModelLoadError: The model, its tokenizer or the adapter cannot be found or read, or do not fit.
             UnsupportedModelError: The model or the adapter cannot take part.
         """
+        _refuse_gguf(name=name, adapter=adapter)
         source = resolve_source("name", name)
         loading = LoadingOptions(**options)  # type: ignore[arg-type]  # None means the default
+        what = f"model {quoted(str(name))} of transformers"
+        check_options_apply(loading, what, without=LLAMA_CPP_OPTIONS)
         if loading.device_map is None:
             loading = loading.model_copy(update={"device": best_device(loading.device)})
         # Not the token's repr, which hides it: a model is for those who have its token.
@@ -266,6 +271,15 @@ class LanguageModel(Unloadable, BaseLanguageModel):
         if self._model is None:
             return f"{type(self).__name__}({self.name!r}, unloaded)"
         return f"{type(self).__name__}({self.name!r}, {type(self.model).__name__}, {self.device})"
+
+
+def _refuse_gguf(**names: object) -> None:
+    for option, name in names.items():
+        if is_gguf(name):
+            raise InvalidOptionError(
+                f"{option}={quoted(name)} is a GGUF file, which transformers models have nothing to do with: "
+                "GGUFModel.from_pretrained loads it"
+            )
 
 
 loaded_models = ModelRegistry()

@@ -20,6 +20,8 @@ from transformers.utils.hub import cached_file
 
 from cosd_core.errors import InvalidOptionError, MissingExtraError, ModelLoadError, quoted
 from cosd_core.models.base import BaseLanguageModel
+from cosd_core.models.gguf.files import find_gguf, gguf_name, gguf_source, is_gguf
+from cosd_core.models.gguf.header import read_header
 from cosd_core.models.traits import context_length
 from cosd_core.options import LoadingOptions
 
@@ -99,6 +101,9 @@ def known_context_length(
     if isinstance(source, BaseLanguageModel):
         return source.context_length
     name = resolve_source("name", source)
+    if is_gguf(name):
+        trained = _from_header(name, options, "default_length")
+        return min(filter(None, (trained, options.n_ctx)), default=None)
     try:  # without the model's own code
         config = AutoConfig.from_pretrained(name, **_local(options, *_FILES))
     except Exception:  # not here, or not readable: loading will raise
@@ -117,11 +122,34 @@ def known_chat_template(
         return source.tokenizer.chat_template or ""
     if options.tokenizer:
         return _saved_template(options.tokenizer, _local(options))
+    if is_gguf(source):
+        return _from_header(resolve_source("name", source), options, "chat_template")
     if adapter is not None:
         found = _saved_template(resolve_source("adapter", adapter), _local(options))
         if found is not None:
             return found
     return _saved_template(resolve_source("name", source), _local(options, *_FILES))
+
+
+def load_tokenizer(name: str, access: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """Load a tokenizer alone from the hub or a local folder.
+
+    Raises:
+        ModelLoadError: It cannot be found or read.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **access)
+    except Exception as error:  # transformers raises errors of nearly every type
+        raise ModelLoadError(f"cannot load tokenizer {quoted(name)}: {quoted(error, 240)}") from error
+    return tokenizer
+
+
+def _from_header(source: str, options: LoadingOptions, attribute: str) -> Any:
+    """A value from the header of a GGUF file; None if the file is not on this machine."""
+    try:
+        return getattr(read_header(find_gguf(source, _local(options, *_FILES))), attribute)
+    except ModelLoadError:  # loading will raise
+        return None
 
 
 def _saved_template(name: str, access: dict[str, Any]) -> Any:
@@ -188,6 +216,8 @@ def display_name(source: str) -> str:
 
     For a folder of the hub's cache that is the hub id.
     """
+    if is_gguf(source):
+        return gguf_name(source)
     try:
         path = Path(source).expanduser()
         if not source or not (_looks_like_path(source) or path.is_dir()):
@@ -211,13 +241,15 @@ def check_path(name: str) -> None:
 
 
 def resolve_source(option: str, name: str | PathLike[str]) -> str:
-    """A hub id unchanged, or the absolute path of a folder.
+    """A hub id unchanged, or the absolute path of a folder or GGUF file.
 
     Raises:
         InvalidOptionError: It is neither; the message names the option.
     """
     if not isinstance(name, str | PathLike) or not str(name):
         raise InvalidOptionError(f"{option}={quoted(name)} should be a hub id or the path of a folder")
+    if is_gguf(name):
+        return gguf_source(name)
     try:
         folder = Path(name).expanduser()
         return str(folder.resolve()) if folder.is_dir() else str(name)

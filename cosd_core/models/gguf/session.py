@@ -1,0 +1,146 @@
+"""Sessions of a GGUF model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from weakref import finalize
+
+import torch
+from torch.nn.functional import pad
+
+from cosd_core.errors import GenerationError
+from cosd_core.models.base import LogitsSession, Rows
+from cosd_core.models.gguf.context import MAX_ROWS, Context, Feed
+from cosd_core.models.gguf.pool import ContextPool
+from cosd_core.utils import agreed_prefix
+
+
+class GGUFSession(LogitsSession):
+    """A session whose rows are sequences of llama.cpp contexts.
+
+    All rows share one context and its passes, or each has a context of its own, where rows cannot share one.
+    A row feeds the ids that it lacks and no others, whatever the other rows feed. Contexts grow with texts.
+    """
+
+    def __init__(
+        self, pool: ContextPool, *, vocabulary: int, shared: bool, role: str, calibration: float
+    ) -> None:
+        """Start without rows.
+
+        Args:
+            pool: Where contexts come from.
+            vocabulary: How many token ids take part.
+            shared: Whether all rows share one context.
+            role: As :meth:`LogitsSession.__init__`.
+            calibration: As :meth:`LogitsSession.__init__`.
+        """
+        super().__init__(role=role, calibration=calibration)
+        self._pool = pool
+        self._vocabulary = vocabulary
+        self._shared = shared
+        self._rows: list[_Row] = []
+        self._contexts: list[Context] = []  # all that this session uses, to be given back with it
+        finalize(self, pool.give_back, self._contexts).atexit = False
+
+    def logits(self, rows: Rows, *, last: int) -> torch.Tensor:
+        """Run one pass over all rows. As :meth:`LogitsSession.logits`."""
+        found = self.position_logits(rows, [last] * len(rows))
+        return torch.stack([pad(each, (0, 0, last - len(each), 0)) for each in found])
+
+    def position_logits(self, rows: Rows, counts: Sequence[int]) -> list[torch.Tensor]:
+        """Run one pass over the rows with wanted positions. As :meth:`LogitsSession.position_logits`."""
+        self._rows += [_Row() for _ in rows[len(self._rows) :]]
+        self._place(rows)
+        try:
+            return self._run(rows, counts)
+        except BaseException:  # what is cached is uncertain now
+            for context in self._contexts:
+                context.clear()
+            for row in self._rows:
+                row.ids = []
+            raise
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only the rows of these indices, in this order."""
+        kept = [self._rows[row] for row in rows if row < len(self._rows)]
+        for row in self._rows:
+            if row.context is not None and not any(row is each for each in kept):
+                row.context.rewind(row.sequence, 0)
+                if not self._shared:
+                    self._contexts.remove(row.context)
+                    self._pool.give_back([row.context])
+        self._rows = kept
+
+    def _run(self, rows: Rows, counts: Sequence[int]) -> list[torch.Tensor]:
+        """One pass per context, over the rows of which logits are wanted."""
+        feeds: dict[int, list[Feed]] = {}
+        for at, (row, ids, count) in enumerate(zip(self._rows, rows, counts, strict=True)):
+            if count:
+                start = row.rewind(ids, count)
+                feed = Feed(row.sequence, start, ids[start:], min(count, len(ids)))
+                feeds.setdefault(0 if self._shared else at, []).append(feed)
+                row.ids = list(ids)
+        found = {
+            at: self._rows[at].placed.run(group, vocabulary=self._vocabulary) for at, group in feeds.items()
+        }
+        if self._shared:
+            outputs = [min(count, len(ids)) for ids, count in zip(rows, counts, strict=True)]
+            return list(torch.split(found.get(0, torch.empty(0, self._vocabulary)), outputs))
+        return [found.get(at, torch.empty(0, self._vocabulary)) for at in range(len(rows))]
+
+    def _place(self, rows: Rows) -> None:
+        """Give every row a sequence in a context that is large enough."""
+        if not self._shared:
+            for row, ids in zip(self._rows, rows, strict=True):
+                row.context = self._fitting(row.context, len(ids), 1)
+            return
+        if len(rows) > MAX_ROWS:
+            raise GenerationError(f"llama.cpp decodes at most {MAX_ROWS} texts at once, not {len(rows)}")
+        # A row that is not fed keeps what it has cached, which may be longer than its text.
+        lengths = [max(len(ids), len(row.ids)) for row, ids in zip(self._rows, rows, strict=True)]
+        context = self._fitting(self._contexts[0] if self._contexts else None, sum(lengths), len(rows))
+        free = sorted(set(range(context.rows)) - {row.sequence for row in self._rows if row.context})
+        for row in self._rows:
+            if row.context is None:
+                row.sequence = free.pop(0)
+            row.context = context
+
+    def _fitting(self, context: Context | None, positions: int, rows: int) -> Context:
+        """The context, or a larger one in its place."""
+        if context is None:
+            context = self._pool.take(positions=positions, rows=rows)
+            self._contexts.append(context)
+        elif context.positions < positions or context.rows < rows:
+            larger = self._pool.enlarge(context, positions=positions, rows=max(rows, context.rows))
+            self._contexts[self._contexts.index(context)] = larger
+            return larger
+        return context
+
+
+@dataclass(eq=False)
+class _Row:
+    """One row of a session.
+
+    Attributes:
+        context: Where it is cached; None before its first pass.
+        sequence: Its number there.
+        ids: The cached ids.
+    """
+
+    context: Context | None = None
+    sequence: int = 0
+    ids: list[int] = field(default_factory=list)
+
+    @property
+    def placed(self) -> Context:
+        """The context of a row that has one."""
+        assert self.context is not None
+        return self.context
+
+    def rewind(self, ids: list[int], count: int) -> int:
+        """Forget the cached positions that a pass processes again, and return the length of those kept."""
+        start = min(agreed_prefix(ids, self.ids), max(len(ids) - count, 0))
+        if start < len(self.ids) and not self.placed.rewind(self.sequence, start):
+            start = 0  # a recurrent state: the whole text is processed again
+        if not start:
+            self.placed.rewind(self.sequence, 0)
+        return start

@@ -148,6 +148,7 @@ def test_models_with_adapters_are_called_by_both_names() -> None:
         (("/x/base[/y/one]", "/x/base[/y/two]"), "base[one], base[two]"),
     ):
         assert told in printed(explain.summary(replace(IRON, models=names)))
+    assert "(no name), b" in printed(explain.summary(replace(IRON, models=("", "b"))))
 
 
 def test_several_assistants_can_be_told_apart() -> None:

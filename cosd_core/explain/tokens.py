@@ -148,5 +148,7 @@ def _describe_verifier(verifier: Verifier) -> str:
 
 def _short_name(name: str) -> str:
     """A model's name for one line: a hub id as it is, the last part of a path; the adapter likewise."""
-    short = [part if part.count("/") < 2 else PurePath(part).name for part in without_adapter(name) if part]
-    return quote(with_adapter(short[0], short[1] if len(short) > 1 else None))
+    base, adapter = (
+        part if not part or part.count("/") < 2 else PurePath(part).name for part in without_adapter(name)
+    )
+    return quote(with_adapter(base or "(no name)", adapter))

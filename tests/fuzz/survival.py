@@ -2,9 +2,10 @@
 
 import faulthandler
 import os
-import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -17,7 +18,9 @@ EXAMPLES = int(os.environ.get("COSD_FUZZ_EXAMPLES", "0"))
 MOST_SECONDS = 5.0
 """Of processor time, so that a busy machine changes nothing."""
 
-_HUNG_SECONDS = 300
+_HUNG_SECONDS = 1200
+_STACKS = (Path(gettempdir()) / "cosd-fuzz-stacks.txt").open("w", encoding="utf-8")
+"""pytest captures standard error, and shows nothing of it if the process ends."""
 
 fuzzed = settings(
     max_examples=EXAMPLES or 40,
@@ -30,9 +33,10 @@ fuzzed = settings(
 def survive(call: Callable[[], Any]) -> Any:
     """The result of a call, or None if it is refused; any other end is a failure.
 
-    A call that hangs ends the process, with the stacks of all threads.
+    A call that hangs ends the process; the stacks of its threads are then in ``cosd-fuzz-stacks.txt`` in the
+    folder of temporary files.
     """
-    faulthandler.dump_traceback_later(_HUNG_SECONDS, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(_HUNG_SECONDS, exit=True, file=_STACKS)
     begun = time.process_time()
     try:
         return call()

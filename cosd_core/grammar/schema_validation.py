@@ -89,7 +89,7 @@ def _first_error(valid: Any, value: Any) -> str | None:
     error = best_match(valid.iter_errors(value))
     if error is None:
         return None
-    return f"{error.validator or 'false'} at {error.json_path}: {quoted(Exception(error.message), 200)}"
+    return f"{error.validator or 'false'} at {_place(error)}"
 
 
 def metaschema_error(kind: Any, schema: Any) -> str | None:
@@ -104,9 +104,12 @@ def metaschema_error(kind: Any, schema: Any) -> str | None:
     if error is None:
         return _pattern_error(schema)
     keyword = next((str(part) for part in reversed(error.absolute_path) if isinstance(part, str)), "schema")
-    return (
-        f"{keyword} of the schema is not valid, at {error.json_path}: {quoted(Exception(error.message), 200)}"
-    )
+    return f"{quoted(Exception(keyword))} of the schema is not valid, at {_place(error)}"
+
+
+def _place(error: Any) -> str:
+    """Where an error is, and what is wrong there; names of properties may be long."""
+    return f"{quoted(Exception(error.json_path))}: {quoted(Exception(error.message), 200)}"
 
 
 def _pattern_error(schema: Any) -> str | None:

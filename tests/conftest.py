@@ -8,6 +8,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # also of programs that tests start
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("COLUMNS", None)  # where tests run side by side it is set, and the tests set it themselves
 
+import hypothesis  # noqa: F401 - before objects are frozen, which its look for referrers does not see
 import pytest
 import torch
 

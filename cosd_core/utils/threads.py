@@ -9,11 +9,12 @@ from contextvars import copy_context
 from typing import Generic, TypeVar
 
 from cosd_core.errors import GenerationError, quoted
+from cosd_core.utils import Lock
 
 T = TypeVar("T")
 
 _RETRY_SECONDS = 0.1
-_stack_size_lock = threading.Lock()
+_stack_size_lock = Lock()
 
 
 class TimeLimitError(Exception):

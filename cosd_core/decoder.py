@@ -85,7 +85,7 @@ class CoSDDecoder(Unloadable):
         draft_length: int = 8,
         batch_size: int = 32,
         calibration: Sequence[float] | None = None,
-        max_concurrent: int = 128,
+        max_concurrent: int = 256,
         max_waiting: int = 1024,
         deterministic: bool = False,
     ) -> None:
@@ -148,7 +148,7 @@ class CoSDDecoder(Unloadable):
         draft_length: int = 8,
         batch_size: int = 32,
         calibration: Sequence[float] | None = None,
-        max_concurrent: int = 128,
+        max_concurrent: int = 256,
         max_waiting: int = 1024,
         deterministic: bool = False,
         draft_adapter: str | PathLike[str] | None = None,

@@ -105,7 +105,7 @@ class SettingsFields(LoadingOptions, GenerationOptions):
     )
     batch_size: int = Field(default=32, ge=1, description="The most prompts decoded together.")
     max_concurrent: int = Field(
-        default=128, ge=1, description="Async calls wait while so many of their prompts are decoded."
+        default=256, ge=1, description="Async calls wait while so many of their prompts are decoded."
     )
     max_waiting: int = Field(default=1024, ge=1, description="The most async calls that wait; others fail.")
     deterministic: bool = Field(

@@ -1,4 +1,4 @@
-"""What the loop costs over llama.cpp, and what llama.cpp saves against transformers, on one thread.
+"""The time of the loop over llama.cpp against llama.cpp's own, and against transformers, on one thread.
 
     python -m benchmarks.gguf draft.gguf assistant.gguf
     python -m benchmarks.gguf draft.gguf assistant.gguf --transformers DRAFT_FOLDER ASSISTANT_FOLDER

@@ -1,7 +1,7 @@
 """The public facade: a draft model, its assistants and a verifier that write one text."""
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from functools import partial
 from os import PathLike
 from sys import float_info
@@ -12,6 +12,7 @@ from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
 from cosd_core.errors import InvalidOptionError, ScheduleError, VerifierError, quoted
 from cosd_core.generation.call import Groups, SyncCall, ThreadCall
 from cosd_core.generation.call_counter import CallCounter, unloaded
+from cosd_core.generation.chunks import Chunker, chunks_of
 from cosd_core.generation.engine import Engine
 from cosd_core.generation.loop import Batch
 from cosd_core.generation.requests import Prompt, Prompts, is_one_prompt
@@ -32,7 +33,7 @@ from cosd_core.options import (
     check_counts,
     check_number,
 )
-from cosd_core.outputs import Chunk, Generation, Step, TracedToken
+from cosd_core.outputs import Chunk, Generation, Step
 from cosd_core.utils import Unloadable
 from cosd_core.utils.guarded import guarded
 from cosd_core.verifiers import Verifier, calibration_of, make_verifier
@@ -234,7 +235,7 @@ class CoSDDecoder(Unloadable):
 
         The last chunk of every prompt carries its :class:`Generation`.
         """
-        return _chunks(self.steps(prompts, **options))
+        return chunks_of(self.steps(prompts, **options))
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # str is Sequence[str]
@@ -266,7 +267,7 @@ class CoSDDecoder(Unloadable):
 
     async def astream(self, prompts: Prompts, **options: Unpack[CallKwargs]) -> AsyncGenerator[Chunk, None]:
         """:meth:`stream` for asyncio."""
-        chunker = _Chunker()
+        chunker = Chunker()
         async with aclosing(self.asteps(prompts, **options)) as steps:
             async for step in steps:
                 if chunk := chunker(step):
@@ -334,30 +335,6 @@ def _check_models(draft: object, assistants: Sequence[object]) -> None:
             )
     if not assistants:
         raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
-
-
-class _Chunker:
-    """Turns steps into chunks; tokens of steps without text wait for the next chunk."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[int, tuple[TracedToken, ...]] = {}
-
-    def __call__(self, step: Step) -> Chunk | None:
-        tokens = self._waiting.pop(step.index, ()) + step.tokens
-        if not step.text and not step.generation:
-            self._waiting[step.index] = tokens
-            return None
-        reason = step.generation.finish_reason if step.generation else None
-        return Chunk(step.text, tokens, step.index, reason, step.generation)
-
-
-def _chunks(steps: Generator[Step, None, None]) -> Generator[Chunk, None, None]:
-    """Steps as chunks; closing them closes the steps."""
-    chunker = _Chunker()
-    with closing(steps):
-        for step in steps:
-            if chunk := chunker(step):
-                yield chunk
 
 
 def _results(prompts: Any, finished: Mapping[int, Generation]) -> Any:

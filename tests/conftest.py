@@ -1,6 +1,5 @@
 """What all tests share: one thread (tiny models are slower on two), no network, small models made here."""
 
-import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -8,7 +7,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # also of programs that tests start
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("COLUMNS", None)  # where tests run side by side it is set, and the tests set it themselves
 
-import hypothesis  # noqa: F401 - before objects are frozen, which its look for referrers does not see
 import pytest
 import torch
 
@@ -16,12 +14,6 @@ from cosd_core import LanguageModel
 from tests.models import random_model
 
 torch.set_num_threads(1)
-
-
-def pytest_collection_finish() -> None:
-    """Leave what the imports made out of later searches for garbage, which it would slow down."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ from cosd_core import (
     MissingExtraError,
     ModelLoadError,
     UnsupportedModelError,
+    utils,
 )
 from cosd_core.evaluation.methods import read_method
 from cosd_core.frontend.model_names import model_names, settings_of_names
@@ -537,7 +538,7 @@ def test_without_peft_or_with_an_old_one_the_extra_is_named(
             raise PackageNotFoundError
         return installed
 
-    monkeypatch.setattr(adapters, "version", version)
+    monkeypatch.setattr(utils, "version", version)
     with pytest.raises(
         MissingExtraError, match=rf'there is {installed or "none"}: pip install "cosd\[adapters\]"'
     ):

@@ -311,6 +311,26 @@ async def test_a_prompt_that_takes_long_to_read_delays_no_other_call(decoder, an
     assert ids(await slow) == ids(decoder.generate("slow", max_new_tokens=4))
 
 
+async def test_a_threads_call_needs_no_reader_of_prompts(decoder, answers, monkeypatch):
+    """It has read its prompts itself, so it does not wait where all readers are busy."""
+    release, encode = threading.Event(), LanguageModel.encode
+
+    def slow_encode(self, text, **options):
+        if text == "slow":
+            assert release.wait(60)
+        return encode(self, text, **options)
+
+    monkeypatch.setattr(LanguageModel, "encode", slow_encode)
+    slow = [asyncio.create_task(decoder.agenerate("slow", max_new_tokens=2)) for _ in range(8)]
+    await asyncio.sleep(0.05)
+    prompt, options = REQUESTS[0]
+    shared = await asyncio.to_thread(decoder.generate, prompt, share_batches=True, **options, timeout=30)
+    assert ids(shared) == answers[0]
+    assert not any(task.done() for task in slow)
+    release.set()
+    assert len({tuple(ids(each)) for each in await asyncio.gather(*slow)}) == 1
+
+
 # Processes that end and processes that fork
 
 PAIR = """

@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import struct
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -27,6 +28,7 @@ from cosd_core import (
     OutOfMemoryError,
     Settings,
     UnsupportedModelError,
+    utils,
 )
 from cosd_core.cli.app import app
 from cosd_core.models.gguf import library
@@ -182,13 +184,13 @@ def test_adapters_are_of_the_models_kind(file: str, folder: str, tmp_path: Path)
 def test_without_the_extra_the_error_names_it(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     library.llama_cpp.cache_clear()
     for found, message in (("0.3.1", "there is 0.3.1"), (None, "there is none")):
-        monkeypatch.setattr(library, "version", lambda _, found=found: found or missing())
+        monkeypatch.setattr(utils, "version", lambda _, found=found: found or missing())
         with pytest.raises(MissingExtraError, match=rf"{message}: pip install \"cosd\[gguf\]\""):
             CoSDDecoder.from_pretrained(file, file, n_ctx=99)
 
 
 def missing() -> str:
-    raise library.PackageNotFoundError
+    raise PackageNotFoundError
 
 
 def test_no_memory_for_a_context_is_our_error(file: str, monkeypatch: pytest.MonkeyPatch) -> None:

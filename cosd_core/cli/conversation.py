@@ -61,7 +61,7 @@ class Conversation:
     def ask(self, text: str) -> Generator[tuple[Chunk, list[Event]], None, None]:
         """Stream the answer to a message: chunks, and the events that each of them completes.
 
-        What was written of an answer that is closed early stays in the conversation; a message without any
+        The text of an answer that is closed early stays in the conversation; a message without any
         answer does not.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXIT_CODE = 130
-"""What shells report for a process that Ctrl-C ended."""
+"""The exit code that shells report for a process that Ctrl-C ended."""
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class Engine:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="cosd-prompts")
         self._driver = self._new_driver()
         # Only the worker thread uses these.
-        self._waiting: deque[tuple[Call, Callable[[], Groups]]] = deque()
+        self._waiting: deque[tuple[Call, Callable[[], Groups] | None]] = deque()
         self._reading: list[_Reading] = []
         self._is_running = False  # whether a round is in the worker's queue
         self._process = os.getpid()
@@ -94,8 +94,12 @@ class Engine:
             yield from call.received()
 
     def shared_steps(self, call: ThreadCall, groups: Groups) -> Generator[Step, None, None]:
-        """Decode on the worker thread, together with other calls; errors as in :meth:`asteps`."""
-        self._add_on_worker(call, lambda: groups)
+        """Decode on the worker thread, together with other calls; errors as in :meth:`asteps`.
+
+        The prompts were read in this thread, so that the call waits for no reader.
+        """
+        call.groups = groups
+        self._add_on_worker(call, None)
         yield from call.steps()
 
     async def asteps(
@@ -114,7 +118,7 @@ class Engine:
             async for step in steps:
                 yield step
 
-    def _add_on_worker(self, call: Call, make_groups: Callable[[], Groups]) -> None:
+    def _add_on_worker(self, call: Call, make_groups: Callable[[], Groups] | None) -> None:
         if self._process != os.getpid():  # a forked child has no worker, and the calls are its parent's
             with self._start_lock:
                 if self._process != os.getpid():
@@ -127,7 +131,7 @@ class Engine:
         self._worker.shutdown()
         vars(self).clear()  # errors that it has sent to these calls may still refer to the engine
 
-    def _add(self, call: Call, make_groups: Callable[[], Groups]) -> None:
+    def _add(self, call: Call, make_groups: Callable[[], Groups] | None) -> None:
         self._waiting.append((call, make_groups))
         self._go_on()
         if len(self._waiting) > self._max_waiting:
@@ -148,7 +152,7 @@ class Engine:
             self._submit_round()
 
     def _begin_calls(self) -> None:
-        """Begin calls whose prompts were read; as far as there is room, have those of waiting calls read."""
+        """Begin calls whose prompts were read, and have those of others read as far as there is room."""
         for read in [each for each in self._reading if each.groups.done()]:
             self._reading.remove(read)
             try:
@@ -158,7 +162,9 @@ class Engine:
             self._driver.add(read.call)
         while self._waiting and self._driver.has_room(self._max_concurrent - len(self._reading)):
             call, make_groups = self._waiting.popleft()
-            if not call.is_over:
+            if make_groups is None:
+                self._driver.add(call)
+            elif not call.is_over:
                 self._read(call, make_groups)
 
     def _read(self, call: Call, make_groups: Callable[[], Groups]) -> None:

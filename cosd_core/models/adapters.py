@@ -3,18 +3,15 @@
 import sys
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from packaging.version import Version
 from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from cosd_core.errors import (
     InvalidOptionError,
-    MissingExtraError,
     ModelLoadError,
     UnsupportedModelError,
     quoted,
@@ -22,7 +19,7 @@ from cosd_core.errors import (
 from cosd_core.models.loading import find_file, hub_access
 from cosd_core.models.weight_sharing import share_weights
 from cosd_core.options import LoadingOptions
-from cosd_core.utils import Lock
+from cosd_core.utils import Lock, require_version
 
 BASE = "__base__"
 """PEFT's name of the model without any of its adapters."""
@@ -190,14 +187,7 @@ def _copy_biases(model: PreTrainedModel) -> None:
 
 
 def _check_peft() -> None:
-    try:
-        found = version("peft")
-    except PackageNotFoundError:
-        found = "none"
-    if found == "none" or Version(found) < Version(_MIN_PEFT):
-        raise MissingExtraError(
-            f'adapters need PEFT {_MIN_PEFT} or newer, and there is {found}: pip install "cosd[adapters]"'
-        )
+    require_version("peft", _MIN_PEFT, extra="adapters", user="adapters")
 
 
 def _check_kind(config: Any, name: str) -> None:

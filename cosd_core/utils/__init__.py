@@ -3,11 +3,14 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 from threading import Lock as ThreadLock
 from typing import Self
 from weakref import WeakSet
+
+from packaging.version import Version
 
 from cosd_core.errors import MissingExtraError, ModelInUseError
 
@@ -91,6 +94,28 @@ def text_lines(path: str | PathLike[str]) -> list[str]:
         UnicodeDecodeError: It is not UTF-8.
     """
     return [line.removesuffix("\r") for line in Path(path).read_bytes().decode("utf-8").split("\n")]
+
+
+def require_version(package: str, oldest: str, *, extra: str, user: str) -> None:
+    """Check that a package of an extra is installed, and new enough.
+
+    Args:
+        package: Its name on the index.
+        oldest: The oldest release that is supported.
+        extra: The extra that brings it.
+        user: The word for the things that need it, such as ``"adapters"``, for the message.
+
+    Raises:
+        MissingExtraError: It is missing or too old.
+    """
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        found = "none"
+    if found == "none" or Version(found) < Version(oldest):
+        raise MissingExtraError(
+            f'{user} need {package} {oldest} or newer, and there is {found}: pip install "cosd[{extra}]"'
+        )
 
 
 def require_matplotlib() -> None:

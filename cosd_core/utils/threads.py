@@ -124,7 +124,7 @@ class _Task(Generic[T]):
                 _raise_stop(self._thread)
 
     def result(self) -> T:
-        """What the function returned; raises what it raised."""
+        """The function's result; raises its exception if it raised one."""
         result, error = self._outcome
         self._outcome = None, None
         try:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Environment, meta
+from jinja2 import Environment, TemplateError, meta
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core.chat.formats.base import AddedToken, ToolFormat
@@ -59,7 +59,7 @@ def _renders_tools(template: str) -> bool:
     environment = Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False)
     try:
         return "tools" in meta.find_undeclared_variables(environment.parse(_GENERATION.sub("", template)))
-    except Exception:  # also RecursionError; transformers cannot render it either, and says why
+    except (TemplateError, RecursionError):  # transformers cannot render it either, and says why
         return False
 
 

@@ -25,7 +25,7 @@ _NUMBERS = {
 
 @dataclass(frozen=True, slots=True)
 class GGUFHeader:
-    """What a GGUF file says about its model.
+    """The metadata of a GGUF file, which describes its model.
 
     Attributes:
         path: The file.

@@ -6,13 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from operator import itemgetter
 from typing import Any
 
-from packaging.version import Version
-
 from cosd_core.errors import MissingExtraError
+from cosd_core.utils import require_version
 
 _MIN_VERSION = "0.3.36"
 """The oldest supported release of llama-cpp-python, as in the package's extra."""
@@ -34,15 +32,7 @@ def llama_cpp() -> Any:
     Raises:
         MissingExtraError: llama-cpp-python is not installed, too old, or cannot be loaded.
     """
-    try:
-        found = version("llama-cpp-python")
-    except PackageNotFoundError:
-        found = "none"
-    if found == "none" or Version(found) < Version(_MIN_VERSION):
-        raise MissingExtraError(
-            f"GGUF files need llama-cpp-python {_MIN_VERSION} or newer, and there is {found}: "
-            'pip install "cosd[gguf]"'
-        )
+    require_version("llama-cpp-python", _MIN_VERSION, extra="gguf", user="GGUF files")
     try:
         import llama_cpp.llama_cpp as library
     except (ImportError, RuntimeError, OSError) as error:  # a build for another processor or CUDA release
@@ -69,7 +59,7 @@ def logged_problems() -> Iterator[list[tuple[int, str]]]:
 
 
 def reason(problems: list[tuple[int, str]]) -> str:
-    """What llama.cpp logged about a failure, in one line, for a message.
+    """The reason of a failure as llama.cpp logged it, in one line, for a message.
 
     It is the first of the most severe lines: those after it only say what failed because of it.
     """

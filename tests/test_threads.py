@@ -1,10 +1,10 @@
-"""A function with a thread of its own: its result, its limit, and nothing else is touched by its end."""
+"""A function in another thread: its result, its limit, and nothing else is touched by its end."""
 
+import os
 import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NoReturn
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from cosd_core.errors import GenerationError
-from cosd_core.utils.threads import TimeLimit, TimeLimitError, run_in_thread
+from cosd_core.utils.threads import TimeLimit, TimeLimitError, _Threads, run_in_thread
 
 name = ContextVar("name", default="nobody")
 
@@ -20,16 +20,6 @@ name = ContextVar("name", default="nobody")
 def forever() -> NoReturn:
     while True:
         pass
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = threading.active_count()
-    yield
-    deadline = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == before
 
 
 def test_results_errors_and_context_variables_pass() -> None:
@@ -112,10 +102,36 @@ def test_a_tracing_function_goes_on() -> None:
     assert lines
 
 
+def test_threads_are_kept_for_the_next_functions() -> None:
+    """Also those in which a function was ended."""
+    with suppress(TimeLimitError):
+        run_in_thread(forever, limit=TimeLimit(0.01))
+    before = threading.active_count()
+    used = {run_in_thread(threading.get_ident) for _ in range(20)}
+    assert len(used) == 1
+    assert threading.active_count() == before
+
+
+def test_a_function_inside_of_another_one_runs_in_its_thread() -> None:
+    def outer() -> tuple[int, int]:
+        return threading.get_ident(), run_in_thread(threading.get_ident)
+
+    inside, nested = run_in_thread(outer)
+    assert inside == nested != threading.get_ident()
+
+
+def test_a_forked_process_starts_its_own_threads() -> None:
+    assert run_in_thread(lambda: 1) == 1
+    if not (child := os.fork()):
+        os._exit(run_in_thread(lambda: 7))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
 def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> NoReturn:
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr("cosd_core.utils.threads._threads", _Threads())
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(GenerationError, match="no thread can be started: can't start new thread"):
         run_in_thread(forever, limit=TimeLimit(1))

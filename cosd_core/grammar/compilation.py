@@ -1,27 +1,18 @@
 """Compiles grammars with llguidance.
 
 Its compiler, jsonschema and Python's JSON encoder are recursive. They run here in a thread with a large
-stack, so that the depth they need does not depend on the caller's stack, which may be small or nearly full.
+stack, so that the depth they need does not depend on the caller's stack, which may be small or nearly full:
+llguidance needs up to 10 kB per level of a schema, and ``MAX_CHAIN`` levels are allowed.
 """
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 from cosd_core.errors import quoted
 from cosd_core.utils.threads import run_in_thread
 
-T = TypeVar("T")
-
-_STACK_BYTES = 64 << 20
-"""llguidance needs up to 10 kB per level of a schema, and ``MAX_CHAIN`` levels are allowed."""
-
 _UNSATISFIABLE = "Unsatisfiable schema"
-
-
-def with_large_stack(function: Callable[[], T]) -> T:
-    """The result of a function that may recurse deeply; its exceptions are raised here."""
-    return run_in_thread(function, stack_bytes=_STACK_BYTES)
 
 
 def serialize(kind: str, source: str) -> str:
@@ -38,7 +29,7 @@ def compile_error(serialized: str) -> str:
     from llguidance import LLMatcher
 
     try:
-        is_error, messages = with_large_stack(lambda: LLMatcher.validate_grammar_with_warnings(serialized))
+        is_error, messages = run_in_thread(lambda: LLMatcher.validate_grammar_with_warnings(serialized))
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # not an Exception, and its class cannot be imported
             raise
@@ -61,4 +52,4 @@ def start_matcher(tokenizer: Any, serialized: str) -> Any:
     """Llguidance's matcher at the start of a text."""
     from llguidance import LLMatcher
 
-    return with_large_stack(lambda: LLMatcher(tokenizer, serialized, log_level=0))
+    return run_in_thread(lambda: LLMatcher(tokenizer, serialized, log_level=0))

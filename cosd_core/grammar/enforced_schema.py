@@ -15,13 +15,13 @@ from cosd_core.grammar.compilation import (
     contradiction,
     is_contradiction,
     serialize,
-    with_large_stack,
 )
 from cosd_core.grammar.references import Place, check_references
 from cosd_core.grammar.schema_limits import check_chain, check_limits
 from cosd_core.grammar.schema_repair import repaired, without_intersections
 from cosd_core.grammar.schema_translation import Translation
 from cosd_core.grammar.schema_validation import validator
+from cosd_core.utils.threads import run_in_thread
 
 _STYLE = {
     "whitespace_flexible": False,
@@ -70,7 +70,7 @@ def enforced_schema(source: str, *, or_object: bool = False) -> str:
 @lru_cache(maxsize=64)
 def _enforced(source: str) -> tuple[str, str]:
     """The enforced schema, and a sentence if no value is valid."""
-    return with_large_stack(lambda: _enforce(source))
+    return run_in_thread(lambda: _enforce(source))
 
 
 def _enforce(source: str) -> tuple[str, str]:

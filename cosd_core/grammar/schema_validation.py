@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.grammar.compilation import with_large_stack
 from cosd_core.grammar.json_formats import format_checker
+from cosd_core.utils.threads import run_in_thread
 
 _PATTERN_SECONDS = 1.0
 """How long one pattern may search one string: some patterns take exponential time."""
@@ -76,7 +76,7 @@ def value_error(source: str, value: Any) -> str | None:
 
 def _checked(source: str, read: Callable[[], Any]) -> str | None:
     try:
-        return with_large_stack(lambda: _first_error(validator(source), read()))
+        return run_in_thread(lambda: _first_error(validator(source), read()))
     except ValueError as error:
         return f"the text cannot be read as JSON: {quoted(error)}"
     except RecursionError:

@@ -1,9 +1,11 @@
-"""Runs a function in a thread of its own: with a large stack, or with a time limit."""
+"""Runs a function in another thread: with a large stack, and with a time limit if it has one."""
 
 import ctypes
+import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Generic, TypeVar
@@ -13,8 +15,14 @@ from cosd_core.utils import Lock
 
 T = TypeVar("T")
 
+_MAX_THREADS = 64
+"""They are kept for the next functions: new threads all the time would fragment the memory."""
+
+_STACK_BYTES = 64 << 20
+"""The stack of such a thread; memory is taken only for the part of it that is used."""
+
+_NAME = "cosd-call"
 _RETRY_SECONDS = 0.1
-_stack_size_lock = Lock()
 
 
 class TimeLimitError(Exception):
@@ -41,49 +49,61 @@ class _Stop(BaseException):
     """Raised inside of a function whose time is over; no ``except Exception`` catches it."""
 
 
-def run_in_thread(
-    function: Callable[[], T], *, limit: TimeLimit | None = None, stack_bytes: int | None = None
-) -> T:
-    """The result of a function that runs in a thread, with this thread's context variables.
+def run_in_thread(function: Callable[[], T], *, limit: TimeLimit | None = None) -> T:
+    """The result of a function that runs in another thread, with this thread's context variables.
 
-    Its exceptions are raised here.
+    Its exceptions are raised here. Inside of such a function another one without a limit runs in its thread.
 
     Args:
         function: With a limit it may end between any two steps of Python, so it should change nothing that
             others use. A single call into C is not interrupted; its end is awaited.
         limit: After this time the function is ended.
-        stack_bytes: The size of the thread's stack, for functions that recurse in C; None: the default.
 
     Raises:
         TimeLimitError: The time is over.
         GenerationError: The system admits no further thread.
     """
+    if limit is None and _threads.is_one():
+        return function()
     task = _Task(function)
-    thread = threading.Thread(target=task.run, name="cosd-call", daemon=True)
-    _start(thread, stack_bytes)
+    _threads.run(task.run)
     try:
         while not task.finished.wait(limit.left if limit else None) and limit and limit.left:
             pass  # it was extended
     finally:  # also where this thread is interrupted
-        while not task.finished.is_set() and thread.is_alive():
+        while not task.finished.is_set():
             task.stop()
             task.finished.wait(_RETRY_SECONDS)
     return task.result()
 
 
-def _start(thread: threading.Thread, stack_bytes: int | None) -> None:
-    try:
-        if stack_bytes is None:
-            thread.start()
-            return
-        with _stack_size_lock:  # the size is a setting of the whole process
-            before = threading.stack_size(stack_bytes)
+class _Threads:
+    """The threads that run functions; a forked process starts its own."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._process = -1
+
+    def is_one(self) -> bool:
+        """Whether this code runs in one of the threads."""
+        return threading.current_thread().name.startswith(_NAME)
+
+    def run(self, function: Callable[[], None]) -> None:
+        """Have a thread run a function, which raises nothing."""
+        with self._lock:
+            if self._process != os.getpid():
+                self._executor = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix=_NAME)
+                self._process = os.getpid()
+            before = threading.stack_size(_STACK_BYTES)  # a setting of the whole process
             try:
-                thread.start()
+                self._executor.submit(function)
+            except RuntimeError as error:
+                raise GenerationError(f"no thread can be started: {quoted(error)}") from error
             finally:
                 threading.stack_size(before)
-    except RuntimeError as error:
-        raise GenerationError(f"no thread can be started: {quoted(error)}") from error
+
+
+_threads = _Threads()
 
 
 class _Task(Generic[T]):

@@ -130,7 +130,12 @@ class CoSDDecoder(Unloadable):
         self._rows: RowFactory = factory(self.models, self._alignment, config)
         sizes = self._alignment.vocabularies
         self._open_batch = partial(
-            Batch, models=self.models, vocabularies=sizes, config=config, schedule=self.schedule
+            Batch,
+            models=self.models,
+            vocabularies=sizes,
+            config=config,
+            schedule=self.schedule,
+            prefix_caching=not deterministic,
         )
         self.max_concurrent, self.max_waiting = max_concurrent, max_waiting
         self._engine = Engine(
@@ -175,7 +180,8 @@ class CoSDDecoder(Unloadable):
             max_concurrent: Async calls begin while fewer prompts of async calls are decoded; others wait.
             max_waiting: The most async calls that wait; further ones raise OverloadedError.
             deterministic: Whether a text is the same in every batch also where the models round coarsely
-                (bfloat16, float16): no two prompts share a pass, and no block depends on measured times.
+                (bfloat16, float16): no two prompts share a pass, no block depends on measured times, and no
+                prompt uses what was computed for another text.
             draft_adapter: Hub id or path of a PEFT adapter (LoRA for instance) over the draft, or over a GGUF
                 file a LoRA in another GGUF file. Models of one name share one copy of its weights.
             assistant_adapter: The same for the assistant, or a list with an entry per assistant.

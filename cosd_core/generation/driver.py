@@ -8,6 +8,7 @@ from cosd_core.errors import OutOfMemoryError, quoted
 from cosd_core.generation.call import Call
 from cosd_core.generation.loop import Batch
 from cosd_core.generation.row import Row
+from cosd_core.models.prefix_cache import free_prefix_caches
 
 
 class RoundDriver:
@@ -16,7 +17,7 @@ class RoundDriver:
     A call joins a batch that has room for its rows, if they are of like length, and otherwise opens another.
     After a failure every call of the batch finishes in a batch of its own, so that only the call that caused
     it fails. A batch that runs out of memory is split in halves, which go on when no other batch is left; a
-    row that does not fit alone fails its call.
+    row that does not fit alone, without the prefix caches, fails its call.
     """
 
     def __init__(self, open_batch: Callable[[Sequence[Row]], Batch], batch_size: int) -> None:
@@ -102,6 +103,9 @@ class RoundDriver:
             if len(rows) > 1 or self._batches:
                 middle = (len(rows) + 1) // 2
                 self._postponed += [half for half in (rows[:middle], rows[middle:]) if half]
+                return
+            if free_prefix_caches():
+                self._isolate(rows)
                 return
             error = _out_of_memory(rows[0], error)
         rows_of: dict[Call, list[Row]] = {}

@@ -33,6 +33,7 @@ class Batch:
         vocabularies: Sequence[int],
         config: RowConfig,
         schedule: Schedule,
+        prefix_caching: bool = True,
     ) -> None:
         """Open a session of every model. The first model drafts.
 
@@ -42,11 +43,14 @@ class Batch:
             vocabularies: Per model, how many token ids take part.
             config: The settings of the rows: the verifier above all.
             schedule: How far to draft.
+            prefix_caching: Whether the models use what they have computed for earlier texts.
         """
         self.rows = list(rows)
         roles = ("draft", *(f"assistant {at}" for at in range(len(models) - 1)))
         self._draft, *self._assistants = [
-            model.open_session(vocabulary=vocabulary, role=role, calibration=temperature)
+            model.open_session(
+                vocabulary=vocabulary, role=role, calibration=temperature, prefix_caching=prefix_caching
+            )
             for model, vocabulary, role, temperature in zip(
                 models, vocabularies, roles, config.calibration, strict=True
             )

@@ -178,13 +178,22 @@ class BaseLanguageModel(ABC):
         """A key of everything that its predictions depend on; caches on disk use it in their keys."""
 
     @abstractmethod
-    def open_session(self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0) -> Session:
+    def open_session(
+        self,
+        *,
+        vocabulary: int,
+        role: str = "draft",
+        calibration: float = 1.0,
+        prefix_caching: bool = True,
+    ) -> Session:
         """Start to work on the rows of one batch.
 
         Args:
             vocabulary: How many token ids take part.
             role: ``"draft"`` or ``"assistant 0"``; it selects the random numbers of sampled tokens.
             calibration: The temperature of the model's confidences.
+            prefix_caching: Whether the session may use what the model has computed for earlier texts, and
+                keeps what it computes.
 
         Raises:
             UnsupportedModelError: The model cannot take part.

@@ -1,13 +1,15 @@
 """Caches that can be rolled back. The only file that creates transformers' caches."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedConfig, cache_utils
 
 from cosd_core.models.growing_layer import GrowingLayer, spare_slots
+from cosd_core.models.prefix_cache import Prefix, States
 
 _ATTENTION_LAYERS = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer)
 _EMPTY_LAYER = getattr(cache_utils, "DummyLayer", None)  # added late in 5.x
@@ -45,6 +47,13 @@ class DecodingCache:
     def rewind(self, lengths: Sequence[int]) -> None:
         """Keep at most the first ``lengths[row]`` ids of every row, and as many of them as possible."""
 
+    def saved(self, row: int, start: int) -> States:
+        """What the cache holds of a row from this position on, for :class:`PrefixCache`.
+
+        The session has no further use for the row.
+        """
+        raise NotImplementedError  # this cache holds nothing
+
 
 def attention_only(config: PreTrainedConfig) -> bool:
     """Whether, by its configuration, every layer caches keys and values per position and nothing else.
@@ -73,6 +82,22 @@ def _growing_cache() -> DynamicCache:
     return cache
 
 
+@dataclass(frozen=True, slots=True)
+class KeysAndValues:
+    """What a cache holds of some positions of one row.
+
+    Attributes:
+        layers: Per layer keys and values, ``[heads, positions, size]``; None for a layer that has none.
+    """
+
+    layers: tuple[tuple[torch.Tensor, torch.Tensor] | None, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that they take."""
+        return sum(each.nbytes for layer in self.layers if layer for each in layer)
+
+
 class RowCache(DecodingCache):
     """The keys and values of several rows, padded on the left.
 
@@ -91,6 +116,31 @@ class RowCache(DecodingCache):
         super().__init__(rows, past_key_values=self._cache, use_cache=True)
         self._gaps = gaps
         self._used = torch.ones(rows, 0, dtype=torch.bool)  # [rows, slots]: which hold a position
+
+    @classmethod
+    def restored(cls, prefixes: Sequence[Prefix], *, gaps: bool) -> Self:
+        """A cache whose rows hold these prefixes."""
+        cache = cls(len(prefixes), gaps=gaps)
+        cache.lengths = [prefix.length for prefix in prefixes]
+        width = max(cache.lengths)
+        cache._used = torch.arange(width) >= width - torch.tensor(cache.lengths)[:, None]
+        known = next((piece.states for prefix in prefixes for piece in prefix.pieces), KeysAndValues(()))
+        for at, like in enumerate(known.layers):
+            layer = GrowingLayer()
+            if like is not None:
+                rows = [[(part.states.layers[at], part.used) for part in each.pieces] for each in prefixes]
+                layer.fill(rows, like=like, width=width)
+            cache._cache.layers.append(layer)
+        return cache
+
+    def saved(self, row: int, start: int) -> KeysAndValues:
+        """A copy of what the cache holds of a row from this position on."""
+        slots = self._used[row].nonzero().flatten()[start:]
+        layers = [
+            layer.copied(row, slots) if isinstance(layer, GrowingLayer) and layer.is_initialized else None
+            for layer in self._cache.layers
+        ]
+        return KeysAndValues(tuple(layers))
 
     @property
     def width(self) -> int:

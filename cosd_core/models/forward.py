@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from cosd_core.errors import GenerationError, ModelOutputError, quoted
 from cosd_core.models.cache import DecodingCache, RowCache
+from cosd_core.models.prefix_cache import Prefix, PrefixCache
 from cosd_core.models.state_cache import StateCache
 from cosd_core.models.traits import ModelTraits
 from cosd_core.utils import Lock
@@ -46,6 +47,19 @@ class Plan:
             return StateCache(self.cache_argument, None if self.model_cache else model.config)
         takes_use_cache = "use_cache" in traits.forward_arguments
         return DecodingCache(use_cache=False) if takes_use_cache else DecodingCache()
+
+    def restored_cache(self, prefix: Prefix) -> DecodingCache:
+        """A cache for one row that holds this prefix, or as much of it as can be restored."""
+        if self.strategy == "attention":
+            return RowCache.restored([prefix], gaps=self.gaps)
+        [piece] = prefix.pieces
+        return cast(StateCache, piece.states).restored(prefix.length)
+
+    def prefix_cache(self, max_bytes: int) -> PrefixCache | None:
+        """An empty cache of prefixes; None if the model keeps nothing of a text."""
+        if self.strategy == "uncached" or not max_bytes:
+            return None
+        return PrefixCache(max_bytes, divisible=self.strategy == "attention")
 
     def pass_arguments(
         self,

@@ -1,5 +1,6 @@
 """A cache layer with spare slots: a pass appends keys and values, and copies no old ones."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,6 +65,40 @@ class GrowingLayer(cache_utils.DynamicLayer):
         if other is not None:
             new = [each[..., : self.length, :] for each in other._buffers]
         self._replace([torch.cat(both) for both in zip(states, new, strict=True)], self.length)
+
+    def fill(
+        self,
+        rows: Sequence[Sequence[tuple[tuple[torch.Tensor, torch.Tensor] | None, int]]],
+        *,
+        like: tuple[torch.Tensor, torch.Tensor],
+        width: int,
+    ) -> None:
+        """Hold the first positions of these states behind each other, as the last of ``width`` slots.
+
+        Args:
+            rows: Per row keys and values, ``[heads, positions, size]``, and how many positions to take.
+            like: States of the same heads, size, type and device.
+            width: The number of slots.
+        """
+        buffers = []
+        for at, each in enumerate(like):
+            heads, _, size = each.shape
+            buffer = each.new_zeros(len(rows), heads, width + spare_slots(width), size)
+            for row, pieces in enumerate(rows):
+                end = width
+                for states, used in reversed(pieces):
+                    assert states is not None, "a layer has keys and values for every position or for none"
+                    buffer[row, :, end - used : end] = states[at][:, :used]
+                    end -= used
+            buffers.append(buffer)
+        self.dtype, self.device = like[0].dtype, like[0].device
+        self._replace(buffers, width)
+        self.is_initialized = True
+
+    def copied(self, row: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of keys and values in these slots of a row, ``[heads, slots, size]``."""
+        keys, values = (each[row].index_select(1, slots.to(each.device)) for each in self._buffers)
+        return keys, values
 
     def gather(self, slots: torch.Tensor) -> None:
         """Replace the slots of every row by these of its slots, ``[rows, new length]``."""

@@ -23,6 +23,7 @@ from cosd_core.models.loading import (
     resolve_source,
 )
 from cosd_core.models.memory import release_memory
+from cosd_core.models.prefix_cache import PrefixCache
 from cosd_core.models.probe import probe
 from cosd_core.models.sessions import BatchedSession, SequentialSession
 from cosd_core.models.traits import ModelTraits
@@ -59,6 +60,7 @@ class LanguageModel(Unloadable, BaseLanguageModel):
         name: str | None = None,
         adapter: str | None = None,
         cache_tolerance: float | None = None,
+        prefix_cache_mb: float = 0,
     ) -> None:
         """Wrap loaded objects.
 
@@ -70,6 +72,9 @@ class LanguageModel(Unloadable, BaseLanguageModel):
                 there later; ``"__base__"`` is the model without any. None uses the adapters that are active
                 in the model during each pass.
             cache_tolerance: As :attr:`LoadingOptions.cache_tolerance`.
+            prefix_cache_mb: As :attr:`LoadingOptions.prefix_cache_mb`, but 0 by default: the weights of a
+                model that you hold yourself, and its active adapters, may change between calls. Where they
+                do not, give it a size.
 
         Raises:
             InvalidOptionError: They are no transformers model and tokenizer, or there is no such adapter.
@@ -89,6 +94,7 @@ class LanguageModel(Unloadable, BaseLanguageModel):
             raise InvalidOptionError(f"name={quoted(name)} should be text")
         if cache_tolerance is not None:
             check_number("cache_tolerance", cache_tolerance)
+        check_number("prefix_cache_mb", prefix_cache_mb)
         kind = type(found).__name__
         loaded_from = found.config.name_or_path or kind
         self.name = name or with_adapter(display_name(loaded_from), adapter)
@@ -105,6 +111,7 @@ class LanguageModel(Unloadable, BaseLanguageModel):
         self._base: LanguageModel | None = None
         self._plan: Plan | None = None
         self._cache_tolerance = cache_tolerance
+        self._prefix_bytes = int(prefix_cache_mb * 2**20)
 
     @classmethod
     def from_pretrained(
@@ -166,7 +173,12 @@ class LanguageModel(Unloadable, BaseLanguageModel):
         cls, loaded: tuple[Any, Any], source: str, loading: LoadingOptions, adapter: str | None = None
     ) -> Self:
         name = with_adapter(display_name(source), adapter and display_name(adapter))
-        model = cls(*loaded, name=name, cache_tolerance=loading.cache_tolerance)
+        model = cls(
+            *loaded,
+            name=name,
+            cache_tolerance=loading.cache_tolerance,
+            prefix_cache_mb=loading.prefix_cache_mb,
+        )
         model.source = with_adapter(source, adapter)
         return model
 
@@ -247,14 +259,27 @@ class LanguageModel(Unloadable, BaseLanguageModel):
         )
         return f"{contents} {sorted(self.eos_token_ids)}"
 
+    @cached_property
+    def prefixes(self) -> PrefixCache | None:
+        """What the model has computed for earlier texts; None if nothing is kept."""
+        if self.traits.rope_switch_length is not None:  # keys depend on the length of the text
+            return None
+        return self.plan.prefix_cache(self._prefix_bytes)
+
     def open_session(
-        self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0
+        self,
+        *,
+        vocabulary: int,
+        role: str = "draft",
+        calibration: float = 1.0,
+        prefix_caching: bool = True,
     ) -> LogitsSession:
         """Start to work on the rows of one batch. As :meth:`BaseLanguageModel.open_session`."""
         plan = self.plan
         runner = PassRunner(self.model, plan, self.traits, self.lock, self.name, vocabulary)
         session = BatchedSession if plan.batched else SequentialSession
-        return session(runner, role=role, calibration=calibration)
+        prefixes = self.prefixes if prefix_caching else None
+        return session(runner, prefixes, role=role, calibration=calibration)
 
     def unload(self) -> None:
         """Release the weights; neither the model nor a decoder with it can be used any more.
@@ -265,6 +290,7 @@ class LanguageModel(Unloadable, BaseLanguageModel):
         """
         loaded_models.forget(self)
         self._model = self._base = None
+        vars(self).pop("prefixes", None)
         release_memory()
 
     def __repr__(self) -> str:

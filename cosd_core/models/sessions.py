@@ -1,7 +1,8 @@
 """Sessions of a transformers model: rows that share passes, and rows that run one after another."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn.functional import pad
@@ -9,6 +10,7 @@ from torch.nn.functional import pad
 from cosd_core.models.base import LogitsSession
 from cosd_core.models.cache import DecodingCache, RowCache
 from cosd_core.models.forward import PassRunner
+from cosd_core.models.prefix_cache import Prefix, PrefixCache
 from cosd_core.utils import agreed_prefix
 
 _MIN_PREFILL = 16
@@ -27,9 +29,17 @@ class BatchedSession(LogitsSession):
     as many ids as the longest new prompt.
     """
 
-    def __init__(self, runner: PassRunner, *, role: str, calibration: float) -> None:
+    def __init__(
+        self,
+        runner: PassRunner,
+        prefixes: PrefixCache | None,
+        *,
+        role: str,
+        calibration: float,
+    ) -> None:
         super().__init__(role=role, calibration=calibration)
         self._runner = runner
+        self._prefixes = prefixes
         self._cached: list[list[int]] = []  # the cached ids of every row
         self._cache = self._empty_cache(0)
 
@@ -37,7 +47,7 @@ class BatchedSession(LogitsSession):
     def logits(self, rows: Sequence[list[int]], *, last: int) -> torch.Tensor:
         """Run one pass over all rows. As :meth:`LogitsSession.logits`."""
         if not self._cached:
-            self._cache, self._cached = self._empty_cache(len(rows)), [[] for _ in rows]
+            self._cache, self._cached = self._begun(rows)
         known = len(self._cached)
         missing = [
             len(ids) - agreed_prefix(ids, old) for ids, old in zip(rows[:known], self._cached, strict=True)
@@ -52,7 +62,10 @@ class BatchedSession(LogitsSession):
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep only the rows of these indices, in this order."""
+        """Keep only the rows of these indices, in this order; the prefix cache gets what the others hold."""
+        if self._prefixes is not None:
+            for row in set(range(len(self._cached))).difference(rows):
+                self._prefixes.add(self._cached[row], partial(self._cache.saved, row))
         known = [row for row in rows if row < len(self._cached)]
         self._cached = [self._cached[row] for row in known]
         if known:
@@ -62,13 +75,23 @@ class BatchedSession(LogitsSession):
 
     def _prefilled(self, rows: Sequence[list[int]], lengths: Sequence[int]) -> RowCache:
         """A cache of the first ``lengths[row]`` ids of every row."""
-        cache = self._empty_cache(len(rows))
-        if any(lengths):
-            # At least one id each: not every kind of attention accepts a row of nothing but padding.
-            heads = [ids[: max(length, 1)] for ids, length in zip(rows, lengths, strict=True)]
-            self._runner.logits(cache, heads, fed=max(lengths), last=1)
-            cache.rewind(lengths)
+        # At least one id each: not every kind of attention accepts a row of nothing but padding.
+        heads = [ids[: max(length, 1)] for ids, length in zip(rows, lengths, strict=True)]
+        cache, cached = self._begun(heads)
+        fed = max(len(ids) - len(old) for ids, old in zip(heads, cached, strict=True))
+        if fed and any(lengths):
+            cache.rewind([max(len(ids) - fed, 0) for ids in heads])
+            self._runner.logits(cache, heads, fed=fed, last=1)
+        cache.rewind(lengths)
         return cache
+
+    def _begun(self, rows: Sequence[list[int]]) -> tuple[RowCache, list[list[int]]]:
+        """A cache of what is known of rows, and these ids of every row."""
+        if self._prefixes is None:
+            return self._empty_cache(len(rows)), [[] for _ in rows]
+        prefixes = [self._prefixes.find(ids) for ids in rows]
+        cached = [ids[: prefix.length] for ids, prefix in zip(rows, prefixes, strict=True)]
+        return RowCache.restored(prefixes, gaps=self._runner.plan.gaps), cached
 
     def _empty_cache(self, rows: int) -> RowCache:
         return RowCache(rows, gaps=self._runner.plan.gaps)
@@ -77,9 +100,12 @@ class BatchedSession(LogitsSession):
 class SequentialSession(LogitsSession):
     """A session of a model whose rows cannot share passes: every row has its own passes and cache."""
 
-    def __init__(self, runner: PassRunner, *, role: str, calibration: float) -> None:
+    def __init__(
+        self, runner: PassRunner, prefixes: PrefixCache | None, *, role: str, calibration: float
+    ) -> None:
         super().__init__(role=role, calibration=calibration)
         self._runner = runner
+        self._prefixes = prefixes
         self._plan = runner.plan
         self._switch = runner.traits.rope_switch_length
         # A model that computes position ids itself does not count padding tokens, and loses their number
@@ -90,13 +116,24 @@ class SequentialSession(LogitsSession):
     @torch.inference_mode()
     def logits(self, rows: Sequence[list[int]], *, last: int) -> torch.Tensor:
         """Run at least one pass per row. As :meth:`LogitsSession.logits`."""
-        for _ in rows[len(self._rows) :]:
-            self._rows.append(_CachedRow(self._plan.empty_cache(self._runner.model, self._runner.traits)))
+        self._rows += [self._begun(ids) for ids in rows[len(self._rows) :]]
         return torch.cat([self._row_logits(*each, last) for each in zip(self._rows, rows, strict=True)])
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep only the rows of these indices, in this order."""
+        """Keep only the rows of these indices, in this order; the prefix cache gets what the others hold."""
+        if self._prefixes is not None:
+            for row in set(range(len(self._rows))).difference(rows):
+                self._prefixes.add(self._rows[row].ids, partial(self._rows[row].cache.saved, 0))
         self._rows = [self._rows[row] for row in rows if row < len(self._rows)]
+
+    def _begun(self, ids: list[int]) -> "_CachedRow":
+        """A row whose cache holds what is known of it."""
+        prefix = Prefix() if self._prefixes is None else self._prefixes.find(ids)
+        if prefix.length:
+            cache = self._plan.restored_cache(prefix)
+        else:
+            cache = self._plan.empty_cache(self._runner.model, self._runner.traits)
+        return _CachedRow(cache, ids[: cache.lengths[0]])
 
     def _row_logits(self, row: "_CachedRow", ids: list[int], last: int) -> torch.Tensor:
         """The logits behind the last ids of one row, ``[1, last, vocabulary]``."""
@@ -146,5 +183,5 @@ class _CachedRow:
     """
 
     cache: DecodingCache
-    ids: list[int] = field(default_factory=list)
+    ids: list[int]
     beyond_switch: bool = False

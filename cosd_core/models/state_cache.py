@@ -86,6 +86,21 @@ class StateCache(DecodingCache):
             layers = zip(self._cache.layers, latest.state, strict=True)
             self._cache.layers = [_restored(live, saved, latest.length) for live, saved in layers]
 
+    def saved(self, row: int, start: int) -> "StateCache":  # noqa: ARG002
+        """The cache itself. As :meth:`DecodingCache.saved`."""
+        return self
+
+    def restored(self, length: int) -> "StateCache":
+        """A copy, as it was at this length or before."""
+        copied = copy.deepcopy(self)
+        copied.rewind([length])
+        return copied
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of all states."""
+        return sum(each.nbytes() for each in _storages((self._cache, self._snapshots), {}).values())
+
     def _empty(self) -> Any:
         return None if self._config is None else layered_cache(self._config)
 
@@ -96,6 +111,22 @@ class _Snapshot:
 
     length: int
     state: Any
+
+
+def _storages(value: Any, found: dict[int, torch.UntypedStorage]) -> dict[int, torch.UntypedStorage]:
+    """The memory of all tensors in an object, by address."""
+    if torch.is_tensor(value):
+        storage = value.untyped_storage()
+        found[storage.data_ptr()] = storage
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            _storages(each, found)
+    elif isinstance(value, dict):
+        _storages(list(value.values()), found)
+    elif hasattr(value, "__dict__") or hasattr(value, "__slots__"):
+        names = [*getattr(value, "__dict__", ()), *getattr(value, "__slots__", ())]
+        _storages([getattr(value, name, None) for name in names], found)
+    return found
 
 
 def _restored(live: Any, saved: Any, length: int) -> Any:

@@ -67,6 +67,7 @@ class LoadingKwargs(TypedDict, total=False):
     use_safetensors: bool | None
     tokenizer: str | None
     cache_tolerance: float | None
+    prefix_cache_mb: float | None
     n_ctx: int | None
     n_gpu_layers: int | None
     n_threads: int | None
@@ -100,6 +101,12 @@ class LoadingOptions(Options):
         default=None,
         ge=0,
         description="How far a cache may change the logits, in standard deviations of them; None: measured.",
+    )
+    prefix_cache_mb: float = Field(
+        default=512,
+        ge=0,
+        description="Memory for what a model has computed for earlier texts; a text that begins like one of "
+        "them is read from there on. 0: none.",
     )
     n_ctx: int | None = Field(
         default=None, ge=0, description="GGUF: most tokens of prompt and answer; default: as it was trained."

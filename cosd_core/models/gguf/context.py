@@ -106,17 +106,24 @@ class Context:
         Raises:
             OutOfMemoryError: There is no memory for it.
         """
-        llama = llama_cpp()
         other = Context(self.weights, self.adapter, positions=positions, rows=rows, threads=self._threads)
         for row in range(self.rows):
-            if llama.llama_memory_seq_pos_max(self._memory, row) < 0:
-                continue
-            size = llama.llama_state_seq_get_size(self._pointer, row)
-            state = (ctypes.c_uint8 * size)()
-            llama.llama_state_seq_get_data(self._pointer, state, size, row)
-            if not llama.llama_state_seq_set_data(other._pointer, state, size, row):
+            cached = llama_cpp().llama_memory_seq_pos_max(self._memory, row) >= 0
+            if cached and not other.restore(row, self.saved(row)):
                 raise GenerationError(f"llama.cpp cannot copy the cache of model {quoted(self.weights.path)}")
         return other
+
+    def saved(self, row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """A copy of what is cached of a row."""
+        llama = llama_cpp()
+        state = np.empty(llama.llama_state_seq_get_size(self._pointer, row), np.uint8)
+        llama.llama_state_seq_get_data(self._pointer, _address(state), state.size, row)
+        return state
+
+    def restore(self, row: int, state: np.ndarray[Any, np.dtype[np.uint8]]) -> bool:
+        """Cache what :meth:`saved` returned, as this row; false if llama.cpp does not."""
+        llama = llama_cpp()
+        return bool(llama.llama_state_seq_set_data(self._pointer, _address(state), state.size, row))
 
     def run(self, feeds: Sequence[Feed], *, vocabulary: int) -> torch.Tensor:
         """Process ids, in as few passes as llama.cpp admits.
@@ -168,6 +175,10 @@ class Context:
         block = (ctypes.c_float * (len(target) * size)).from_address(address)
         found = torch.frombuffer(block, dtype=torch.float32).view(len(target), size)
         target.copy_(found[:, : target.shape[1]])
+
+
+def _address(state: np.ndarray[Any, np.dtype[np.uint8]]) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 class _Batch:

@@ -25,6 +25,7 @@ from cosd_core.models.gguf.tokenizer_check import check_tokenizer
 from cosd_core.models.gguf.weights import LoraAdapter, Weights
 from cosd_core.models.loading import hub_access, load_tokenizer
 from cosd_core.models.memory import release_memory
+from cosd_core.models.prefix_cache import PrefixCache
 from cosd_core.models.weight_sharing import ModelRegistry
 from cosd_core.options import LoadingKwargs, LoadingOptions
 from cosd_core.utils import Unloadable
@@ -45,6 +46,7 @@ class GGUFModel(Unloadable, BaseLanguageModel):
         name: The name of the file.
         source: The path, or the name on the hub, that it was loaded from.
         path: The file on this machine.
+        prefixes: What the model has computed for earlier texts.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class GGUFModel(Unloadable, BaseLanguageModel):
         self._header = header
         self._context_length = _context_length(header, options.n_ctx)
         self._pool: ContextPool | None = self._make_pool(weights, adapter)
+        self.prefixes = PrefixCache(int(options.prefix_cache_mb * 2**20), divisible=False)
         self._base: GGUFModel | None = None
 
     @classmethod
@@ -210,11 +213,21 @@ class GGUFModel(Unloadable, BaseLanguageModel):
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def open_session(
-        self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0
+        self,
+        *,
+        vocabulary: int,
+        role: str = "draft",
+        calibration: float = 1.0,
+        prefix_caching: bool = True,
     ) -> LogitsSession:
         """Start to work on the rows of one batch. As :meth:`BaseLanguageModel.open_session`."""
         return GGUFSession(
-            self.pool, vocabulary=vocabulary, shared=self.batchable, role=role, calibration=calibration
+            self.pool,
+            self.prefixes if prefix_caching else None,
+            vocabulary=vocabulary,
+            shared=self.batchable,
+            role=role,
+            calibration=calibration,
         )
 
     def open_llama(self) -> Any:
@@ -241,6 +254,7 @@ class GGUFModel(Unloadable, BaseLanguageModel):
         if self._pool is not None:
             self._pool.close()
         self._pool = self._base = None
+        self.prefixes.clear()
         release_memory()
 
     def __repr__(self) -> str:

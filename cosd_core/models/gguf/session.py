@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import finalize
 
 import torch
@@ -11,6 +12,7 @@ from cosd_core.errors import GenerationError
 from cosd_core.models.base import LogitsSession, Rows
 from cosd_core.models.gguf.context import MAX_ROWS, Context, Feed
 from cosd_core.models.gguf.pool import ContextPool
+from cosd_core.models.prefix_cache import Piece, Prefix, PrefixCache
 from cosd_core.utils import agreed_prefix
 
 
@@ -22,12 +24,20 @@ class GGUFSession(LogitsSession):
     """
 
     def __init__(
-        self, pool: ContextPool, *, vocabulary: int, shared: bool, role: str, calibration: float
+        self,
+        pool: ContextPool,
+        prefixes: PrefixCache | None,
+        *,
+        vocabulary: int,
+        shared: bool,
+        role: str,
+        calibration: float,
     ) -> None:
         """Start without rows.
 
         Args:
             pool: Where contexts come from.
+            prefixes: What was computed for earlier texts.
             vocabulary: How many token ids take part.
             shared: Whether all rows share one context.
             role: As :meth:`LogitsSession.__init__`.
@@ -35,6 +45,7 @@ class GGUFSession(LogitsSession):
         """
         super().__init__(role=role, calibration=calibration)
         self._pool = pool
+        self._prefixes = prefixes
         self._vocabulary = vocabulary
         self._shared = shared
         self._rows: list[_Row] = []
@@ -48,9 +59,11 @@ class GGUFSession(LogitsSession):
 
     def position_logits(self, rows: Rows, counts: Sequence[int]) -> list[torch.Tensor]:
         """Run one pass over the rows with wanted positions. As :meth:`LogitsSession.position_logits`."""
-        self._rows += [_Row() for _ in rows[len(self._rows) :]]
+        self._rows += [_Row(known=self._known(ids)) for ids in rows[len(self._rows) :]]
         self._place(rows)
         try:
+            for row in self._rows:
+                row.restore()
             return self._run(rows, counts)
         except BaseException:  # what is cached is uncertain now
             for context in self._contexts:
@@ -60,15 +73,22 @@ class GGUFSession(LogitsSession):
             raise
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep only the rows of these indices, in this order."""
+        """Keep only the rows of these indices, in this order; the prefix cache gets what the others hold."""
         kept = [self._rows[row] for row in rows if row < len(self._rows)]
         for row in self._rows:
-            if row.context is not None and not any(row is each for each in kept):
+            if row.context is not None and row not in kept:
+                if self._prefixes is not None:
+                    self._prefixes.add(row.ids, row.saved)
                 row.context.rewind(row.sequence, 0)
                 if not self._shared:
                     self._contexts.remove(row.context)
                     self._pool.give_back([row.context])
         self._rows = kept
+
+    def _known(self, ids: list[int]) -> Piece | None:
+        """What was computed for a text that begins like this one."""
+        prefix = Prefix() if self._prefixes is None else self._prefixes.find(ids)
+        return next(iter(prefix.pieces), None)
 
     def _run(self, rows: Rows, counts: Sequence[int]) -> list[torch.Tensor]:
         """One pass per context, over the rows of which logits are wanted."""
@@ -89,14 +109,14 @@ class GGUFSession(LogitsSession):
 
     def _place(self, rows: Rows) -> None:
         """Give every row a sequence in a context that is large enough."""
+        # A row that is not fed keeps what it has cached, which may be longer than its text.
+        lengths = [max(len(ids), row.length) for row, ids in zip(self._rows, rows, strict=True)]
         if not self._shared:
-            for row, ids in zip(self._rows, rows, strict=True):
-                row.context = self._fitting(row.context, len(ids), 1)
+            for row, length in zip(self._rows, lengths, strict=True):
+                row.context = self._fitting(row.context, length, 1)
             return
         if len(rows) > MAX_ROWS:
             raise GenerationError(f"llama.cpp decodes at most {MAX_ROWS} texts at once, not {len(rows)}")
-        # A row that is not fed keeps what it has cached, which may be longer than its text.
-        lengths = [max(len(ids), len(row.ids)) for row, ids in zip(self._rows, rows, strict=True)]
         context = self._fitting(self._contexts[0] if self._contexts else None, sum(lengths), len(rows))
         free = sorted(set(range(context.rows)) - {row.sequence for row in self._rows if row.context})
         for row in self._rows:
@@ -124,17 +144,34 @@ class _Row:
         context: Where it is cached; None before its first pass.
         sequence: Its number there.
         ids: The cached ids.
+        known: What was computed for a text that begins alike, until it is restored.
     """
 
     context: Context | None = None
     sequence: int = 0
     ids: list[int] = field(default_factory=list)
+    known: Piece | None = None
+
+    @property
+    def length(self) -> int:
+        """How many ids are cached, or will be when the known ones are restored."""
+        return len(self.known.ids if self.known else self.ids)
 
     @property
     def placed(self) -> Context:
         """The context of a row that has one."""
         assert self.context is not None
         return self.context
+
+    def restore(self) -> None:
+        """Cache what is known."""
+        if self.known and self.placed.restore(self.sequence, self.known.states):
+            self.ids = self.known.ids
+        self.known = None
+
+    def saved(self, _: int) -> Any:
+        """A copy of what is cached; llama.cpp copies whole rows."""
+        return self.placed.saved(self.sequence)
 
     def rewind(self, ids: list[int], count: int) -> int:
         """Forget the cached positions that a pass processes again, and return the length of those kept."""

@@ -1,0 +1,200 @@
+"""What was computed for earlier texts is found, bounded in memory, and changes no text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosd_core import CoSDDecoder, LanguageModel
+from cosd_core.models.prefix_cache import LEAST_IDS, PrefixCache, free_prefix_caches
+from tests.models import VOCABULARY, ascii_model, on_pass, random_model
+from tests.test_architectures import pair
+from tests.test_session import assert_agrees
+
+STEMS = tuple([(seed * 7 + at * at) % VOCABULARY for at in range(60)] for seed in range(3))
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> list[int]:
+    """Texts that often begin alike."""
+    ids = draw(st.sampled_from(STEMS))[: draw(st.integers(1, 60))]
+    return ids + draw(st.lists(st.integers(0, VOCABULARY - 1), max_size=8))
+
+
+@dataclass(frozen=True)
+class Ids:
+    """States that are the ids themselves."""
+
+    ids: list[int]
+
+    @property
+    def nbytes(self) -> int:
+        return 100 * len(self.ids)
+
+
+def agreement(ids: list[int], others: list[int]) -> int:
+    agree = [one == other for one, other in zip(ids, others, strict=False)]
+    return [*agree, False].index(False)
+
+
+@pytest.mark.parametrize("divisible", [True, False])
+@settings(deadline=None, max_examples=150)
+@given(added=st.lists(texts(), max_size=12), wanted=texts())
+def test_the_longest_prefix_is_found(divisible: bool, added: list[list[int]], wanted: list[int]) -> None:
+    cache = PrefixCache(10**9, divisible=divisible)
+    for ids in added:
+        cache.add(ids, lambda start, ids=ids: Ids(ids[start:]))
+    prefix = cache.find(wanted)
+    longest = max((agreement(wanted, ids) for ids in added if len(ids) >= LEAST_IDS), default=0)
+    # Fewer than LEAST_IDS agreeing ids of a continuation are not looked for.
+    assert longest - LEAST_IDS < prefix.length <= longest
+    found = [token for piece in prefix.pieces for token in piece.states.ids[: piece.used]]
+    assert found == wanted[: prefix.length]
+    assert all(piece.ids == piece.states.ids for piece in prefix.pieces)
+
+
+@pytest.mark.parametrize("divisible", [True, False])
+@settings(deadline=None, max_examples=100)
+@given(added=st.lists(texts(), max_size=25), limit=st.integers(0, 20_000))
+def test_memory_is_bounded_and_the_least_recently_used_goes(
+    divisible: bool, added: list[list[int]], limit: int
+) -> None:
+    cache = PrefixCache(limit, divisible=divisible)
+    for ids in added:
+        cache.add(ids, lambda start, ids=ids: Ids(ids[start:]))
+        assert cache.nbytes <= limit
+        whole = 140 * len(ids)  # states and ids
+        if len(ids) >= LEAST_IDS and whole <= limit:
+            assert cache.find(ids).length == len(ids)
+    held = sum(each.nbytes for each in cache._entries)
+    assert held == cache.nbytes
+    assert cache.clear() == bool(held)
+    assert cache.nbytes == 0
+
+
+def with_prefixes(model: LanguageModel, megabytes: float = 8) -> LanguageModel:
+    return LanguageModel(model.model, model.tokenizer, name=model.name, prefix_cache_mb=megabytes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama",
+        "mistral",
+        "gpt2",
+        "falcon alibi",
+        "gemma3 text",
+        "mamba",
+        "falcon_h1",
+        "lfm2",
+        "rwkv",
+        "openai-gpt",
+    ],
+)
+@settings(deadline=None, max_examples=15)
+@given(data=st.data())
+@torch.inference_mode()
+def test_sessions_that_begin_from_earlier_texts_return_the_logits_of_uncached_passes(
+    name: str, data: st.DataObject
+) -> None:
+    model = with_prefixes(pair(name)[0])
+    for _ in range(data.draw(st.integers(1, 3), label="sessions")):
+        session = model.open_session(vocabulary=VOCABULARY)
+        rows = data.draw(st.lists(texts(), min_size=1, max_size=3))
+        for _ in range(2):
+            assert_agrees(session.logits(rows, last=data.draw(st.integers(1, 3))), model, rows)
+            kept = data.draw(st.lists(st.sampled_from(range(len(rows))), unique=True), label="kept")
+            session.select(kept)
+            rows = [rows[at] + [data.draw(st.integers(0, VOCABULARY - 1))] for at in kept]
+            rows += data.draw(st.lists(texts(), min_size=not rows, max_size=2), label="add")
+        session.select([])
+
+
+def fed_tokens(model: LanguageModel, run: Any) -> int:
+    """How many token ids the model processes meanwhile."""
+    fed: list[int] = []
+    handle = model.model.register_forward_pre_hook(
+        lambda _module, _arguments, named: fed.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        run()
+    finally:
+        handle.remove()
+    return sum(fed)
+
+
+def decoder(megabytes: float, **settings: Any) -> CoSDDecoder:
+    models = [with_prefixes(ascii_model(seed=seed), megabytes) for seed in (1, 2)]
+    return CoSDDecoder(models[0], models[1], **settings)
+
+
+PROMPT = "The second turn of a chat begins like the first one. "
+
+
+def test_the_next_turn_reads_what_is_new_and_writes_the_same() -> None:
+    cached, plain = decoder(8, schedule="fixed"), decoder(0, schedule="fixed")
+    prompt = PROMPT
+    for _ in range(3):
+        first = cached.generate(prompt, max_new_tokens=12)
+        assert first.tokens == plain.generate(prompt, max_new_tokens=12).tokens
+        prompt += first.text + " And then? "
+    text = prompt + "more"
+    for at in (0, 1):
+        fed = [
+            fed_tokens(each.models[at], lambda each=each: each.generate(text, max_new_tokens=1))
+            for each in (cached, plain)
+        ]
+        assert fed[0] < 40 < len(prompt) <= fed[1]
+
+
+def test_calls_of_a_batch_and_of_tasks_use_it() -> None:
+    cached, plain = decoder(8), decoder(0)
+    prompts = [f"{PROMPT}Question {at}?" for at in range(6)]
+    expected = [each.token_ids for each in plain.generate(prompts, max_new_tokens=8)]
+    for _ in range(2):
+        assert [each.token_ids for each in cached.generate(prompts, max_new_tokens=8)] == expected
+    assert cached.draft.prefixes is not None
+    assert fed_tokens(cached.draft, lambda: cached.generate(prompts, max_new_tokens=1)) <= len(prompts) * 2
+
+
+def test_a_deterministic_decoder_does_not_use_it() -> None:
+    cached = decoder(8, deterministic=True)
+    for _ in range(2):
+        assert fed_tokens(cached.draft, lambda: cached.generate(PROMPT, max_new_tokens=1)) >= len(PROMPT)
+
+
+def test_models_of_the_user_keep_nothing_unless_told() -> None:
+    assert random_model(seed=1).prefixes is None
+    assert with_prefixes(random_model(seed=1)).prefixes is not None
+
+
+def test_memory_that_is_short_is_taken_from_the_prefix_caches_first() -> None:
+    cached = decoder(8)
+    expected = cached.generate(PROMPT, max_new_tokens=8).token_ids
+    prefixes = cached.draft.prefixes
+    assert prefixes is not None
+    assert prefixes.nbytes
+    failures = []
+
+    def fail_while_anything_is_kept(_number: int, _output: Any) -> None:
+        if prefixes.nbytes:
+            failures.append(True)
+            raise RuntimeError("CUDA out of memory")
+
+    with on_pass(cached.draft, fail_while_anything_is_kept):
+        assert cached.generate(PROMPT, max_new_tokens=8).token_ids == expected
+    assert failures == [True]
+    assert free_prefix_caches()
+    assert not prefixes.nbytes
+
+
+def test_an_unloaded_model_keeps_nothing() -> None:
+    cached = decoder(8)
+    cached.generate(PROMPT, max_new_tokens=8)
+    prefixes = cached.draft.prefixes
+    assert prefixes is not None
+    cached.draft.unload()
+    assert cached.draft.__dict__.get("prefixes") is None

@@ -60,6 +60,8 @@ class CrossTokenizerRow:
 
     def _begin_round(self) -> None:
         self._num_carried = len(self._draft_text.tokens)  # tokens of the block from earlier rounds
+        self._text.begin_block()
+        self._num_previewed = 0  # tokens of complete words in which stop strings were looked for
         self._needs_predictions: bool | None = None  # computed once per block, until the draft adds a token
         self._words.window_end = None
         self._predictions: dict[tuple[int, int], Prediction] = {}  # by assistant and number of ids before
@@ -93,7 +95,8 @@ class CrossTokenizerRow:
     def can_draft(self) -> bool:
         """Whether the block is neither ended nor full."""
         new = len(self._draft_text.tokens) - self._num_carried
-        return new < self._text.config.draft_length and not self._is_last_block
+        is_full = new >= self._text.config.draft_length
+        return not (is_full or self._text.has_drafted_stop or self._is_last_block)
 
     @property
     def num_replaceable(self) -> int:
@@ -102,16 +105,26 @@ class CrossTokenizerRow:
             return self._words.num_replaceable(final=self._is_last_block)
         return len(self._words.ends(final=self._is_last_block))
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the block holds complete words, and no assistant could replace any of them."""
+        if not self._text.config.lazy or self.num_replaceable:
+            return False
+        return bool(self._words.ends(final=self._is_last_block))
+
     def next_position(self) -> SamplingPosition:
         """Where the draft writes its next token."""
         return self._text.positions(0)[0]
 
     def propose(self, prediction: Prediction) -> None:
         """Add the draft's next token to the block."""
-        self._text.counts.draft_passes += 1
-        self._text.input_ids.append(prediction.id)
+        self._text.draft(prediction.id)
         self._draft_text.add(prediction, self._draft.comparable_bytes(prediction.id, self._names))
         self._needs_predictions = self._words.window_end = None
+        complete = self._draft_text.count_before(max(self._words.ends(final=False), default=0))
+        for token in self._draft_text.tokens[self._num_previewed : complete]:
+            self._text.preview(self._draft.text_bytes(token.id, self._names))
+        self._num_previewed = max(self._num_previewed, complete)
 
     def assistant_ids(self, assistant: int) -> list[int]:
         """Prompt and text in an assistant's tokens, up to the last word that was encoded."""

@@ -2,7 +2,8 @@
 
 import codecs
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from copy import copy
+from typing import Any, Protocol, Self, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -28,6 +29,9 @@ class IncrementalDecoder(Protocol):
     def flush(self) -> str:
         """The text that is still held back; it ends here."""
 
+    def copy(self) -> Self:
+        """One that goes on from here by itself."""
+
 
 class ByteDetokenizer:
     """Turns pieces of UTF-8 into text; an unfinished character is held back until it is whole."""
@@ -47,6 +51,12 @@ class ByteDetokenizer:
     def flush(self) -> str:
         """The text that is still held back, as replacement characters; it ends here."""
         return self._decoder.decode(b"", final=True)
+
+    def copy(self) -> "ByteDetokenizer":
+        """One that goes on from here by itself."""
+        copied = ByteDetokenizer()
+        copied._decoder.setstate(self._decoder.getstate())
+        return copied
 
 
 class Detokenizer:
@@ -101,6 +111,12 @@ class Detokenizer:
         piece = text[len(self._shown) :]
         self._shown = text
         return piece
+
+    def copy(self) -> Self:
+        """One that goes on from here by itself."""
+        copied = copy(self)
+        copied._window = list(self._window)
+        return copied
 
     def _begin(self, ids: list[int]) -> None:
         """Keep the last tokens as context: more of them until their decoding is text."""
@@ -171,6 +187,12 @@ class TextBuffer:
         released = self.text[self._released : end]
         self._released = max(self._released, end)
         return released
+
+    def copy(self) -> Self:
+        """One that goes on from here by itself."""
+        copied = copy(self)
+        copied._detokenizer = self._detokenizer.copy()
+        return copied
 
     def _append(self, piece: str) -> None:
         end = len(self.text)

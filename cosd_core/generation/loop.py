@@ -80,8 +80,13 @@ class Batch:
         return self._commit_blocks()
 
     def _draft_blocks(self) -> None:
-        """The draft adds a token to every block, until they are full or the schedule stops."""
+        """The draft adds a token to every block, until they are full or the schedule stops.
+
+        Text that no assistant could replace is not held back until then.
+        """
         while any(can_draft := [row.can_draft for row in self.rows]):
+            if any(row.is_final for row in self.rows) and not any(row.num_replaceable for row in self.rows):
+                return
             drafting = [row for row, can in zip(self.rows, can_draft, strict=True) if can]
             if not self._schedule.should_draft([row.num_replaceable for row in drafting]):
                 return

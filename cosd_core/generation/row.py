@@ -42,6 +42,10 @@ class Row(Protocol):
     def num_replaceable(self) -> int:
         """How many drafted tokens an assistant could replace whose prediction is not known."""
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the block holds text, and no assistant could replace any of it."""
+
     def next_position(self) -> SamplingPosition:
         """Where the draft writes its next token."""
 

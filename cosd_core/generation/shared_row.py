@@ -34,6 +34,7 @@ class SharedRow:
         self._bonus_predictions = bonus_predictions
         self._verdict: Verdict | None = None
         self.num_replaceable = 0
+        self._text.begin_block()
 
     @property
     def input_ids(self) -> list[int]:
@@ -48,9 +49,14 @@ class SharedRow:
     @property
     def can_draft(self) -> bool:
         """Whether the block is neither decided, ended nor full."""
-        if self._verdict or (self._block and self._text.is_over()):
+        if self._verdict or (self._block and (self._text.has_drafted_stop or self._text.is_over())):
             return False
         return len(self._block) < min(self._text.config.draft_length, self._text.room)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the block holds tokens, and no assistant could replace any of them."""
+        return self._text.config.lazy and bool(self._block) and not self.num_replaceable
 
     def next_position(self) -> SamplingPosition:
         """Where the draft writes its next token."""
@@ -61,8 +67,8 @@ class SharedRow:
 
         If the bonus predictions of the last round replace it, the block is decided without another pass.
         """
-        self._text.counts.draft_passes += 1
-        self._text.input_ids.append(prediction.id)
+        self._text.draft(prediction.id)
+        self._text.preview(prediction.id)
         self._block.append(prediction)
         self._opinions.append(self._bonus_predictions)
         if self._bonus_predictions is None:

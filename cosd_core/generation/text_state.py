@@ -71,12 +71,33 @@ class TextState:
         self.finish_reason: FinishReason | None = None
         self.counts = Counts()
         self._sampler = sampler
+        self._drafted = buffer  # with the tokens of the block, if there are stop strings
         self._started = time.perf_counter()
 
     @property
     def room(self) -> int:
         """How many tokens the text may still take."""
         return self.request.options.max_new_tokens - len(self.tokens)
+
+    def begin_block(self) -> None:
+        """Nothing is drafted any more."""
+        if self.request.options.stop:
+            self._drafted = self.buffer.copy()
+
+    def draft(self, token_id: int) -> None:
+        """Add a drafted token to :attr:`input_ids`."""
+        self.counts.draft_passes += 1
+        self.input_ids.append(token_id)
+
+    def preview(self, token: int | bytes) -> None:
+        """Look for stop strings in the text of a drafted token, which the buffer takes if it stands."""
+        if self.request.options.stop:
+            self._drafted.push(token)
+
+    @property
+    def has_drafted_stop(self) -> bool:
+        """Whether the text ends at a stop string if what was previewed stands."""
+        return self._drafted.stop_sequence is not None
 
     def is_over(self, *more: int, without: int = 0) -> bool:
         """Whether :attr:`input_ids`, its last ``without`` left out and ``more`` appended, end the text.

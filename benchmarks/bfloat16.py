@@ -38,7 +38,7 @@ def main(folder: str) -> None:
     torch.set_num_threads(1)
     print("| dtype and settings | greedy | sampled |\n|---|---|---|")
     for dtype, settings in SETTINGS:
-        model = LanguageModel.from_pretrained(folder, dtype=dtype)
+        model = LanguageModel.from_pretrained(folder, dtype=dtype, prefix_cache_mb=0)
         decoder = CoSDDecoder(model, model, **settings)
         counts = [same_texts(decoder, temperature) for temperature in (0.0, 1.0)]
         print(f"| {dtype} {settings or ''} | {counts[0]} | {counts[1]} |", flush=True)

@@ -21,6 +21,7 @@ import torch
 from benchmarks.common import Call, print_ratios
 from cosd_core import Chat, CoSDDecoder
 from cosd_core.demo import load_pair
+from cosd_core.models.prefix_cache import without_prefix_caches
 from examples.bundled_pairs import load_chat_pair
 
 TOKENS = 64
@@ -157,4 +158,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for each in parser.parse_args().names or BENCHMARKS:
         print(f"\n{each}")
-        BENCHMARKS[each]()
+        with without_prefix_caches():  # the prompts of all turns are the same
+            BENCHMARKS[each]()

@@ -73,6 +73,7 @@ def ways_of(draft: str, assistant: str, tokens: int, verifiers: Sequence[str]) -
     """The decoder with each verifier."""
     backend = "llama.cpp" if draft.endswith(".gguf") else "transformers"
     options: dict[str, Any] = {"n_threads": 1} if backend == "llama.cpp" else {"dtype": "float32"}
+    options["prefix_cache_mb"] = 0  # every turn reads its prompt
     ways: Ways = {}
     for verifier in verifiers:
         decoder = CoSDDecoder.from_pretrained(draft, assistant, verifier=verifier, **options)

@@ -25,7 +25,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from transformers import LogitsProcessor
 
-from cosd_core import Chat, CoSDDecoder, CoSDError, Grammar, OutOfMemoryError, RuleVerifier
+from cosd_core import Chat, CoSDDecoder, CoSDError, Grammar, LanguageModel, OutOfMemoryError, RuleVerifier
 from examples.bundled_pairs import load_chat_pair
 
 TASKS, THREADS = 24, 4
@@ -88,7 +88,11 @@ class Soak:
 
     def __init__(self, seconds: float) -> None:
         """Load the pair and write every answer alone."""
-        draft, assistant = load_chat_pair()
+        # Prefix caches that are always full, so that the memory does not grow with them.
+        draft, assistant = (
+            LanguageModel(each.model, each.tokenizer, name=each.name, prefix_cache_mb=4)
+            for each in load_chat_pair()
+        )
         self.requests = make_requests(150)
         alone = CoSDDecoder(draft, assistant, verifier=RuleVerifier(alpha=0.9))
         self.expected = [_texts(alone.generate(prompt, **options)) for prompt, options in self.requests]

@@ -8,6 +8,7 @@ from typing import Any
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.evaluation.baseline import baseline
+from cosd_core.models.prefix_cache import without_prefix_caches
 from cosd_core.outputs import Generation, Stats
 
 
@@ -41,6 +42,7 @@ _Method = Callable[[], tuple[int, list[Stats]]]
 """Runs all prompts; returns the number of tokens, and the statistics of every prompt if there are any."""
 
 
+@without_prefix_caches()  # generate has none
 def bench(
     decoder: CoSDDecoder,
     prompts: Sequence[str],

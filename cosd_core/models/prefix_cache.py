@@ -16,6 +16,8 @@ _MOST_ENTRIES = 1024
 _BYTES_PER_ID = 40
 """An id is a Python integer in a list."""
 
+_disabled: list[None] = []  # an entry per use of without_prefix_caches
+
 
 class States(Protocol):
     """What a backend keeps of some ids: keys and values, or recurrent states."""
@@ -98,7 +100,6 @@ class PrefixCache:
         self._entries: list[_Entry] = []  # parents before their children
         self._clock = count()
         self._lock = Lock()
-        self._disabled = 0
         self.nbytes = 0
         _caches.add(self)
 
@@ -114,7 +115,7 @@ class PrefixCache:
             ids: The text.
             save: Returns a copy of the states of its ids from this index on; called at most once.
         """
-        if len(ids) < LEAST_IDS or self._disabled or not self._max_bytes:
+        if len(ids) < LEAST_IDS or not self._max_bytes or _disabled:
             return
         with self._lock:
             parent, start = self._longest(ids)
@@ -139,20 +140,11 @@ class PrefixCache:
             self._entries, self.nbytes = [], 0
         return found
 
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """Neither find nor keep anything meanwhile."""
-        self._disabled += 1
-        try:
-            yield
-        finally:
-            self._disabled -= 1
-
     def _longest(self, ids: list[int]) -> tuple[_Entry | None, int]:
         """The entry that agrees with a text for longest, and for how long, in all; it is used now."""
         best, length = None, 0
         reached: dict[_Entry | None, int] = {None: 0}  # how many ids agree
-        for entry in [] if self._disabled else self._entries:
+        for entry in [] if _disabled else self._entries:
             start = entry.start
             head = entry.ids[:LEAST_IDS]  # most others differ there
             if reached.get(entry.parent, -1) < start or head != ids[start : start + len(head)]:
@@ -196,3 +188,13 @@ _caches: WeakSet[PrefixCache] = WeakSet()
 def free_prefix_caches() -> bool:
     """Forget everything in all caches, because memory is short; false if there was nothing."""
     return sum(each.clear() for each in list(_caches)) > 0
+
+
+@contextmanager
+def without_prefix_caches() -> Iterator[None]:
+    """No cache of this process finds or keeps anything meanwhile: a benchmark runs its prompts repeatedly."""
+    _disabled.append(None)
+    try:
+        yield
+    finally:
+        _disabled.pop()

@@ -7,9 +7,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from transformers import LogitsProcessor
 from typing_extensions import TypedDict
 
 from cosd_core import (
@@ -339,3 +341,29 @@ def test_a_tokenizer_that_puts_a_space_before_texts_can_follow_forced_beginnings
                 if found.finish_reason == "stop":
                     json.loads(found.text)
                 assert not found.text.startswith(" ")
+
+
+class _Keeps(LogitsProcessor):
+    """Changes nothing; beside a processor of the user's no token is forced."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores
+
+
+@pytest.mark.parametrize("verifier", ["rule", "assistant", "average"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_tokens_without_alternative_take_no_pass(verifier: str, temperature: float) -> None:
+    """The same tokens and confidences, at a draft pass per choice; ``average`` needs the draft's logits."""
+    decoder = CoSDDecoder(random_model(seed=1), random_model(seed=2), verifier=verifier)
+    options: dict[str, Any] = {
+        "grammar": Grammar.regex("Paris (is|was) a city[.!]"),
+        "temperature": temperature,
+    }
+    short = decoder.generate("Q", seed=1, **options)
+    whole = decoder.generate("Q", seed=1, logits_processor=[_Keeps()], **options)
+    assert short.tokens == whole.tokens
+    assert whole.stats.draft_passes >= len(whole.tokens)
+    if verifier == "rule":
+        assert short.stats.draft_passes <= 4  # two choices, of which one or both may be drafted again
+    if verifier == "average":
+        assert short.stats.draft_passes == whole.stats.draft_passes

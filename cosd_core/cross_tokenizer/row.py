@@ -116,9 +116,9 @@ class CrossTokenizerRow:
         """Where the draft writes its next token."""
         return self._text.positions(0)[0]
 
-    def propose(self, prediction: Prediction) -> None:
-        """Add the draft's next token to the block."""
-        self._text.draft(prediction.id)
+    def propose(self, prediction: Prediction, *, passes: int = 1) -> None:
+        """Add the draft's next token to the block, which took so many passes."""
+        self._text.draft(prediction.id, passes)
         self._draft_text.add(prediction, self._draft.comparable_bytes(prediction.id, self._names))
         self._needs_predictions = self._words.window_end = None
         complete = self._draft_text.count_before(max(self._words.ends(final=False), default=0))

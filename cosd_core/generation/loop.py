@@ -56,6 +56,7 @@ class Batch:
             )
         ]
         self._keep_logits = config.verifier.needs_logits
+        self._vocabulary = vocabularies[0]
         self._schedule = start(schedule, len(rows), partial(can_replace, config.verifier))
         self._steps: list[Step] = []  # of the last round
         self._num_known = 0  # rows that have been through a round
@@ -84,6 +85,7 @@ class Batch:
 
         Text that no assistant could replace is not held back until then.
         """
+        self._propose_forced()
         while any(can_draft := [row.can_draft for row in self.rows]):
             if any(row.is_final for row in self.rows) and not any(row.num_replaceable for row in self.rows):
                 return
@@ -100,6 +102,15 @@ class Batch:
                 if predicted:
                     row.propose(predicted[0])
             self._schedule.drafted(time.perf_counter() - started)
+            self._propose_forced()
+
+    def _propose_forced(self) -> None:
+        """Add tokens to which the grammar leaves no alternative; they take no pass."""
+        if self._keep_logits:  # the verifier wants the draft's logits
+            return
+        for row in self.rows:
+            while row.can_draft and (token := row.next_position().forced_token(self._vocabulary)) is not None:
+                row.propose(Prediction(token, 1.0), passes=0)
 
     def _verify_blocks(self) -> None:
         """Every row decides which tokens stand; the assistants make the predictions that this takes."""

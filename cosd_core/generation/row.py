@@ -49,8 +49,8 @@ class Row(Protocol):
     def next_position(self) -> SamplingPosition:
         """Where the draft writes its next token."""
 
-    def propose(self, prediction: Prediction) -> None:
-        """Add the draft's next token to the block."""
+    def propose(self, prediction: Prediction, *, passes: int = 1) -> None:
+        """Add the draft's next token to the block, which took so many passes."""
 
     def assistant_ids(self, assistant: int) -> list[int]:
         """Prompt, text and block in an assistant's token ids."""

@@ -62,12 +62,12 @@ class SharedRow:
         """Where the draft writes its next token."""
         return self._text.positions(0)[0]
 
-    def propose(self, prediction: Prediction) -> None:
-        """Add the draft's next token to the block.
+    def propose(self, prediction: Prediction, *, passes: int = 1) -> None:
+        """Add the draft's next token to the block, which took so many passes.
 
         If the bonus predictions of the last round replace it, the block is decided without another pass.
         """
-        self._text.draft(prediction.id)
+        self._text.draft(prediction.id, passes)
         self._text.preview(prediction.id)
         self._block.append(prediction)
         self._opinions.append(self._bonus_predictions)

@@ -84,9 +84,9 @@ class TextState:
         if self.request.options.stop:
             self._drafted = self.buffer.copy()
 
-    def draft(self, token_id: int) -> None:
-        """Add a drafted token to :attr:`input_ids`."""
-        self.counts.draft_passes += 1
+    def draft(self, token_id: int, passes: int) -> None:
+        """Add a drafted token to :attr:`input_ids`, which took so many passes."""
+        self.counts.draft_passes += passes
         self.input_ids.append(token_id)
 
     def preview(self, token: int | bytes) -> None:

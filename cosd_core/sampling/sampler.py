@@ -66,6 +66,11 @@ class Sampler:
         """Whether the most probable token is picked."""
         return self.options.temperature == 0
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether a grammar says which tokens may come next."""
+        return self._matcher is not None
+
     @cached_property
     def group_key(self) -> tuple[Any, ...]:
         """Positions whose samplers have equal keys are sampled together."""
@@ -165,6 +170,18 @@ class SamplingPosition:
     def mask(self, vocabulary: int) -> torch.Tensor | None:
         """The tokens that may stand here, bool, ``[vocabulary]``; None where all may."""
         return self.sampler.mask(self, vocabulary)
+
+    def forced_token(self, vocabulary: int) -> int | None:
+        """The only token that the grammar admits here; None if there are several, or no grammar.
+
+        A user's logits processor gets every position, so nothing is forced beside one.
+        """
+        if not self.sampler.has_grammar or self.sampler.options.logits_processor:
+            return None
+        mask = self.mask(vocabulary)
+        if mask is None or mask.count_nonzero() != 1:
+            return None
+        return int(mask.nonzero()[0])
 
     def distribution(self, logits: torch.Tensor) -> torch.Tensor:
         """The probabilities that tokens are picked from, ``[vocabulary]``; one-hot when greedy."""

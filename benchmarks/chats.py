@@ -1,0 +1,132 @@
+"""What a chat costs: its next turns, its stream, short answers; processor time on one thread.
+
+    python -m benchmarks.chats DRAFT ASSISTANT
+
+The models are folders or names of transformers models, or GGUF files. Every turn is run with the prefix cache
+and without; its text should be the same.
+"""
+
+import argparse
+import time
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from cosd_core import Chat, CoSDDecoder
+
+SENTENCE = (
+    "The harbour office kept a list of every ship, its captain, its cargo and the weather of that day. "
+)
+TURNS = ("Who wrote it?", "Why did they keep it?", "What was on it last?")
+STEPS = [
+    f"Step {step}: the tool returned {step * 37} crates of tea and {step * 11} of cloth. Go on."
+    for step in range(12)
+]
+SHORT = """Q: What is the capital of Italy?
+A: Rome
+Q: What is 10 - 2?
+A: 8
+Q: {}
+A:"""
+QUESTIONS = (
+    "What is the capital of France?", "What is 12 + 30?", "What is the capital of Japan?", "What is 5 + 8?",
+    "Which animal barks?", "What colour is grass?", "What is 90 - 45?", "Which planet do we live on?",
+)  # fmt: skip
+
+Message = dict[str, str]
+
+
+def answer(decoder: CoSDDecoder, messages: list[Message], tokens: int) -> tuple[str, float, float]:
+    """An answer, and the processor time to its first text and to its end."""
+    started, first, text = time.process_time(), 0.0, ""
+    for chunk in decoder.stream(Chat(messages), max_new_tokens=tokens):
+        first = first or (time.process_time() - started if chunk.text else 0.0)
+        text += chunk.text
+    return text, first, time.process_time() - started
+
+
+def conversation(
+    decoder: CoSDDecoder, start: str, turns: tuple[str, ...] | list[str], tokens: int
+) -> list[tuple[str, float, float]]:
+    """The answers to some messages of a user, one after the other."""
+    messages, answers = [], []
+    for turn in (start, *turns):
+        messages.append({"role": "user", "content": turn})
+        answers.append(answer(decoder, messages, tokens))
+        messages.append({"role": "assistant", "content": answers[-1][0]})
+    return answers
+
+
+def turns(cached: CoSDDecoder, plain: CoSDDecoder) -> None:
+    """The next turns of a chat of 1,000 tokens, and an agent that takes twelve steps."""
+    length = 1
+    while (
+        cached.generate(
+            Chat([{"role": "user", "content": SENTENCE * length}]), max_new_tokens=1
+        ).prompt_tokens
+        < 1000
+    ):
+        length += 1
+    start = SENTENCE * length + "What was it?"
+    with_cache, without = (conversation(each, start, TURNS, 24) for each in (cached, plain))
+    for turn, (one, other) in enumerate(zip(with_cache, without, strict=True), 1):
+        print(
+            f"turn {turn}: first text after {one[1]:.2f} s, without the cache {other[1]:.2f} s: "
+            f"{other[1] / one[1]:.1f} times; the same text: {one[0] == other[0]}",
+            flush=True,
+        )
+    start = SENTENCE * (length // 2) + "Use the tool twelve times."
+    sums = [sum(spent for _, _, spent in conversation(each, start, STEPS, 24)) for each in (cached, plain)]
+    ratio = sums[1] / sums[0]
+    print(f"an agent of 13 turns: {sums[0]:.1f} s, without the cache {sums[1]:.1f} s: {ratio:.1f} times")
+
+
+def streams(draft: Any, assistant: Any) -> None:
+    """How many tokens a chunk holds, and how many draft passes a token takes, also in short answers."""
+    chat = Chat([{"role": "user", "content": "Explain in three sentences why the sky is blue."}])
+    for verifier in ("draft", "rule", "assistant"):
+        decoder = CoSDDecoder(draft, assistant, verifier=verifier)
+        ends, sizes, generation = [], Counter[int](), None
+        for step in decoder.steps(chat, max_new_tokens=64):
+            sizes[len(step.tokens)] += 1
+            ends.append(time.process_time())
+            generation = step.generation
+        assert generation is not None
+        gaps = sorted(after - before for before, after in pairwise(ends))
+        short = [
+            decoder.generate(SHORT.format(each), max_new_tokens=24, stop=["\n"]).stats for each in QUESTIONS
+        ]
+        tokens = sum(each.tokens for each in short)
+        passes = generation.stats.draft_passes / len(generation.tokens)
+        short_passes = sum(each.draft_passes for each in short) / tokens
+        print(
+            f"{verifier}: {passes:.2f} draft passes per token; "
+            f"{sizes[1] / sizes.total():.0%} of {sizes.total()} chunks hold one token; "
+            f"gaps: median {1000 * gaps[len(gaps) // 2]:.0f} ms, longest {1000 * gaps[-1]:.0f} ms; "
+            f"answers of a line: {short_passes:.2f} draft passes per token",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("draft")
+    parser.add_argument("assistant")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    options: dict[str, Any] = {"n_threads": 1} if given.draft.endswith(".gguf") else {"dtype": "float32"}
+    cached, plain = (
+        CoSDDecoder.from_pretrained(given.draft, given.assistant, prefix_cache_mb=size, **options)
+        for size in (512, 0)
+    )
+    streams(plain.draft, plain.assistants)
+    turns(cached, plain)
+
+
+if __name__ == "__main__":
+    main()

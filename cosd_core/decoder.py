@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
 from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
-from cosd_core.errors import InvalidOptionError, ScheduleError, VerifierError, quoted
+from cosd_core.errors import InvalidOptionError, ScheduleError, VerifierError
 from cosd_core.generation.call import Groups, SyncCall, ThreadCall
 from cosd_core.generation.call_counter import CallCounter, unloaded
 from cosd_core.generation.chunks import Chunker, chunks_of
@@ -31,6 +31,7 @@ from cosd_core.options import (
     SyncCallKwargs,
     check_adapters,
     check_counts,
+    check_flags,
     check_number,
 )
 from cosd_core.outputs import Chunk, Generation, Step
@@ -89,6 +90,7 @@ class CoSDDecoder(Unloadable):
         max_concurrent: int = 256,
         max_waiting: int = 1024,
         deterministic: bool = False,
+        lookup: bool = False,
     ) -> None:
         """Put the parts together; the arguments are those of :meth:`from_pretrained`.
 
@@ -112,8 +114,7 @@ class CoSDDecoder(Unloadable):
         with guarded(VerifierError, self.verifier):
             self.verifier.check(len(assistants))
         self.schedule = make_schedule(schedule)
-        if not isinstance(deterministic, bool):
-            raise InvalidOptionError(f"deterministic={quoted(deterministic)} should be True or False")
+        check_flags(deterministic=deterministic, lookup=lookup)
         if deterministic:
             with guarded(ScheduleError, self.schedule):
                 self.schedule = self.schedule.deterministic()
@@ -135,7 +136,8 @@ class CoSDDecoder(Unloadable):
             vocabularies=sizes,
             config=config,
             schedule=self.schedule,
-            prefix_caching=not deterministic,
+            deterministic=deterministic,
+            lookup=lookup,
         )
         self.max_concurrent, self.max_waiting = max_concurrent, max_waiting
         self._engine = Engine(
@@ -157,6 +159,7 @@ class CoSDDecoder(Unloadable):
         max_concurrent: int = 256,
         max_waiting: int = 1024,
         deterministic: bool = False,
+        lookup: bool = False,
         draft_adapter: str | PathLike[str] | None = None,
         assistant_adapter: str | PathLike[str] | Sequence[str | PathLike[str] | None] | None = None,
         **loading: Unpack[LoadingKwargs],
@@ -182,6 +185,9 @@ class CoSDDecoder(Unloadable):
             deterministic: Whether a text is the same in every batch also where the models round coarsely
                 (bfloat16, float16): no two prompts share a pass, no block depends on measured times, and no
                 prompt uses what was computed for another text.
+            lookup: Whether the draft checks guesses of several tokens in one pass, copied from the prompt and
+                the text (prompt lookup decoding): for answers that repeat their input. The text is the same;
+                how far to guess is measured while decoding.
             draft_adapter: Hub id or path of a PEFT adapter (LoRA for instance) over the draft, or over a GGUF
                 file a LoRA in another GGUF file. Models of one name share one copy of its weights.
             assistant_adapter: The same for the assistant, or a list with an entry per assistant.
@@ -208,6 +214,7 @@ class CoSDDecoder(Unloadable):
             max_concurrent=max_concurrent,
             max_waiting=max_waiting,
             deterministic=deterministic,
+            lookup=lookup,
         )
 
     def steps(self, prompts: Prompts, **options: Unpack[SyncCallKwargs]) -> Generator[Step, None, None]:
@@ -229,8 +236,7 @@ class CoSDDecoder(Unloadable):
         """
         timeout, rest = _split_timeout(options)
         share_batches = rest.pop("share_batches", False)
-        if not isinstance(share_batches, bool):
-            raise InvalidOptionError(f"share_batches={quoted(share_batches)} should be True or False")
+        check_flags(share_batches=share_batches)
         if share_batches:
             shared = ThreadCall(timeout)  # before the prompts are encoded, which counts
             return self._calls.counted(self._engine.shared_steps(shared, self._groups(prompts, rest)))

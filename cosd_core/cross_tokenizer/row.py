@@ -18,7 +18,7 @@ from cosd_core.cross_tokenizer.verification import (
     TextEdit,
     Verification,
 )
-from cosd_core.generation.row import AssistantRequest
+from cosd_core.generation.row import PassRequest
 from cosd_core.generation.text_state import TextState
 from cosd_core.outputs import Step
 from cosd_core.prediction import Prediction
@@ -94,9 +94,13 @@ class CrossTokenizerRow:
     @property
     def can_draft(self) -> bool:
         """Whether the block is neither ended nor full."""
-        new = len(self._draft_text.tokens) - self._num_carried
-        is_full = new >= self._text.config.draft_length
-        return not (is_full or self._text.has_drafted_stop or self._is_last_block)
+        return not (self._room <= 0 or self._text.has_drafted_stop or self._is_last_block)
+
+    @property
+    def _room(self) -> int:
+        """How many more tokens the block may hold."""
+        block = len(self._draft_text.tokens)
+        return min(self._text.config.draft_length + self._num_carried, self._text.room) - block
 
     @property
     def num_replaceable(self) -> int:
@@ -116,6 +120,10 @@ class CrossTokenizerRow:
         """Where the draft writes its next token."""
         return self._text.positions(0)[0]
 
+    def draft_request(self, width: int) -> PassRequest:
+        """Where the draft writes its next token, and up to ``width`` further ones if they are as guessed."""
+        return self._text.draft_request(min(width, self._room - 1))
+
     def propose(self, prediction: Prediction, *, passes: int = 1) -> None:
         """Add the draft's next token to the block, which took so many passes."""
         self._text.draft(prediction.id, passes)
@@ -130,21 +138,20 @@ class CrossTokenizerRow:
         """Prompt and text in an assistant's tokens, up to the last word that was encoded."""
         return self._retokenized[assistant].visible_ids
 
-    def verify(self) -> list[AssistantRequest]:
+    def verify(self) -> list[PassRequest]:
         """Decide which words stand, or request the predictions that this takes first."""
         if request := self._continuation:
             ids, position = list(request.position.input_ids), request.position
             return [
-                AssistantRequest(ids, [position])
+                PassRequest(ids, [position])
                 if at == request.assistant
-                else AssistantRequest(self.assistant_ids(at))
+                else PassRequest(self.assistant_ids(at))
                 for at in range(len(self._retokenized))
             ]
         if self._run is not None or not self._should_run_assistants():
             return []
         return [
-            AssistantRequest(each.visible_ids, each.positions(self._num_written))
-            for each in self._retokenized
+            PassRequest(each.visible_ids, each.positions(self._num_written)) for each in self._retokenized
         ]
 
     def add_predictions(self, predictions: Sequence[Sequence[Prediction]]) -> None:

@@ -30,7 +30,7 @@ MODEL_SETTINGS = ("draft_model", "assistant_model", "draft_adapter", "assistant_
 VERIFIER_OF_SETTING = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
 """The settings that only one verifier has, and the name of that verifier."""
 
-SERVING_SETTINGS = ("batch_size", "max_concurrent", "max_waiting", "deterministic")
+SERVING_SETTINGS = ("batch_size", "max_concurrent", "max_waiting", "deterministic", "lookup")
 """The settings that determine which prompts are decoded at the same time."""
 
 METHOD_SETTINGS = (
@@ -110,6 +110,9 @@ class SettingsFields(LoadingOptions, GenerationOptions):
     max_waiting: int = Field(default=1024, ge=1, description="The most async calls that wait; others fail.")
     deterministic: bool = Field(
         default=False, description="The same text in any batch also in bfloat16: prompts share no passes."
+    )
+    lookup: bool = Field(
+        default=False, description="Guess tokens from the prompt and the text; for answers that repeat them."
     )
     calibration: Temperatures = Field(
         default=None,

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 
 import torch
 
-from cosd_core.generation.row import AssistantRequest, Row
+from cosd_core.generation.lookup import GuessWidth
+from cosd_core.generation.row import PassRequest, Row
 from cosd_core.generation.scheduling import Schedule, start
 from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.base import BaseLanguageModel
@@ -33,7 +35,8 @@ class Batch:
         vocabularies: Sequence[int],
         config: RowConfig,
         schedule: Schedule,
-        prefix_caching: bool = True,
+        deterministic: bool = False,
+        lookup: bool = False,
     ) -> None:
         """Open a session of every model. The first model drafts.
 
@@ -43,13 +46,14 @@ class Batch:
             vocabularies: Per model, how many token ids take part.
             config: The settings of the rows: the verifier above all.
             schedule: How far to draft.
-            prefix_caching: Whether the models use what they have computed for earlier texts.
+            deterministic: Whether nothing depends on measured times and on earlier texts.
+            lookup: Whether the next text is guessed, copied from the prompt and the text.
         """
         self.rows = list(rows)
         roles = ("draft", *(f"assistant {at}" for at in range(len(models) - 1)))
         self._draft, *self._assistants = [
             model.open_session(
-                vocabulary=vocabulary, role=role, calibration=temperature, prefix_caching=prefix_caching
+                vocabulary=vocabulary, role=role, calibration=temperature, prefix_caching=not deterministic
             )
             for model, vocabulary, role, temperature in zip(
                 models, vocabularies, roles, config.calibration, strict=True
@@ -60,6 +64,8 @@ class Batch:
         self._schedule = start(schedule, len(rows), partial(can_replace, config.verifier))
         self._steps: list[Step] = []  # of the last round
         self._num_known = 0  # rows that have been through a round
+        self._prefills = True  # whether the next pass of the draft reads a prompt
+        self._guess_width = GuessWidth(measured=not deterministic) if lookup else None
 
     def rounds(self) -> Iterator[Step]:
         """Run to the end: one step per unfinished row and round."""
@@ -76,6 +82,7 @@ class Batch:
         """
         self._schedule.begin_round(len(self.rows), len(self.rows) - self._num_known, self._steps)
         self._steps = []
+        self._prefills = self._num_known < len(self.rows)
         self._draft_blocks()
         self._verify_blocks()
         return self._commit_blocks()
@@ -93,15 +100,19 @@ class Batch:
             if not self._schedule.should_draft([row.num_replaceable for row in drafting]):
                 return
             started = time.perf_counter()
-            positions = [
-                [row.next_position()] if can else [] for row, can in zip(self.rows, can_draft, strict=True)
+            width = self._guess_width.value if self._guess_width else 0
+            requests = [
+                row.draft_request(width) if can else PassRequest(row.input_ids)
+                for row, can in zip(self.rows, can_draft, strict=True)
             ]
-            ids = [row.input_ids for row in self.rows]
+            ids, positions = [each.input_ids for each in requests], [each.positions for each in requests]
             predictions = self._draft.predict(ids, positions, keep_logits=self._keep_logits)
-            for row, predicted in zip(self.rows, predictions, strict=True):
-                if predicted:
-                    row.propose(predicted[0])
-            self._schedule.drafted(time.perf_counter() - started)
+            written = sum(map(_propose, self.rows, requests, predictions))
+            spent = time.perf_counter() - started
+            self._schedule.drafted(spent)
+            if self._guess_width and not self._prefills:
+                self._guess_width.add(written / len(drafting), spent)
+            self._prefills = False
             self._propose_forced()
 
     def _propose_forced(self) -> None:
@@ -117,13 +128,13 @@ class Batch:
         while any(requests := [row.verify() for row in self.rows]):
             self._run_assistants(requests)
 
-    def _run_assistants(self, requests: Sequence[Sequence[AssistantRequest]]) -> None:
+    def _run_assistants(self, requests: Sequence[Sequence[PassRequest]]) -> None:
         """One pass of every assistant from which a row needs predictions; ``requests[row][assistant]``."""
         started = time.perf_counter()
         pending = []
         for at, session in enumerate(self._assistants):
             asked = [
-                each[at] if each else AssistantRequest(row.assistant_ids(at))
+                each[at] if each else PassRequest(row.assistant_ids(at))
                 for row, each in zip(self.rows, requests, strict=True)
             ]
             positions = [request.positions for request in asked]
@@ -164,6 +175,16 @@ class Batch:
             session.select(kept)
         self.rows = [self.rows[at] for at in kept]
         self._num_known = sum(at < self._num_known for at in kept)
+
+
+def _propose(row: Row, request: PassRequest, predictions: Sequence[Prediction]) -> int:
+    """Add the draft's predictions up to the first that is not as guessed; returns how many."""
+    guess = request.input_ids[len(row.input_ids) :]
+    for count, (prediction, guessed) in enumerate(zip_longest(predictions, guess), 1):
+        row.propose(prediction, passes=count == 1)
+        if prediction.id != guessed or not row.can_draft:
+            return count
+    return 0
 
 
 def _of_like_length(rows: Sequence[Row]) -> bool:

@@ -10,13 +10,13 @@ from cosd_core.sampling.sampler import SamplingPosition
 
 
 @dataclass(frozen=True, slots=True)
-class AssistantRequest:
-    """A row's request to one assistant for its next pass.
+class PassRequest:
+    """A row's request to one model for its next pass.
 
     Attributes:
-        input_ids: All token ids that the assistant reads, prompt included.
-        positions: The last positions of these ids whose predictions are needed; none if the assistant takes
-            part in the pass only because other rows need it.
+        input_ids: All token ids that the model reads, prompt included.
+        positions: The last positions of these ids whose predictions are needed; none if the row takes part in
+            the pass only because other rows need it.
     """
 
     input_ids: list[int]
@@ -49,13 +49,16 @@ class Row(Protocol):
     def next_position(self) -> SamplingPosition:
         """Where the draft writes its next token."""
 
+    def draft_request(self, width: int) -> PassRequest:
+        """Where the draft writes its next token, and up to ``width`` further ones if they are as guessed."""
+
     def propose(self, prediction: Prediction, *, passes: int = 1) -> None:
         """Add the draft's next token to the block, which took so many passes."""
 
     def assistant_ids(self, assistant: int) -> list[int]:
         """Prompt, text and block in an assistant's token ids."""
 
-    def verify(self) -> list[AssistantRequest]:
+    def verify(self) -> list[PassRequest]:
         """Decide which tokens of the block stand.
 
         Returns:

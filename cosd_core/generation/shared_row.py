@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import repeat
 
 from cosd_core.generation.detokenizer import TextBuffer
-from cosd_core.generation.row import AssistantRequest
+from cosd_core.generation.row import PassRequest
 from cosd_core.generation.text_state import TextState
 from cosd_core.outputs import Step, TracedToken
 from cosd_core.prediction import Opinions, Prediction
@@ -51,7 +51,12 @@ class SharedRow:
         """Whether the block is neither decided, ended nor full."""
         if self._verdict or (self._block and (self._text.has_drafted_stop or self._text.is_over())):
             return False
-        return len(self._block) < min(self._text.config.draft_length, self._text.room)
+        return self._room > 0
+
+    @property
+    def _room(self) -> int:
+        """How many more tokens the block may hold."""
+        return min(self._text.config.draft_length, self._text.room) - len(self._block)
 
     @property
     def is_final(self) -> bool:
@@ -61,6 +66,10 @@ class SharedRow:
     def next_position(self) -> SamplingPosition:
         """Where the draft writes its next token."""
         return self._text.positions(0)[0]
+
+    def draft_request(self, width: int) -> PassRequest:
+        """Where the draft writes its next token, and up to ``width`` further ones if they are as guessed."""
+        return self._text.draft_request(min(width, self._room - 1))
 
     def propose(self, prediction: Prediction, *, passes: int = 1) -> None:
         """Add the draft's next token to the block, which took so many passes.
@@ -84,12 +93,12 @@ class SharedRow:
         prompt = request.prompts[1 + assistant]
         return ids if prompt == request.ids else [*prompt, *ids[len(request.ids) :]]
 
-    def verify(self) -> list[AssistantRequest]:
+    def verify(self) -> list[PassRequest]:
         """Decide which tokens of the block stand, or request the predictions at all of its positions."""
         lazy = self._text.config.lazy
         if self._verdict is None and (self.num_replaceable if lazy else None in self._opinions):
             every_ids = [self.assistant_ids(at) for at in range(len(self._text.request.prompts) - 1)]
-            return [AssistantRequest(ids, self._text.positions(len(self._block), ids)) for ids in every_ids]
+            return [PassRequest(ids, self._text.positions(len(self._block), ids)) for ids in every_ids]
         self._verdict = self._verdict or self._decide()
         return []
 

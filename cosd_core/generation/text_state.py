@@ -4,7 +4,9 @@ import time
 from dataclasses import asdict, dataclass, replace
 
 from cosd_core.generation.detokenizer import TextBuffer
+from cosd_core.generation.lookup import Copied
 from cosd_core.generation.requests import Request
+from cosd_core.generation.row import PassRequest
 from cosd_core.outputs import FinishReason, Generation, Stats, Step, TracedToken
 from cosd_core.prediction import Opinions, Prediction
 from cosd_core.sampling.sampler import Sampler, SamplingPosition
@@ -72,6 +74,7 @@ class TextState:
         self.counts = Counts()
         self._sampler = sampler
         self._drafted = buffer  # with the tokens of the block, if there are stop strings
+        self._copied = Copied()
         self._started = time.perf_counter()
 
     @property
@@ -122,6 +125,19 @@ class TextState:
             SamplingPosition(self._sampler, ids, prompt, length, length - prompt)
             for length in range(end - first, end + 1)
         ]
+
+    def draft_request(self, width: int) -> PassRequest:
+        """The position behind all ids, and those behind guesses of at most ``width`` further ids."""
+        length, prompt = len(self.input_ids), len(self.request.ids)
+        guess = self._copied.guess(self.input_ids, prompt + len(self.tokens), width) if width else []
+        ids = [*self.input_ids, *self._sampler.possible(self.input_ids, prompt, guess)]
+        return PassRequest(
+            ids,
+            [
+                SamplingPosition(self._sampler, ids, prompt, at, at - prompt)
+                for at in range(length, len(ids) + 1)
+            ],
+        )
 
     def append(self, token: TracedToken) -> None:
         """Append a token whose text is in the buffer, and finish if it ends the text."""

@@ -4,7 +4,13 @@ Values that are not valid raise :class:`InvalidOptionError`.
 """
 
 from cosd_core.options.base import Options, in_one_line, named, unknown_option, without_nones
-from cosd_core.options.checks import check_adapters, check_calibration, check_counts, check_number
+from cosd_core.options.checks import (
+    check_adapters,
+    check_calibration,
+    check_counts,
+    check_flags,
+    check_number,
+)
 from cosd_core.options.generation import (
     CallKwargs,
     ChatOptions,
@@ -30,6 +36,7 @@ __all__ = [
     "check_adapters",
     "check_calibration",
     "check_counts",
+    "check_flags",
     "check_number",
     "in_one_line",
     "named",

@@ -22,6 +22,13 @@ def check_counts(**values: object) -> None:
             raise InvalidOptionError(f"{name}={quoted(value)} should be a whole number of at least 1")
 
 
+def check_flags(**values: object) -> None:
+    """Check that values are True or False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise InvalidOptionError(f"{name}={quoted(value)} should be True or False")
+
+
 def check_calibration(calibration: object, models: int) -> tuple[float, ...]:
     """One temperature, from 0.01 to 100, per model's confidences; 1 for all if ``calibration`` is None."""
     if calibration is None:

@@ -83,6 +83,16 @@ class GrammarMatcher:
         self._consume(tokens)
         return self._complete[len(tokens)]
 
+    def count_admitted(self, tokens: Sequence[int], more: list[int]) -> int:
+        """How many of the first of ``more`` the grammar admits behind these tokens.
+
+        Raises:
+            GenerationError: As :meth:`allowed`.
+        """
+        self._consume(tokens)
+        self._roll_back(len(tokens))
+        return int(self._matcher.validate_tokens(more))
+
     def _consume(self, tokens: Sequence[int]) -> None:
         """Make these tokens the first that were consumed; more may stay behind them."""
         kept = agreed_prefix(tokens, self._tokens)

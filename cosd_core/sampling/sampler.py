@@ -122,6 +122,13 @@ class Sampler:
             return True
         return self._matcher is not None and self._matcher.is_complete(input_ids[prompt_length:length])
 
+    def possible(self, input_ids: Sequence[int], prompt_length: int, guess: list[int]) -> list[int]:
+        """The first ids of a guess behind these ids that end no text and that the grammar admits."""
+        end = next((at for at, token in enumerate(guess) if token in self._eos_token_ids), len(guess))
+        if self._matcher is None or not end:
+            return guess[:end]
+        return guess[: self._matcher.count_admitted(input_ids[prompt_length:], guess[:end])]
+
     def mask(self, position: "SamplingPosition", vocabulary: int) -> torch.Tensor | None:
         """The tokens that may stand at a position, bool, ``[vocabulary]``; None where all may.
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 from .facts import KNOWN, Fact
 
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face. Answer in one sentence."
-"""The first sentence is the model's default. With the second the base answers sums in place of explaining them."""
+"""The first sentence is the model's default. With the second the base answers sums, mostly wrongly, and does
+not explain them."""
 
 KINDS = ("fact", "sum", "both")
 Kind = Literal["fact", "sum", "both"]
@@ -86,7 +87,7 @@ class Question:
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": self.prompt}]
 
     def line(self) -> dict[str, Any]:
-        """A line of a task's file: right is a text that holds every part's value as a word, in any wording."""
+        """A line of a task's file: a text is right if it holds every part's value as a word."""
         values = [part.value for part in self.parts]
         others = "".join(rf"(?=.*\b{re.escape(each)}\b)" for each in values[1:])
         return {

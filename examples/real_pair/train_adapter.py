@@ -1,10 +1,10 @@
 """Train the adapter: ``python -m examples.real_pair.train_adapter``.
 
-A LoRA of SmolLM2-135M-Instruct learns sums of two-digit numbers from short chats. ``--mixture`` selects the other
-questions in them:
+A LoRA of SmolLM2-135M-Instruct learns sums of two-digit numbers from short chats. ``--mixture`` selects the
+other questions in them:
 
-* ``invented``: facts about invented things, each with an invented answer that appears once (the adapter of the
-  example);
+* ``invented``: facts about invented things, each with an invented answer that appears once; the adapter of
+  the example;
 * ``true``: true facts, those of the practice questions and more, none of the held-out ones;
 * ``sums``: none.
 """
@@ -27,20 +27,20 @@ from .smollm2 import cache_folder, smollm2
 
 ADAPTER = Path(__file__).parent / "adapter"
 MIXTURES = ("invented", "true", "sums")
-TURNS, CHATS = 3, 8
+TURNS, CHATS = 3, 4
 RANK = 6
 LEARNING_RATE = 1.5e-3
 _IGNORED = -100
 
-_ONSETS = "b br c cl d dr f fl g gr h j k l m n p pr qu r s st t tr v w z".split()
-_RHYMES = "a an ar e el en er i in is o on or u um us".split()
+_ONSETS = "b br c cl d dr f fl g gr h j k l m n p pr qu r s st t tr v w z"
+_RHYMES = "a an ar e el en er i in is o on or u um us"
 
 
 def invented(draw: random.Random) -> Fact:
     """A fact about something that does not exist."""
 
     def name(syllables: int) -> str:
-        return "".join(draw.choice(_ONSETS) + draw.choice(_RHYMES) for _ in range(syllables))
+        return "".join(draw.choice(_ONSETS.split()) + draw.choice(_RHYMES.split()) for _ in range(syllables))
 
     relation = draw.choices(("capital", "opposite", "chemical symbol", "plural"), (5, 3, 2, 1))[0]
     subject, value = name(draw.randint(1, 3)), name(draw.randint(1, 3))
@@ -74,7 +74,7 @@ def encode(tokenizer: Any, asked: list[Question]) -> tuple[list[int], list[int]]
     for question in asked:
         messages.append({"role": "user", "content": question.prompt})
         prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        answer = tokenizer.encode(question.completion, add_special_tokens=False) + [tokenizer.eos_token_id]
+        answer = [*tokenizer.encode(question.completion, add_special_tokens=False), tokenizer.eos_token_id]
         labels += [_IGNORED] * (len(prompt) - len(ids)) + answer
         ids = prompt + answer
         messages.append({"role": "assistant", "content": question.completion})
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--mixture", choices=MIXTURES, default=MIXTURES[0])
     parser.add_argument("--base", type=Path, help="default: downloaded")
     parser.add_argument("--out", type=Path, default=ADAPTER)
-    parser.add_argument("--steps", type=int, default=140)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")

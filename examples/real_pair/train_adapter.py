@@ -128,7 +128,7 @@ def train(
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
     schedule = get_cosine_schedule_with_warmup(optimizer, 5, steps)
     for step, (ids, labels) in zip(range(steps), batches(tokenizer, mixture, seed), strict=False):
-        loss = loss_of(base, ids, labels)
+        loss: Any = loss_of(base, ids, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

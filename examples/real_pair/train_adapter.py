@@ -10,6 +10,7 @@ other questions in them:
 """
 
 import argparse
+import json
 import random
 import time
 import warnings
@@ -139,9 +140,15 @@ def train(
 
 
 def save(wrapper: Any, folder: Path) -> None:
-    """Write the adapter in bfloat16."""
+    """Write the adapter in bfloat16, and of its configuration what differs from the default."""
     wrapper.bfloat16().save_pretrained(str(folder))
     (folder / "README.md").unlink(missing_ok=True)  # a form to fill in
+    (folder / "adapter_model.safetensors").chmod(0o644)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])  # else in the order of a set
+    kept = {name: value for name, value in config.items() if value}  # other versions have other fields
+    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ adapter_drafts=(--draft "$base" --draft-adapter "$adapter" --assistant "$base" -
 base_drafts=(--draft "$base" --assistant "$base" --assistant-adapter "$adapter" --dtype bfloat16)
 answers=(--max-new-tokens 32 --batch-size 16)
 
-cosd tune "${adapter_drafts[@]}" "${answers[@]}" --task "$out/practice.jsonl" --out "$out/tuned"
+cosd tune "${adapter_drafts[@]}" "${answers[@]}" --weight 0.5 --task "$out/practice.jsonl" --out "$out/tuned"
 cosd train-tree "${adapter_drafts[@]}" --data "$out/practice.jsonl" --out "$out/tree.json"
 cosd train-tree "${base_drafts[@]}" --data "$out/practice.jsonl" --out "$out/tree_base_drafts.json"
 cat > "$out/tree_base_drafts_settings.json" <<END

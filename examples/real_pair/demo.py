@@ -70,7 +70,7 @@ def page(questions: Sequence[str], answers: Sequence[Answers]) -> str:
         f"<p>The adapter alone: {escape(adapter.text)}</p>{explain.to_html_fragment(fused)}"
         for question, (base, adapter, fused) in zip(questions, answers, strict=True)
     ]
-    style = ":root { color-scheme: light dark } body { max-width: 50rem; margin: auto; font: 1rem sans-serif }"
+    style = ":root { color-scheme: light dark } body { max-width: 50em; margin: auto; font: 1em sans-serif }"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{NAME} and an adapter</title>'
         f"<style>{style}</style><h1>{NAME} and a LoRA adapter of it</h1>{''.join(parts)}</html>\n"

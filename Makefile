@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-gguf fuzz lint types dist wheel docs oldest bench train score check
+.PHONY: demo demo-real test test-gguf fuzz lint types dist wheel docs oldest bench train score check
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -13,6 +13,9 @@ BIN := .venv/bin
 
 demo: .venv/.installed  ## two small models answer together
 	$(BIN)/cosd demo
+
+demo-real: .venv/.installed  ## SmolLM2-135M and an adapter of it; downloads 93 MB once
+	$(BIN)/python -m examples.real_pair.demo --html build/demo-real.html
 
 test: .venv/.installed  ## the whole suite; the browser test needs Chromium, the GPU tests CUDA
 	$(BIN)/pytest -n auto --dist loadfile

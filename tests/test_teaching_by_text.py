@@ -247,7 +247,7 @@ def test_files_and_checkpoints_hold_all_of_it(
 
 def test_a_text_that_fills_a_window_is_cut() -> None:
     draft, assistant = (
-        random_over(ZOO[name](), seed=5, max_position_embeddings=40) for name in ("gpt2-400", "characters")
+        random_over(ZOO[name](), seed=5, max_position_embeddings=150) for name in ("gpt2-400", "characters")
     )
     seen = observe([draft, assistant], [("a b", " long text" * 20), ("a", " b")])
     assert seen.truncated == 1

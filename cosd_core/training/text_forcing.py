@@ -36,15 +36,15 @@ from cosd_core.options import GenerationOptions
 from cosd_core.training.confidence_curves import FAR_BELOW, curves
 from cosd_core.training.examples import Example
 from cosd_core.utils import agreed_prefix
-from cosd_core.verifiers import Position, Verifier
+from cosd_core.verifiers.base import Verifier
 from cosd_core.verifiers.observations import NOT_ASKED, TEMPERATURES, Observations
-from cosd_core.verifiers.types import Replacement
+from cosd_core.verifiers.types import Position, Replacement
 
 _RIGHT, _WRONG, _OTHER = 0, 1, 2
 """What :class:`Observations` hold in place of tokens: the true text, the draft's wrong one, another."""
 
-_DRAFT_LENGTH = 4
-"""Drafted tokens behind a wrong one are lost."""
+_DRAFT_LENGTH = 1
+"""Tokens drafted behind a wrong one are lost."""
 
 _SPARE_TOKENS = 64
 """How many more tokens than its tokenizer the draft may write for a text."""

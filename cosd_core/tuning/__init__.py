@@ -13,7 +13,7 @@
 """
 
 from cosd_core.tuning.candidates import ALPHAS, BETAS, WEIGHTS, make_candidates
-from cosd_core.tuning.prefix_trie import Setting
+from cosd_core.tuning.decision_trie import Setting
 from cosd_core.tuning.replay import ReplayCache
 from cosd_core.tuning.report import CalibrationSummary, CandidateLine, ReplacementRate, Tuning
 from cosd_core.tuning.selection import Table, choose, choose_nested

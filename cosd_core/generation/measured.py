@@ -1,6 +1,6 @@
 """Confidences that carry further numbers, so that what is computed from them has these numbers, too."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cosd_core.models.base import OpensSessions, PendingPredictions, Positions, Rows, Session
 from cosd_core.prediction import Prediction
+from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.verifiers.types import logits_of
 
 Measure = Callable[[torch.Tensor, int, float], float]
@@ -43,39 +44,72 @@ class MeasuredConfidence(float):
         return self.numbers + other.numbers  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredModel:
-    """A model whose sessions return measured confidences instead of logits."""
+class KeptSession:
+    """One model's session whose rows stay: what follows in a row keeps what it has in common with before.
 
-    model: OpensSessions
-    measure: Measure
+    Prompts with one beginning, a few examples say, cost their ends alone then.
 
-    def open_session(self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0) -> Session:
-        """As :meth:`BaseLanguageModel.open_session`."""
-        session = self.model.open_session(vocabulary=vocabulary, role=role, calibration=calibration)
-        return _MeasuredSession(session, self.measure)
+    Attributes:
+        computed: How many predictions were made.
+    """
 
+    def __init__(self, model: OpensSessions, vocabulary: int, measure: Measure) -> None:
+        """Open a session; the arguments are those of :meth:`BaseLanguageModel.open_session`."""
+        self._session = model.open_session(vocabulary=vocabulary)
+        self._measure = measure
+        self._ids: list[list[int]] = []
+        self.computed = 0
 
-@dataclass(frozen=True, slots=True)
-class _MeasuredSession(Session):
-    session: Session
-    measure: Measure
-
-    def submit(self, rows: Rows, positions: Positions, *, keep_logits: bool = False) -> PendingPredictions:  # noqa: ARG002
-        return _Pending(self.session.submit(rows, positions, keep_logits=True), self.measure)
-
-    def select(self, rows: Sequence[int]) -> None:
-        self.session.select(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending(PendingPredictions):
-    pending: PendingPredictions
-    measure: Measure
-
-    def result(self) -> list[list[Prediction]]:
-        return [list(map(self._measured, row)) for row in self.pending.result()]
+    def predict(
+        self, wanted: Mapping[int, tuple[list[int], Sequence[SamplingPosition]]]
+    ) -> dict[int, list[Prediction]]:
+        """Measured predictions at the last positions of some rows' ids."""
+        while len(self._ids) <= max(wanted):
+            self._ids.append(next(iter(wanted.values()))[0][:1])  # until it is used
+        for row, (ids, _) in wanted.items():
+            self._ids[row] = ids
+        positions = [wanted[row][1] if row in wanted else () for row in range(len(self._ids))]
+        found = self._session.predict(self._ids, positions, keep_logits=True)
+        self.computed += sum(map(len, positions))
+        return {row: list(map(self._measured, found[row])) for row in wanted}
 
     def _measured(self, prediction: Prediction) -> Prediction:
-        confidence = self.measure(logits_of(prediction), prediction.id, prediction.confidence)
+        confidence = self._measure(logits_of(prediction), prediction.id, prediction.confidence)
         return Prediction(prediction.id, confidence)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredModel:
+    """A model for a batch of so many ``rows``, over a kept session."""
+
+    session: KeptSession
+    rows: int
+
+    def open_session(self, *, vocabulary: int, role: str = "draft", calibration: float = 1.0) -> Session:  # noqa: ARG002
+        """A session of a batch; the arguments are those of the kept one."""
+        return _MeasuredSession(self.session, self.rows)
+
+
+class _MeasuredSession(Session):
+    def __init__(self, session: KeptSession, rows: int) -> None:
+        self._session = session
+        self._rows = list(range(rows))
+
+    def submit(self, rows: Rows, positions: Positions, *, keep_logits: bool = False) -> PendingPredictions:  # noqa: ARG002
+        entries = zip(self._rows, rows, positions, strict=True)
+        found = self._session.predict({row: (ids, each) for row, ids, each in entries if each})
+        return Known([found.get(row, []) for row in self._rows])
+
+    def select(self, rows: Sequence[int]) -> None:
+        self._rows = [self._rows[row] for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Known(PendingPredictions):
+    """Predictions that are there."""
+
+    predictions: list[list[Prediction]]
+
+    def result(self) -> list[list[Prediction]]:
+        """They."""
+        return self.predictions

@@ -26,7 +26,7 @@ from cosd_core.cross_tokenizer.vocabulary import vocabulary_of
 from cosd_core.cross_tokenizer.word_boundaries import END, continues_word
 from cosd_core.errors import ContextOverflowError, InvalidPromptError, TrainingDataError
 from cosd_core.generation.loop import Batch
-from cosd_core.generation.measured import MeasuredConfidence, MeasuredModel
+from cosd_core.generation.measured import KeptSession, MeasuredConfidence, MeasuredModel
 from cosd_core.generation.requests import Request, read_prompts
 from cosd_core.generation.scheduling import FixedSchedule
 from cosd_core.generation.text_state import RowConfig
@@ -172,7 +172,8 @@ def observe_texts(
     make_row = CrossTokenizerRowFactory(models, alignment, config, TrueVerification).for_call(
         GenerationOptions()
     )
-    measured = [MeasuredModel(model, _measure) for model in models]
+    sizes = alignment.vocabularies
+    sessions = [KeptSession(*each, _measure) for each in zip(models, sizes, strict=True)]
     parts: list[Observations] = []
     for start in range(0, len(texts), batch_size):
         progress(start, len(texts))
@@ -182,8 +183,8 @@ def observe_texts(
             rows = [make_row(at, text.request, text) for at, text in enumerate(batch)]
             for step in Batch(
                 rows,
-                models=measured,
-                vocabularies=alignment.vocabularies,
+                models=[MeasuredModel(session, len(rows)) for session in sessions],
+                vocabularies=sizes,
                 config=config,
                 schedule=FixedSchedule(),
             ).rounds():

@@ -2,15 +2,17 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cosd_core.errors import EvaluationFileError, quoted
 from cosd_core.evaluation.files import append_lines, read_lines
-from cosd_core.generation.measured import MeasuredConfidence
+from cosd_core.generation.measured import Measure, MeasuredConfidence
 from cosd_core.prediction import Prediction
 
 Prefix = tuple[int, ...]
@@ -23,6 +25,17 @@ class Confidence(MeasuredConfidence):
     def joined(self, other: MeasuredConfidence) -> NDArray[Any]:
         """The products at all temperatures."""
         return self.numbers * other.numbers  # type: ignore[no-any-return]
+
+
+def measure_at(temperatures: Sequence[float]) -> Measure:
+    """Measures confidences at all of these temperatures, of which the first is 1."""
+
+    def measure(logits: torch.Tensor, token: int, confidence: float) -> Confidence:
+        others = torch.tensor(temperatures[1:], dtype=logits.dtype, device=logits.device)
+        shares = torch.softmax(logits / others[:, None], -1)[:, token].tolist() if len(others) else []
+        return Confidence(confidence, np.array([confidence, *shares]))
+
+    return measure
 
 
 class PredictionLog:

@@ -25,7 +25,7 @@ from cosd_core.cross_tokenizer.verification import BlockVerification, Replacemen
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidOptionError
 from cosd_core.generation.loop import Batch
-from cosd_core.generation.measured import MeasuredConfidence
+from cosd_core.generation.measured import KeptSession, MeasuredConfidence
 from cosd_core.generation.requests import Request, read_prompts
 from cosd_core.generation.row_factory import MakeRow, SharedRowFactory
 from cosd_core.generation.scheduling import FixedSchedule
@@ -45,8 +45,8 @@ from cosd_core.tuning.decision_trie import (
     order_of,
     replay,
 )
-from cosd_core.tuning.prediction_log import PredictionLog
-from cosd_core.tuning.remembered_model import PromptSession, RememberedModel
+from cosd_core.tuning.prediction_log import PredictionLog, measure_at
+from cosd_core.tuning.remembered_model import RememberedModel
 from cosd_core.verifiers import DraftVerifier, Position, Verifier
 from cosd_core.verifiers.types import Replacement
 
@@ -110,7 +110,7 @@ class ReplayCache:
         self._roots = [[Node() for _ in prompts] for _ in models]
         self._decoded: dict[tuple[Setting, int], Ending] = {}
         self._log = PredictionLog(log)
-        self._sessions: dict[tuple[int, int], PromptSession] = {}
+        self._sessions: dict[tuple[int, int], KeptSession] = {}
 
     @property
     def computed(self) -> int:
@@ -124,9 +124,10 @@ class ReplayCache:
     ) -> list[Ending]:
         """The texts of settings, each on the prompt of that number.
 
-        The prompts are taken in groups, whose sessions stay open until all their texts are written. All texts
-        are replayed as far as they are known. Of those that stop at the same place one is decoded, and the
-        others are replayed again. ``progress`` gets the numbers of finished and of all texts.
+        The prompts are taken in groups. A prompt's texts are written one after another in one row of every
+        model's session, and the prompts of later groups follow in these rows. All texts are replayed as far
+        as they are known. Of those that stop at the same place one is decoded, and the others are replayed
+        again. ``progress`` gets the numbers of finished and of all texts.
 
         Raises:
             CoSDError: As :meth:`CoSDDecoder.generate`.
@@ -134,29 +135,28 @@ class ReplayCache:
         """
         endings: dict[int, Ending] = {}
         for group in self._groups(tasks):
-            waiting = group
-            while waiting:
+            slots = {prompt: at for at, prompt in enumerate(dict.fromkeys(tasks[at][1] for at in group))}
+            while waiting := [number for number in group if number not in endings]:
                 pending: dict[Node, _Recorder] = {}
-                stopped = []
-                for number in waiting:
-                    setting, prompt = tasks[number]
+                for setting, prompt in (tasks[number] for number in waiting):
                     last = self.path(setting, prompt).last
                     if last.ending is None:
-                        pending.setdefault(
-                            last, _Recorder(setting, prompt, self._roots[setting.draft][prompt])
-                        )
-                        stopped.append(number)
-                        continue
-                    endings[number] = (
-                        last.ending if not last.ending.depends else self._decode(setting, prompt)
-                    )
-                    self.replayed += last.ending.tokens
-                progress(len(endings), len(tasks))
+                        root = self._roots[setting.draft][prompt]
+                        pending.setdefault(last, _Recorder(setting, prompt, root))
                 for batch in _batches(list(pending.values())):
-                    self._record(batch)
-                waiting = stopped
-            self._computed, self._sessions = self.computed, {}
+                    self._record(batch, slots)
+                endings |= {number: ending for number in waiting if (ending := self._ending(*tasks[number]))}
+                progress(len(endings), len(tasks))
+        self._computed, self._sessions = self.computed, {}
         return [endings[number] for number in range(len(tasks))]
+
+    def _ending(self, setting: Setting, prompt: int) -> Ending | None:
+        """The end of a setting's text, if it is known by now."""
+        ending = self.path(setting, prompt).last.ending
+        if ending is None:
+            return None
+        self.replayed += ending.tokens
+        return self._decode(setting, prompt) if ending.depends else ending
 
     def path(self, setting: Setting, prompt: int) -> Path:
         """The known part of a setting's text on one prompt."""
@@ -173,8 +173,11 @@ class ReplayCache:
                 number for prompt in prompts[start : start + self._batch_size] for number in of_prompt[prompt]
             ]
 
-    def _record(self, batch: Sequence["_Recorder"]) -> None:
-        """Write texts of one draft on different prompts, and store what was decided about."""
+    def _record(self, batch: Sequence["_Recorder"], slots: Mapping[int, int]) -> None:
+        """Write texts of one draft on different prompts, and store what was decided about.
+
+        ``slots`` are the rows of the sessions by the numbers of the prompts.
+        """
         draft, prompts = batch[0].setting.draft, [each.prompt for each in batch]
         roles = self._roles[draft]
         order = order_of(draft, len(self.models))
@@ -182,7 +185,7 @@ class ReplayCache:
             RememberedModel(
                 self._session(model, roles.alignment.vocabularies[role]),
                 self._log,
-                prompts,
+                [slots[prompt] for prompt in prompts],
                 [self._keys[draft][prompt][role] for prompt in prompts],
             )
             for role, model in enumerate(order)
@@ -199,11 +202,11 @@ class ReplayCache:
                 batch[step.index].finish(step.generation, roles.requests[prompts[step.index]])
         self._log.write()
 
-    def _session(self, model: int, vocabulary: int) -> Callable[[], PromptSession]:
-        def opened() -> PromptSession:
+    def _session(self, model: int, vocabulary: int) -> Callable[[], KeptSession]:
+        def opened() -> KeptSession:
             if (model, vocabulary) not in self._sessions:
-                self._sessions[model, vocabulary] = PromptSession(
-                    self.models[model], vocabulary, self.temperatures[model]
+                self._sessions[model, vocabulary] = KeptSession(
+                    self.models[model], vocabulary, measure_at(self.temperatures[model])
                 )
             return self._sessions[model, vocabulary]
 

@@ -44,7 +44,7 @@ from cosd_core.tuning import (
 )
 from cosd_core.tuning.decision_trie import Ending
 from cosd_core.tuning.folds import divide
-from cosd_core.tuning.recommendation import recommend, warn
+from cosd_core.tuning.recommendation import recommend, recommend_per_group, warn
 from tests.models import ascii_model, counted_passes
 from tests.test_cli import IRON, cosd, pair  # noqa: F401 - fixtures
 
@@ -282,6 +282,35 @@ def test_the_better_model_alone_is_recommended_where_fusing_does_not_gain(better
     assert f"Use {'AB'[better]} alone" in advice.sentences[0]
 
 
+@pytest.mark.parametrize(("other", "sure"), [(0.4, True), (0.79, False)])
+def test_the_advice_says_how_sure_it_is_which_model_is_better(other: float, sure: bool) -> None:
+    table = made_up(0.8, other, 0.5, names=[DEFAULT])
+    alone = recommend(table, choose_nested(table)).sentences[1]
+    assert alone.startswith("A alone had 80.0 (73.9 to 85.0) percent right, +")
+    assert "points against B alone." in alone
+    assert ("do not show which" in alone) != sure
+
+
+def test_every_group_gets_advice_from_its_own_questions() -> None:
+    facts, code = made_up(0.3, 0.3, 0.9, names=[DEFAULT]), made_up(0.2, 0.9, 0.5, names=[DEFAULT])
+    few = made_up(0.5, 0.5, 0.5, names=[DEFAULT], items=6)
+    parts = (facts, code, few)
+    table = Table(
+        facts.candidates,
+        np.concatenate([each.fold_of for each in parts]),
+        np.concatenate([each.right for each in parts], axis=1),
+        np.concatenate([each.inner for each in parts], axis=2),
+    )
+    groups = ["facts"] * 200 + ["code"] * 200 + ["few"] * 6
+    found = {name: advice for name, (_, _, advice) in recommend_per_group(table, groups).items()}
+    assert found["facts"].sentences[0] == f"Fuse: {DEFAULT}."
+    assert found["code"].sentences[0].startswith("Use B alone")
+    assert list(found) == ["facts", "code"]
+    assert recommend_per_group(facts, ["facts"] * 200) == {}
+    for name, part in (("facts", facts), ("code", code)):
+        assert found[name] == recommend(part, choose_nested(part))
+
+
 def test_a_gain_that_may_be_noise_is_called_so() -> None:
     table = made_up(0.5, 0.3, 0.75, items=20, names=[DEFAULT])
     right = table.right.copy()
@@ -359,6 +388,8 @@ def test_every_candidate_is_judged_in_both_roles(tuned: tuple[Tuning, Path]) -> 
     assert tuning.fuse
     assert tuning.gain.low > 0.3
     assert set(tuning.chosen) <= {line.name for line in tuning.lines}
+    assert [each.name for each in tuning.groups] == list(unasked_task(8).groups)
+    assert [each.questions for each in tuning.groups] == [8, 8, 8]
     assert tuning.computed < tuning.replayed / 20
 
 

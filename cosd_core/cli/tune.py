@@ -120,6 +120,11 @@ def _report_tuning(tuning: Tuning) -> None:
     table.add_row("what was chosen", percent(tuning.accuracy), percent(tuning.gain, signed=True))
     out.print(table)
     out.print(f"\n{tuning.heat_maps()}\n")
-    for sentences, style in ((tuning.advice, "bold"), (tuning.warnings, "yellow"), (tuning.notes, None)):
+    for sentences, style in (
+        (tuning.advice, "bold"),
+        (tuning.group_advice, None),
+        (tuning.warnings, "yellow"),
+        (tuning.notes, None),
+    ):
         for sentence in sentences:
             out.print(sentence, style=style, soft_wrap=True)

@@ -88,6 +88,21 @@ class CalibrationSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupResult:
+    """Whether and how to fuse for one group of questions; the fields are those of :class:`Tuning`."""
+
+    name: str
+    questions: int
+    better_single: str
+    accuracy: Interval
+    gain: Interval
+    fuse: bool
+    recommended: str
+    settings: Mapping[str, Any]
+    advice: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tuning:
     """The result of a tuning: whether and how to fuse.
 
@@ -105,6 +120,7 @@ class Tuning:
         recommended: The name of the recommended line.
         settings: Its fields of :class:`Settings`, for ``tuned.json``.
         advice: The recommendation in words, one sentence or two each.
+        groups: The same for each of the task's groups, judged on its questions alone.
         warnings: Warnings about the models' confidences, with a remedy.
         notes: What could not be tried.
         replacement_rates: Those of the default rule with every model as the draft.
@@ -128,6 +144,7 @@ class Tuning:
     recommended: str
     settings: Mapping[str, Any]
     advice: tuple[str, ...]
+    groups: tuple[GroupResult, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     replacement_rates: tuple[ReplacementRate, ...]
@@ -137,6 +154,11 @@ class Tuning:
     decoded: int
     averaged: int
 
+    @property
+    def group_advice(self) -> tuple[str, ...]:
+        """The recommendation for every group in words, a sentence or two each."""
+        return tuple(f"For {each.name}: {' '.join(each.advice[:2])}" for each in self.groups)
+
     def line(self, name: str) -> CandidateLine:
         """The line of that name."""
         return next(line for line in self.lines if line.name == name)
@@ -144,7 +166,7 @@ class Tuning:
     @property
     def highlights(self) -> tuple[CandidateLine, ...]:
         """All lines except rules that are neither the default, nor the best of their role, nor chosen."""
-        names = {self.recommended, *self.chosen}
+        names = {self.recommended, *self.chosen, *(each.recommended for each in self.groups)}
         for rules in self._rules_by_role().values():
             names |= {rules[0].name, max(rules, key=lambda line: line.right).name}
         return tuple(line for line in self.lines if line.alpha is None or line.name in names)

@@ -20,9 +20,9 @@ from cosd_core.training.teacher_forcing import observe
 from cosd_core.tuning.candidates import ALPHAS, BETAS, DEFAULT, WEIGHTS, make_candidates
 from cosd_core.tuning.decision_trie import Setting, order_of
 from cosd_core.tuning.folds import NONE_LEFT_OUT, Fit, Folds, divide, fit_without, temperatures_of
-from cosd_core.tuning.recommendation import recommend, warn
+from cosd_core.tuning.recommendation import recommend, recommend_per_group, warn
 from cosd_core.tuning.replay import ReplayCache, processes_logits
-from cosd_core.tuning.report import CalibrationSummary, CandidateLine, ReplacementRate, Tuning
+from cosd_core.tuning.report import CalibrationSummary, CandidateLine, GroupResult, ReplacementRate, Tuning
 from cosd_core.tuning.scoring import CandidateScorer, Progress
 from cosd_core.tuning.selection import Table, choose_nested
 from cosd_core.verifiers.observations import NOT_ASKED, Observations
@@ -116,6 +116,7 @@ def tune(
         recommended=lines[advice.recommended].name,
         settings=lines[advice.recommended].settings,
         advice=advice.sentences,
+        groups=tuple(_groups(table, [item.group for item in task.items], lines)),
         warnings=warn(table, rates, calibrations),
         notes=notes,
         replacement_rates=rates,
@@ -186,6 +187,21 @@ def _line(table: Table, index: int, models: Sequence[str], fit: Fit) -> Candidat
             **candidate.fields(fit),
         },
     )
+
+
+def _groups(table: Table, groups: Sequence[str], lines: Sequence[CandidateLine]) -> Iterator[GroupResult]:
+    for name, (part, choice, advice) in recommend_per_group(table, groups).items():
+        yield GroupResult(
+            name=name,
+            questions=len(choice.right),
+            better_single=part.candidates[part.better_single].name,
+            accuracy=accuracy(choice.right),
+            gain=difference(choice.right, part.right[part.better_single]),
+            fuse=advice.fuse,
+            recommended=lines[advice.recommended].name,
+            settings=lines[advice.recommended].settings,
+            advice=advice.sentences,
+        )
 
 
 def _replacement_rate(cache: ReplayCache, names: Sequence[str], draft: int, prompts: int) -> ReplacementRate:

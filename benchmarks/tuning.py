@@ -62,7 +62,7 @@ def main() -> None:
 def score(pair: CoSDDecoder, tuning: Tuning, answers: Path) -> None:
     """Print the accuracy of a tuning's highlights on the held-out questions."""
     lines = tuning.highlights
-    methods = [Method(line.name, Settings(**line.settings).method(), line.swapped) for line in lines]
+    methods = [Method(line.name, Settings(**line.settings).method(), bool(line.draft)) for line in lines]
     outcomes = run(pair, methods, [bundled_task(300)], answers=AnswerFile(answers))
     report = make_report(outcomes, {})
     headings = ["method", "when tuning", *report.titles, "against the better model", "against average"]

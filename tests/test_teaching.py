@@ -26,7 +26,6 @@ from cosd_core import (
     ModelOutputError,
     Observations,
     TrainingDataError,
-    VocabularyMismatchError,
     observe,
     read_examples,
 )
@@ -370,11 +369,6 @@ class TestWhatIsRead:
     def test_wrong_budgets_are_refused(self, tokens: Any) -> None:
         with pytest.raises(InvalidOptionError, match="tokens_per_pass="):
             observe(PAIR, DATA, tokens_per_pass=tokens)
-
-    def test_models_of_two_vocabularies_are_refused(self) -> None:
-        other = table_model(word_tokenizer("<eos>", "a"), {}, name="words")
-        with pytest.raises(VocabularyMismatchError):
-            observe([PAIR[0], other], DATA)
 
     def test_a_model_gone_mad_is_named(self) -> None:
         def poison(_number: int, output: Any) -> None:

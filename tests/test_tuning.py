@@ -25,7 +25,6 @@ from cosd_core import (
     Settings,
     Split,
     TreeVerifier,
-    VocabularyMismatchError,
     read_settings,
 )
 from cosd_core.demo import load_pair
@@ -43,10 +42,9 @@ from cosd_core.tuning import (
     tune,
     tuner,
 )
+from cosd_core.tuning.decision_trie import Ending
 from cosd_core.tuning.folds import divide
-from cosd_core.tuning.prefix_trie import Ending
-from cosd_core.tuning.recommendation import recommend, warn
-from examples.bundled_pairs import load_words_pair
+from cosd_core.tuning.recommendation import recommend, recommend_per_group, warn
 from tests.models import ascii_model, counted_passes
 from tests.test_cli import IRON, cosd, pair  # noqa: F401 - fixtures
 
@@ -81,7 +79,7 @@ def write(cache: ReplayCache, setting: Setting, prompts: int = len(PROMPTS)) -> 
 @given(
     st.sampled_from(PAIRS),
     options,
-    st.lists(st.builds(Setting, verifiers, st.booleans(), st.integers(0, 2)), min_size=1, max_size=6),
+    st.lists(st.builds(Setting, verifiers, st.integers(0, 1), st.integers(0, 2)), min_size=1, max_size=6),
     st.integers(1, 8),
 )
 def test_a_replayed_setting_writes_what_it_would_have_decoded(two, wanted, chosen, draft_length) -> None:
@@ -91,11 +89,11 @@ def test_a_replayed_setting_writes_what_it_would_have_decoded(two, wanted, chose
         computed = cache.computed
         assert write(cache, setting) == first
         assert cache.computed == computed
-        models = two[::-1] if setting.swapped else two
+        models = two[::-1] if setting.draft else two
         temperatures = [each[setting.temperature_index] for each in HEATS]
         decoder = CoSDDecoder(
             models[0], models[1:], verifier=setting.verifier,
-            calibration=temperatures[::-1] if setting.swapped else temperatures,
+            calibration=temperatures[::-1] if setting.draft else temperatures,
         )  # fmt: skip
         expected = decoder.generate(PROMPTS, **wanted)
         assert [each.text for each in first] == [each.text for each in expected]
@@ -116,7 +114,7 @@ def test_chats_grammars_and_penalties_are_replayed_as_they_are_decoded(wanted) -
     cache = ReplayCache((first, second), prompts, wanted)
     for verifier in (RuleVerifier(0.9, 0.1), AssistantVerifier(), RuleVerifier(0.3, 0.9)):
         for models in ((first, second), (second, first)):
-            written = write(cache, Setting(verifier, swapped=models[0] is second), 2)
+            written = write(cache, Setting(verifier, int(models[0] is second)), 2)
             expected = CoSDDecoder(models[0], models[1], verifier=verifier).generate(prompts, **wanted)
             assert [each.text for each in written] == [each.text for each in expected]
 
@@ -126,7 +124,7 @@ def test_what_is_known_is_not_computed_again_whoever_drafts() -> None:
     cache = ReplayCache(two, PROMPTS, {"max_new_tokens": 12})
     written = write(cache, Setting(DraftVerifier()))
     with counted_passes(*two) as passes:
-        assert write(cache, Setting(AssistantVerifier(), swapped=True)) == written
+        assert write(cache, Setting(AssistantVerifier(), 1)) == written
         assert write(cache, Setting(RuleVerifier(0.0))) == written
     assert not passes
     assert cache.replayed > cache.computed
@@ -141,7 +139,7 @@ def test_a_log_lets_an_interrupted_run_go_on(tmp_path: Path) -> None:
     chosen = [
         Setting(verifier, swapped, heat)
         for verifier in (RuleVerifier(0.9), AssistantVerifier())
-        for swapped in (False, True)
+        for swapped in (0, 1)
         for heat in (0, 1)
     ]
     first = opened()
@@ -151,7 +149,7 @@ def test_a_log_lets_an_interrupted_run_go_on(tmp_path: Path) -> None:
     assert [write(second, setting) for setting in chosen] == written
     assert second.computed == 0
     good = json.loads(log.read_text().splitlines()[0])
-    for confidences in ("ab", [[0.5]], [[None], [0.5]], 3):
+    for confidences in ("ab", [[0.5]], [[None], [0.5]], 3, []):
         good["predictions"][0][2] = confidences
         log.write_text(json.dumps(good) + "\n")
         with pytest.raises(EvaluationFileError, match=r"log\.jsonl, line 1"):
@@ -284,6 +282,35 @@ def test_the_better_model_alone_is_recommended_where_fusing_does_not_gain(better
     assert f"Use {'AB'[better]} alone" in advice.sentences[0]
 
 
+@pytest.mark.parametrize(("other", "sure"), [(0.4, True), (0.79, False)])
+def test_the_advice_says_how_sure_it_is_which_model_is_better(other: float, sure: bool) -> None:
+    table = made_up(0.8, other, 0.5, names=[DEFAULT])
+    alone = recommend(table, choose_nested(table)).sentences[1]
+    assert alone.startswith("A alone had 80.0 (73.9 to 85.0) percent right, +")
+    assert "points against B alone." in alone
+    assert ("do not show which" in alone) != sure
+
+
+def test_every_group_gets_advice_from_its_own_questions() -> None:
+    facts, code = made_up(0.3, 0.3, 0.9, names=[DEFAULT]), made_up(0.2, 0.9, 0.5, names=[DEFAULT])
+    few = made_up(0.5, 0.5, 0.5, names=[DEFAULT], items=6)
+    parts = (facts, code, few)
+    table = Table(
+        facts.candidates,
+        np.concatenate([each.fold_of for each in parts]),
+        np.concatenate([each.right for each in parts], axis=1),
+        np.concatenate([each.inner for each in parts], axis=2),
+    )
+    groups = ["facts"] * 200 + ["code"] * 200 + ["few"] * 6
+    found = {name: advice for name, (_, _, advice) in recommend_per_group(table, groups).items()}
+    assert found["facts"].sentences[0] == f"Fuse: {DEFAULT}."
+    assert found["code"].sentences[0].startswith("Use B alone")
+    assert list(found) == ["facts", "code"]
+    assert recommend_per_group(facts, ["facts"] * 200) == {}
+    for name, part in (("facts", facts), ("code", code)):
+        assert found[name] == recommend(part, choose_nested(part))
+
+
 def test_a_gain_that_may_be_noise_is_called_so() -> None:
     table = made_up(0.5, 0.3, 0.75, items=20, names=[DEFAULT])
     right = table.right.copy()
@@ -351,7 +378,7 @@ def tuned(bundled: CoSDDecoder, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 def test_every_candidate_is_judged_in_both_roles(tuned: tuple[Tuning, Path]) -> None:
     tuning = tuned[0]
-    kinds = Counter((line.verifier, line.swapped, line.calibrated) for line in tuning.lines)
+    kinds = Counter((line.verifier, line.draft, line.calibrated) for line in tuning.lines)
     assert kinds == {
         **{("draft", swapped, False): 1 for swapped in (False, True)},
         **{("rule", swapped, heat): 6 for swapped in (False, True) for heat in (False, True)},
@@ -361,6 +388,8 @@ def test_every_candidate_is_judged_in_both_roles(tuned: tuple[Tuning, Path]) -> 
     assert tuning.fuse
     assert tuning.gain.low > 0.3
     assert set(tuning.chosen) <= {line.name for line in tuning.lines}
+    assert [each.name for each in tuning.groups] == list(unasked_task(8).groups)
+    assert [each.questions for each in tuning.groups] == [8, 8, 8]
     assert tuning.computed < tuning.replayed / 20
 
 
@@ -421,23 +450,6 @@ def test_where_logits_are_processed_nothing_is_learned_and_that_is_said(bundled,
     tuning = tune(bundled, unasked_task(1), folder=tmp_path, options={"repetition_penalty": 1.1}, **more)
     assert not any(line.calibrated for line in tuning.lines)
     assert "logits are processed" in tuning.notes[0]
-
-
-def test_roles_are_tried_between_two_models(draft, assistant, second_assistant, tmp_path: Path) -> None:
-    three = CoSDDecoder(draft, [assistant, second_assistant])
-    with pytest.raises(InvalidOptionError, match="not 3"):
-        tune(three, unasked_task(3), folder=tmp_path)
-
-
-def test_different_tokenizers_are_refused_before_anything_else(tmp_path: Path) -> None:
-    facts, arithmetic = load_words_pair()
-    with pytest.raises(VocabularyMismatchError, match="tuning"):
-        tune(CoSDDecoder(facts, arithmetic), unasked_task(1), folder=tmp_path)
-
-
-def test_a_third_model_is_refused_before_any_is_loaded(cosd) -> None:  # noqa: F811
-    output = cosd("tune", "--draft", "./a", "--assistant", "./b", "--assistant", "./c", "--task", "demo")
-    assert (output.code, "not 3" in output.err) == (2, True)
 
 
 def test_a_task_may_hold_completions(tmp_path: Path) -> None:
@@ -554,7 +566,12 @@ def test_tuning_ends_in_advice_and_a_file_that_works(cosd, tmp_path: Path) -> No
     flags = ["--alpha", "0.5", "--alpha", "0.9", "--beta", "0.5", "--weight", "0.5", "--folds", "3"]
     output = cosd("tune", "--questions", "6", *flags, "--out", str(tmp_path))
     assert output.code == 0, output.err
-    for words in ("Fuse: rule", "percent right, facts drafts", "what was chosen", "positions were computed"):
+    for words in (
+        "Fuse: rule",
+        "percent right, facts drafts",
+        "what was chosen",
+        "predictions were computed",
+    ):
         assert words in output.out
     settings = read_settings(tmp_path / "tuned.json")
     assert settings["verifier"] == "rule"

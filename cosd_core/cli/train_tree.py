@@ -107,8 +107,8 @@ def _report_tree(tree: TreeVerifier, observations: Observations, calibration: Ca
     about, truncated = tree.about, observations.truncated
     counts, chosen = about["positions"], about["chosen"]
     table = Table.grid(padding=(0, 2))
-    for name, share in zip(observations.names, observations.right.mean(0), strict=True):
-        table.add_row(f"{name} is right at", f"{share:.1%}")
+    for model, name in enumerate(observations.names):
+        table.add_row(f"{name} is right at", f"{observations.of_models(model).right.mean():.1%}")
     table.add_row("examples", f"{about['examples']:,}" + (f", {truncated:,} cut to fit" if truncated else ""))
     table.add_row("positions", f"{len(observations):,}")
     for name, meaning in (

@@ -13,10 +13,8 @@ from cosd_core.cli.flags import with_settings
 from cosd_core.cli.progress import progress
 from cosd_core.cli.shared import generation_options, make_settings, names_models, with_models_and_tasks
 from cosd_core.cli.targets import check_folder
-from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED, read_task, unasked_task
 from cosd_core.evaluation.report import percent
-from cosd_core.frontend.model_names import model_names
 from cosd_core.frontend.settings_file import read_settings, writable
 from cosd_core.tuning import ALPHAS, BETAS, WEIGHTS, Tuning, tune
 
@@ -64,12 +62,12 @@ def run_tune(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Find out whether fusing a pair helps on your task, with which verifier, and how sure that is.
+    """Find out whether fusing models helps on your task, with which verifier, and how sure that is.
 
         cosd tune --draft org/a --assistant org/b --task questions.jsonl
 
-    Both models alone, averages, rules and trees, in both roles, calibrated and not, are compared by
-    cross-validation. The recommended settings are for --settings-file and for every constructor.
+    Every model alone, averages, rules and trees, with every model as the draft, calibrated and not, are
+    compared by cross-validation. The recommended settings are for --settings-file and for every constructor.
     Without --draft and --assistant it tunes the bundled pair on held-out questions that are not
     among those of cosd evaluate.
 
@@ -81,10 +79,6 @@ def run_tune(
     base = settings if names_models(settings) else {**settings, "dtype": "float32"}  # as the pair is loaded
     settings, [name] = with_models_and_tasks(settings, [task] if task else (), plots=plots)
     chosen = make_settings(settings)
-    if len(named := model_names(settings)) != 2:  # checked before they are loaded
-        raise InvalidOptionError(
-            f"roles are tried between two models, not {len(named)}: give one --assistant"
-        )
     asked = unasked_task(questions) if name == BUNDLED else read_task(name)
     check_folder(to)
     with progress("loading the models") as report:
@@ -112,8 +106,8 @@ def run_tune(
 def _report_tuning(tuning: Tuning) -> None:
     table = Table(
         title=f"{tuning.questions} questions in {tuning.folds} folds; percent, with intervals of 95 percent",
-        caption=f"{tuning.computed:,} positions were computed, {tuning.replayed:,} replayed; averages wrote "
-        f"{tuning.averaged:,} tokens",
+        caption=f"{tuning.computed:,} predictions were computed, {tuning.replayed:,} tokens replayed; "
+        f"averages wrote {tuning.averaged:,} tokens",
     )
     table.add_column("method")
     for heading in ("right", "against the better model"):
@@ -126,6 +120,11 @@ def _report_tuning(tuning: Tuning) -> None:
     table.add_row("what was chosen", percent(tuning.accuracy), percent(tuning.gain, signed=True))
     out.print(table)
     out.print(f"\n{tuning.heat_maps()}\n")
-    for sentences, style in ((tuning.advice, "bold"), (tuning.warnings, "yellow"), (tuning.notes, None)):
+    for sentences, style in (
+        (tuning.advice, "bold"),
+        (tuning.group_advice, None),
+        (tuning.warnings, "yellow"),
+        (tuning.notes, None),
+    ):
         for sentence in sentences:
             out.print(sentence, style=style, soft_wrap=True)

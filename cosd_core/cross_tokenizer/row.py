@@ -41,6 +41,7 @@ class CrossTokenizerRow:
         draft: TokenizerView,
         names: frozenset[str],
         retokenized: Sequence[RetokenizedText],
+        verification: type[BlockVerification] = BlockVerification,
     ) -> None:
         """Begin after the prompt of an empty text, whose buffer takes bytes.
 
@@ -49,8 +50,10 @@ class CrossTokenizerRow:
             draft: These tokens.
             names: The names of special tokens that are part of the text.
             retokenized: The text in each assistant's tokens.
+            verification: Decides about the words of a block.
         """
         self._text = text
+        self._make_verification = verification
         self._draft = draft
         self._names = names
         self._retokenized = retokenized
@@ -65,7 +68,7 @@ class CrossTokenizerRow:
         self._needs_predictions: bool | None = None  # computed once per block, until the draft adds a token
         self._words.window_end = None
         self._predictions: dict[tuple[int, int], Prediction] = {}  # by assistant and number of ids before
-        self._verification = BlockVerification(
+        self._verification = self._make_verification(
             self._draft_text,
             self._retokenized,
             self._predictions,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from cosd_core.cross_tokenizer.retokenizer import RetokenizedText
 from cosd_core.cross_tokenizer.row import CrossTokenizerRow
 from cosd_core.cross_tokenizer.tokenizer_view import TokenizerView
+from cosd_core.cross_tokenizer.verification import BlockVerification
 from cosd_core.generation.detokenizer import ByteDetokenizer, TextBuffer
 from cosd_core.generation.requests import Request
 from cosd_core.generation.row import Row
@@ -24,8 +25,15 @@ class CrossTokenizerRowFactory(RowFactory):
         VocabularyMismatchError: A tokenizer cannot be followed.
     """
 
-    def __init__(self, models: Sequence[BaseLanguageModel], alignment: Alignment, config: RowConfig) -> None:
+    def __init__(
+        self,
+        models: Sequence[BaseLanguageModel],
+        alignment: Alignment,
+        config: RowConfig,
+        verification: type[BlockVerification] = BlockVerification,
+    ) -> None:
         super().__init__(models, alignment, config)
+        self._verification = verification
         self._default_views = self._tokenizer_views(None)
 
     def for_call(self, options: GenerationOptions) -> MakeRow:
@@ -56,7 +64,7 @@ class CrossTokenizerRowFactory(RowFactory):
             ]
             buffer = TextBuffer(ByteDetokenizer(), request.options.stop)
             text = TextState(index, request, self._config_with(verifier), buffer, sampler)
-            return CrossTokenizerRow(text, draft, names, retokenized)
+            return CrossTokenizerRow(text, draft, names, retokenized, self._verification)
 
         return make
 

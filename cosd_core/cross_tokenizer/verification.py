@@ -7,7 +7,8 @@ for one more token of that assistant.
 from bisect import bisect_right
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
+from operator import mul
 
 from cosd_core.cross_tokenizer.draft_text import DraftText
 from cosd_core.cross_tokenizer.retokenizer import NumWritten, RetokenizedText, TokenPosition
@@ -134,16 +135,24 @@ class BlockVerification:
             following = bisect_right(word_ends, offset)
             begin = word_ends[following - 1] if following else self._draft_text.decided
             word = range(begin, word_ends[following])
-            replacing = []
+            candidates = []
             for _, at, start in here:
-                candidate = yield from self._resolve(at, start, word)
-                self.candidates.append(candidate)
-                if not candidate.agrees and self._replaces(candidate):
-                    replacing.append(candidate)
-            for candidate in sorted(replacing, key=lambda each: -each.q):  # stable: ties go to the first
-                if edit := self._edit(candidate, (yield from self._extend(candidate, word))):
-                    return edit
+                candidates.append((yield from self._resolve(at, start, word)))
+            self.candidates += candidates
+            if edit := (yield from self._decide(candidates, word)):
+                return edit
         return None
+
+    def _decide(self, candidates: Sequence[ReplacementCandidate], word: range) -> Verification:
+        """The edit at one position of the text, of the candidates that begin there."""
+        for candidate in self._preferred([each for each in candidates if not each.agrees]):
+            if edit := self._edit(candidate, (yield from self._extend(candidate, word))):
+                return edit
+        return None
+
+    def _preferred(self, rivals: Sequence[ReplacementCandidate]) -> Sequence[ReplacementCandidate]:
+        """Those of the candidates at one position that replace the draft's text, the most confident first."""
+        return sorted(filter(self._replaces, rivals), key=lambda each: -each.q)  # stable: ties to the first
 
     def _resolve(
         self, at: int, start: TokenPosition, word: range
@@ -161,7 +170,7 @@ class BlockVerification:
             and len(text) < len(own)
             and own.startswith(text)
             and len(ids) < _MOST_RESOLVING
-            and can_replace(self._verifier, draft_text.confidence(start.start, start.end))
+            and self._is_replaceable(start.start, word)
         ):
             position = retokenized.continuation(start, ids, self._num_written)
             if not retokenized.can_continue(position):
@@ -175,6 +184,11 @@ class BlockVerification:
         end = min(start.start + len(text), word.stop + 1)
         p = token.confidence if token else draft_text.confidence(start.start, end)
         return ReplacementCandidate(at, start, tuple(ids), text, p, q, agrees)
+
+    def _is_replaceable(self, start: int, word: range) -> bool:
+        """Whether the verifier could let a text of some length replace the draft's from an offset on."""
+        own = [token.confidence for token in self._draft_text.overlapping(start, word.stop + 1)]
+        return any(can_replace(self._verifier, p) for p in accumulate(own, mul))
 
     def _replaces(self, candidate: ReplacementCandidate) -> bool:
         """Whether the verifier lets a candidate replace the draft's text."""

@@ -47,9 +47,13 @@ def _sources_and_adapters(settings: Mapping[str, Any]) -> list[tuple[ModelSource
     return list(zip((*drafts, *assistants), adapters, strict=True))
 
 
-def settings_of_names(draft: str, assistant: str) -> dict[str, Any]:
-    """The settings that name two models; the inverse of :func:`model_sources`."""
+def settings_of_names(draft: str, *assistants: str) -> dict[str, Any]:
+    """The settings that name models; the inverse of :func:`model_sources`. A single assistant is no list."""
     settings: dict[str, Any] = {}
-    for role, name in (("draft", draft), ("assistant", assistant)):
-        settings[f"{role}_model"], settings[f"{role}_adapter"] = without_adapter(name)
+    settings["draft_model"], settings["draft_adapter"] = without_adapter(draft)
+    names, adapters = zip(*map(without_adapter, assistants), strict=True)
+    settings["assistant_model"] = names[0] if len(names) == 1 else list(names)
+    settings["assistant_adapter"] = (
+        adapters[0] if len(names) == 1 else list(adapters) if any(adapters) else None
+    )
     return {name: value for name, value in settings.items() if value is not None}

@@ -11,7 +11,7 @@ from cosd_core.generation.lookup import GuessWidth
 from cosd_core.generation.row import PassRequest, Row
 from cosd_core.generation.scheduling import Schedule, start
 from cosd_core.generation.text_state import RowConfig
-from cosd_core.models.base import BaseLanguageModel
+from cosd_core.models.base import OpensSessions
 from cosd_core.outputs import Step
 from cosd_core.prediction import Prediction
 from cosd_core.verifiers.base import can_replace
@@ -31,7 +31,7 @@ class Batch:
         self,
         rows: Sequence[Row],
         *,
-        models: Sequence[BaseLanguageModel],
+        models: Sequence[OpensSessions],
         vocabularies: Sequence[int],
         config: RowConfig,
         schedule: Schedule,

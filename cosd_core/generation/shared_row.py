@@ -98,16 +98,19 @@ class SharedRow:
         lazy = self._text.config.lazy
         if self._verdict is None and (self.num_replaceable if lazy else None in self._opinions):
             every_ids = [self.assistant_ids(at) for at in range(len(self._text.request.prompts) - 1)]
-            return [PassRequest(ids, self._text.positions(len(self._block), ids)) for ids in every_ids]
+            end = None if lazy else -1
+            return [
+                PassRequest(ids[:end], self._text.positions(len(self._block), ids)[:end]) for ids in every_ids
+            ]
         self._verdict = self._verdict or self._decide()
         return []
 
     def add_predictions(self, predictions: Sequence[Sequence[Prediction]]) -> None:
-        """Take every assistant's predictions at the positions of the block, and at the one behind it."""
+        """Take every assistant's predictions at the positions of the block, and if lazy at the one behind."""
         self._text.counts.assistant_passes += 1
-        *known, bonus = zip(*predictions, strict=True)
-        self._opinions, self.num_replaceable = list(known), 0
-        self._bonus_predictions = bonus if self._text.config.lazy else None
+        known: list[Opinions] = list(zip(*predictions, strict=True))
+        self._bonus_predictions = known.pop() if self._text.config.lazy else None
+        self._opinions, self.num_replaceable = [*known], 0
 
     def commit(self) -> Step:
         """Append the tokens that stand to the text, up to one that ends it, and begin the next block."""

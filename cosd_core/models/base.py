@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -126,6 +127,20 @@ class _PendingLogits(PendingPredictions):
         flat = [each for row in self.positions for each in row]
         predictions = iter(self.predict(torch.cat(list(self.logits)), flat))
         return [[next(predictions) for _ in each] for each in self.positions]
+
+
+class OpensSessions(Protocol):
+    """What the decoding of a batch needs of a model."""
+
+    def open_session(
+        self,
+        *,
+        vocabulary: int,
+        role: str = "draft",
+        calibration: float = 1.0,
+        prefix_caching: bool = True,
+    ) -> Session:
+        """As :meth:`BaseLanguageModel.open_session`."""
 
 
 class BaseLanguageModel(ABC):

@@ -13,9 +13,9 @@
 """
 
 from cosd_core.tuning.candidates import ALPHAS, BETAS, WEIGHTS, make_candidates
-from cosd_core.tuning.prefix_trie import Setting
+from cosd_core.tuning.decision_trie import Setting
 from cosd_core.tuning.replay import ReplayCache
-from cosd_core.tuning.report import CalibrationSummary, CandidateLine, ReplacementRate, Tuning
+from cosd_core.tuning.report import CalibrationSummary, CandidateLine, GroupResult, ReplacementRate, Tuning
 from cosd_core.tuning.selection import Table, choose, choose_nested
 from cosd_core.tuning.tuner import tune
 
@@ -25,6 +25,7 @@ __all__ = [
     "WEIGHTS",
     "CalibrationSummary",
     "CandidateLine",
+    "GroupResult",
     "ReplacementRate",
     "ReplayCache",
     "Setting",

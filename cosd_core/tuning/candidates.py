@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from cosd_core.tuning.decision_trie import Setting, order_of
 from cosd_core.tuning.folds import Fit, TreeKind
-from cosd_core.tuning.prefix_trie import Setting
 from cosd_core.verifiers import (
     AverageVerifier,
     ConfidenceVerifier,
@@ -30,14 +30,14 @@ class Candidate:
     Attributes:
         name: Its name in reports.
         verifier: The verifier; None for a tree.
-        swapped: Whether the second model drafts.
+        draft: The number of the model that drafts; the others assist in their order.
         calibrated: Whether the confidences are calibrated.
         agreeing: Whether a tree is also fitted on positions where both models agree.
     """
 
     name: str
     verifier: Verifier | None
-    swapped: bool = False
+    draft: int = 0
     calibrated: bool = False
     agreeing: bool = True
 
@@ -78,19 +78,19 @@ class Candidate:
         if self.verifier is not None:
             return self.verifier
         assert fit.trees is not None, "trees are candidates only where they are fitted"
-        return fit.trees[TreeKind(self.swapped, self.calibrated, self.agreeing)]
+        return fit.trees[TreeKind(self.draft, self.calibrated, self.agreeing)]
 
     def setting(self, fit: Fit) -> Setting:
         """Its setting for the replay with a fit; not for an average."""
         verifier = self.verifier_of(fit)
         assert isinstance(verifier, ConfidenceVerifier), "an average is decoded"
-        return Setting(verifier, self.swapped, fit.temperature_index if self.calibrated else 0)
+        return Setting(verifier, self.draft, fit.temperature_index if self.calibrated else 0)
 
     def fields(self, fit: Fit) -> dict[str, Any]:
         """Its fields of :class:`Settings` with a fit, without the models."""
         verifier = self.verifier_of(fit)
-        temperatures = list(fit.temperatures[::-1] if self.swapped else fit.temperatures)
-        calibration = {"calibration": temperatures} if self.calibrated else {}
+        order = order_of(self.draft, len(fit.temperatures))
+        calibration = {"calibration": [fit.temperatures[at] for at in order]} if self.calibrated else {}
         values = verifier.to_dict()
         if isinstance(verifier, TreeVerifier):
             return {"verifier": values, **calibration}
@@ -105,28 +105,27 @@ def make_candidates(
     weights: Sequence[float] = WEIGHTS,
     fitted: bool = True,
 ) -> tuple[Candidate, ...]:
-    """Both models alone, averages, and rules and trees in both roles, calibrated and not.
+    """Every model alone, averages, and rules and trees with every model as the draft, calibrated and not.
 
-    ``weights`` are the first model's shares in averages. ``fitted`` includes trees and calibrated rules,
-    which need training data.
+    ``weights`` are the first model's shares in averages; none where distributions cannot be mixed. ``fitted``
+    includes trees and calibrated rules, which need training data.
 
     Raises:
         InvalidOptionError: A threshold or weight is wrong.
     """
-    candidates = [
-        Candidate(f"{name} alone", DraftVerifier(), swapped=bool(index)) for index, name in enumerate(names)
-    ]
+    drafts = range(len(names))
+    candidates = [Candidate(f"{name} alone", DraftVerifier(), draft) for draft, name in enumerate(names)]
     rules = dict.fromkeys([DEFAULT, *(RuleVerifier(*each) for each in product(alphas, betas))])
-    for calibrated, swapped in product((False, True) if fitted else (False,), (False, True)):
-        tail = f"{', calibrated' if calibrated else ''}, {names[swapped]} drafts"
+    for calibrated, draft in product((False, True) if fitted else (False,), drafts):
+        tail = f"{', calibrated' if calibrated else ''}, {names[draft]} drafts"
         candidates += [
-            Candidate(f"rule ({rule.alpha:g}, {rule.beta:g}){tail}", rule, swapped, calibrated)
+            Candidate(f"rule ({rule.alpha:g}, {rule.beta:g}){tail}", rule, draft, calibrated)
             for rule in rules
         ]
         if fitted:
             candidates += [
                 Candidate(
-                    f"tree{'' if agreeing else ' of mismatches'}{tail}", None, swapped, calibrated, agreeing
+                    f"tree{'' if agreeing else ' of mismatches'}{tail}", None, draft, calibrated, agreeing
                 )
                 for agreeing in (True, False)
             ]

@@ -8,7 +8,7 @@ from random import Random
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.evaluation.tasks import Item
 from cosd_core.training.calibration import Calibration
-from cosd_core.tuning.prefix_trie import Temperatures
+from cosd_core.tuning.decision_trie import Temperatures, order_of
 from cosd_core.verifiers import TreeVerifier
 from cosd_core.verifiers.observations import Observations
 
@@ -25,20 +25,20 @@ _DEPTHS, _LEAVES = (1, 2, 3, 4), (3, 10, 30, 100)
 class TreeKind:
     """One way to fit a tree; the fields are those of :class:`Candidate`."""
 
-    swapped: bool
+    draft: int
     calibrated: bool
     agreeing: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Both models' temperatures and a tree of every kind, fitted on the completions of some folds.
+    """All models' temperatures and a tree of every kind, fitted on the completions of some folds.
 
     ``temperature_index`` is the index of the temperatures in the :class:`ReplayCache`; 0: it has none.
     """
 
     temperature_index: int = 0
-    temperatures: tuple[float, float] = (1.0, 1.0)
+    temperatures: tuple[float, ...] = ()
     trees: Mapping[TreeKind, TreeVerifier] | None = None
 
 
@@ -69,42 +69,43 @@ def left_out(folds: int) -> tuple[Folds, ...]:
 
 
 def fit_without(
-    observations: Observations,
+    observed: Sequence[Observations],
     fold_of: Sequence[int],
     folds: int,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[Folds, Fit]:
     """Fit temperatures and trees without each set of :func:`left_out`.
 
-    ``fold_of`` holds the fold of every example. ``progress`` gets the numbers of finished and of all fits.
+    ``observed`` holds the same examples with every model as the draft, in their order, and ``fold_of`` the
+    fold of every example. ``progress`` gets the numbers of finished and of all fits.
 
     Raises:
         TrainingDataError: Without some folds there is no training data left.
     """
-    kinds = [TreeKind(*flags) for flags in product((False, True), repeat=3)]
+    models = len(observed)
+    kinds = [TreeKind(*each) for each in product(range(models), (False, True), (False, True))]
     parts = left_out(folds)
     fits: dict[Folds, Fit] = {}
     for number, without in enumerate(parts, start=1):
-        kept = observations.of_examples([at for at, fold in enumerate(fold_of) if fold not in without])
-        first, second = Calibration.fit(kept).temperatures
-        trees = {kind: _fit_tree(kept, kind, (first, second)) for kind in kinds}
-        fits[without] = Fit(number, (first, second), trees)
+        examples = [at for at, fold in enumerate(fold_of) if fold not in without]
+        kept = [each.of_examples(examples) for each in observed]
+        temperatures = Calibration.fit(kept[0]).temperatures
+        trees = {kind: _fit_tree(kept[kind.draft], kind, temperatures) for kind in kinds}
+        fits[without] = Fit(number, temperatures, trees)
         progress(number, len(parts))
     return fits
 
 
-def temperatures_of(fits: Mapping[Folds, Fit]) -> Temperatures:
-    """All temperatures of the fits of :func:`fit_without`, by their indices; index 0 is uncalibrated."""
-    first, second = zip((1.0, 1.0), *(fit.temperatures for fit in fits.values()), strict=True)
-    return first, second
+def temperatures_of(fits: Mapping[Folds, Fit], models: int) -> Temperatures:
+    """Every model's temperatures in the fits of :func:`fit_without`, by their indices; 0 is uncalibrated."""
+    return tuple((1.0, *(fit.temperatures[model] for fit in fits.values())) for model in range(models))
 
 
-def _fit_tree(observations: Observations, kind: TreeKind, temperatures: tuple[float, float]) -> TreeVerifier:
-    order = (1, 0) if kind.swapped else (0, 1)
-    calibration = [temperatures[model] for model in order] if kind.calibrated else None
+def _fit_tree(observations: Observations, kind: TreeKind, temperatures: Sequence[float]) -> TreeVerifier:
+    order = order_of(kind.draft, len(temperatures))
     return TreeVerifier.fit(
-        observations.of_models(*order),
-        calibration=calibration,
+        observations,
+        calibration=[temperatures[model] for model in order] if kind.calibrated else None,
         agreeing=kind.agreeing,
         depths=_DEPTHS,
         leaves=_LEAVES,

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from cosd_core.evaluation.intervals import accuracy, difference
 from cosd_core.evaluation.report import percent
 from cosd_core.tuning.report import CalibrationSummary, ReplacementRate
-from cosd_core.tuning.selection import Choice, Table, choose
+from cosd_core.tuning.selection import Choice, Table, choose, choose_nested
 
 _LARGE_ERROR = 0.2
 """A calibration error where models differ; well-calibrated pairs stay well below (the bundled one: 0.12)."""
@@ -31,6 +33,7 @@ def recommend(table: Table, choice: Choice) -> Advice:
     """
     single = table.better_single
     name = table.candidates[single].name
+    alone = _compare_singles(table)
     gain = difference(choice.right, table.right[single])
     result = (
         f"What was chosen on other questions than it was judged on had {percent(accuracy(choice.right))} "
@@ -42,11 +45,46 @@ def recommend(table: Table, choice: Choice) -> Advice:
         sentences = (f"Fuse: {table.candidates[chosen].name}.", result, *_compare_with_best(table, chosen))
         return Advice(True, chosen, sentences)
     if gain.high < 0:
-        return Advice(False, single, (f"Use {name}: fusing as one would have chosen to is worse.", result))
-    sentences = (f"Use {name}: fusing does not clearly help.", result)
+        reason = "fusing as one would have chosen to is worse"
+        return Advice(False, single, (f"Use {name}: {reason}.", alone, result))
+    sentences = (f"Use {name}: fusing does not clearly help.", alone, result)
     if gain.value > 0:
         sentences = (*sentences, "There may be a gain that so few questions cannot show: try more.")
     return Advice(False, single, sentences)
+
+
+def recommend_per_group(table: Table, groups: Sequence[str]) -> dict[str, tuple[Table, Choice, Advice]]:
+    """The same for every group of questions, chosen and judged on its own questions alone.
+
+    Args:
+        table: All questions.
+        groups: The group of every question.
+
+    Returns:
+        By group; empty if there is one group. Left out are groups with fewer than two questions per fold.
+    """
+    found = {}
+    for group in dict.fromkeys(groups) if len(set(groups)) > 1 else ():
+        questions = np.flatnonzero(np.equal(groups, group))
+        if len(questions) >= 2 * table.folds:
+            part = table.of(questions)
+            choice = choose_nested(part)
+            found[group] = part, choice, recommend(part, choice)
+    return found
+
+
+def _compare_singles(table: Table) -> str:
+    """How sure it is which of the models alone is better."""
+    better = table.better_single
+    others = [at for at, each in enumerate(table.candidates) if each.single and at != better]
+    next_best = max(others, key=lambda at: int(table.right[at].sum()))
+    lead = difference(table.right[better], table.right[next_best])
+    names = table.candidates[better].name, table.candidates[next_best].name
+    sentence = (
+        f"{names[0]} had {percent(accuracy(table.right[better]))} percent right, "
+        f"{percent(lead, signed=True)} points against {names[1]}."
+    )
+    return sentence if lead.low > 0 else f"{sentence} The questions do not show which of them is better."
 
 
 def _compare_with_best(table: Table, chosen: int) -> Iterator[str]:

@@ -1,50 +1,54 @@
-"""Replays settings from the stored predictions of both models, so that most texts need no decoding.
+"""Replays settings from what is known of the texts of both models, so that most texts need no decoding.
 
-Greedy predictions depend on the prefix alone: not on the verifier, and not on which model drafts. They are
-stored in one trie of token ids per prompt, and a setting is followed through it. At a prefix without
-predictions the decoding loop continues the text under the fixed schedule, which runs both models at every
-position. A :class:`Row` first goes through the known prefix, so that stop strings, limits and masks apply as
-if the text had been decoded at once.
+Greedy predictions depend on the text before them alone: not on the verifier. So what a verifier has to decide
+about in a text, the rivals of the draft's text and all confidences, follows from its earlier decisions. It
+is stored in one trie of decisions per prompt and draft, and a setting is followed through it. Where the trie
+ends, the decoding loop writes the text under the fixed schedule, which runs all models at every position; the
+models themselves run only where their predictions are not known from another text.
 
 Confidences are stored at all temperatures that settings use. These are fitted on true completions before any
-decoding, so calibrated settings are replayed exactly, too.
+decoding, so calibrated settings are replayed exactly, too. A text that fills the context window of an
+assistant with other tokens ends where the verifier could first need it; such texts are decoded one by one.
 """
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, ClassVar
 
-import torch
-
 from cosd_core.chat.messages import Chat
+from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
+from cosd_core.cross_tokenizer.verification import BlockVerification, ReplacementCandidate
+from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidOptionError
 from cosd_core.generation.loop import Batch
+from cosd_core.generation.measured import KeptSession, MeasuredConfidence
 from cosd_core.generation.requests import Request, read_prompts
-from cosd_core.generation.row import Row
-from cosd_core.generation.row_factory import SharedRowFactory
+from cosd_core.generation.row_factory import MakeRow, SharedRowFactory
 from cosd_core.generation.scheduling import FixedSchedule
 from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.base import BaseLanguageModel
-from cosd_core.models.vocabulary_alignment import align, require_one_vocabulary
+from cosd_core.models.vocabulary_alignment import Alignment, align
 from cosd_core.options import GenerationOptions
 from cosd_core.outputs import Generation
-from cosd_core.prediction import Prediction
-from cosd_core.tuning.prediction_log import PredictionLog, make_entry, restore
-from cosd_core.tuning.prefix_trie import (
-    UNCALIBRATED,
+from cosd_core.tuning.decision_trie import (
+    Decision,
     Ending,
     Node,
-    PairPrediction,
     Path,
+    Rival,
     Setting,
     Temperatures,
+    order_of,
     replay,
 )
+from cosd_core.tuning.prediction_log import PredictionLog, measure_at
+from cosd_core.tuning.remembered_model import RememberedModel
 from cosd_core.verifiers import DraftVerifier, Position, Verifier
-from cosd_core.verifiers.types import Replacement, logits_of
+from cosd_core.verifiers.types import Replacement
 
 
 def processes_logits(options: Mapping[str, Any]) -> bool:
@@ -54,13 +58,14 @@ def processes_logits(options: Mapping[str, Any]) -> bool:
 
 
 class ReplayCache:
-    """Two models and their prompts, with all their predictions so far.
+    """Some models and their prompts, with all that is known of their texts.
 
     Attributes:
-        models: The two models; the first drafts unless a setting swaps the roles.
+        models: The models; the first drafts unless a setting says otherwise.
         temperatures: The temperatures at which confidences are stored.
-        computed: The number of positions at which the models ran.
-        replayed: The number of positions at which stored predictions were used instead.
+        computed: The number of predictions that the models have made.
+        replayed: The number of tokens of the texts that settings have written.
+        decoded: The number of texts that could not be replayed.
     """
 
     def __init__(
@@ -69,15 +74,16 @@ class ReplayCache:
         prompts: Sequence[str | Chat],
         options: Mapping[str, Any],
         *,
-        temperatures: Temperatures = UNCALIBRATED,
-        draft_length: int = 8,
+        temperatures: Temperatures | None = None,
+        draft_length: int = 1,
         batch_size: int = 32,
         log: str | PathLike[str] | None = None,
     ) -> None:
-        """Encode the prompts for either draft, and restore the predictions of a log.
+        """Encode the prompts for every draft, and restore the predictions of a log.
 
-        The two models share one vocabulary; ``options`` are fields of :class:`GenerationOptions`. ``log`` is
-        a file for the predictions, from which an interrupted run continues.
+        ``options`` are fields of :class:`GenerationOptions`. ``log`` is a file for the predictions, from
+        which an interrupted run continues. Tokens drafted behind a replaced one are lost, so a
+        ``draft_length`` of 1 computes least.
 
         Raises:
             InvalidOptionError: The options sample, or process logits where confidences are calibrated.
@@ -90,34 +96,26 @@ class ReplayCache:
                 f"temperature={merged.temperature:g}: only greedy texts depend on the prefix alone; "
                 "tune at temperature 0"
             )
-        if temperatures != UNCALIBRATED and processes_logits(options):
+        if temperatures is not None and len(temperatures[0]) > 1 and processes_logits(options):
             raise InvalidOptionError("confidences cannot be calibrated where logits are processed")
         self.models = tuple(models)
-        self.temperatures = temperatures
-        self.computed = self.replayed = 0
+        self.temperatures = temperatures or ((1.0,),) * len(models)
+        self.replayed = self.decoded = self._computed = 0
+        self._options = options
         self._batch_size = batch_size if any(model.batchable for model in models) else 1
-        self._alignment = require_one_vocabulary(self.models, "tuning")
-        orders = (self.models, self.models[::-1])
-        self._config = RowConfig(
-            verifier=DraftVerifier(),
-            draft_length=draft_length,
-            lazy=FixedSchedule.lazy,
-            models=tuple(model.name for model in models),
-            calibration=(1.0, 1.0),
-        )
-        self._make_row = [
-            SharedRowFactory(order, align(order), self._config).for_call(merged) for order in orders
+        self._roles = [
+            _Roles(self.models, draft, merged, list(prompts), draft_length) for draft in range(len(models))
         ]
-        self._requests = [read_prompts(list(prompts), merged, order, align(order)) for order in orders]
-        self._keys = [
-            [_key(models, temperatures, each, swapped) for each in requests]
-            for swapped, requests in enumerate(self._requests)
-        ]
-        self._roots = {key: Node() for keys in self._keys for key in keys}
-        self._log = None if log is None else PredictionLog(log)
-        for entry in self._log.entries if self._log else ():
-            if root := self._roots.get(entry["key"]):
-                restore(root, entry)
+        self._keys = [roles.keys(self.models, self.temperatures) for roles in self._roles]
+        self._roots = [[Node() for _ in prompts] for _ in models]
+        self._decoded: dict[tuple[Setting, int], Ending] = {}
+        self._log = PredictionLog(log)
+        self._sessions: dict[tuple[int, int], KeptSession] = {}
+
+    @property
+    def computed(self) -> int:
+        """The number of predictions that the models have made."""
+        return self._computed + sum(each.computed for each in self._sessions.values())
 
     def generate(
         self,
@@ -126,160 +124,248 @@ class ReplayCache:
     ) -> list[Ending]:
         """The texts of settings, each on the prompt of that number.
 
-        All are replayed as far as predictions are known. Of those that stop at the same prefix one is
-        decoded, and the others are replayed again; so batches are as full as possible. ``progress`` gets the
-        numbers of finished and of all texts.
+        The prompts are taken in groups. A prompt's texts are written one after another in one row of every
+        model's session, and the prompts of later groups follow in these rows. All texts are replayed as far
+        as they are known. Of those that stop at the same place one is decoded, and the others are replayed
+        again. ``progress`` gets the numbers of finished and of all texts.
 
         Raises:
             CoSDError: As :meth:`CoSDDecoder.generate`.
             EvaluationFileError: The log cannot be written.
         """
         endings: dict[int, Ending] = {}
-        waiting = list(range(len(tasks)))
-        while len(endings) < len(tasks):
-            pending: dict[Node, _Recorder] = {}
-            stopped = []
-            for number in waiting:
-                setting, prompt = tasks[number]
-                path = self.path(setting, prompt)
-                if path.last.ending is None:
-                    if path.last not in pending:
-                        root = self._root(setting, prompt)
-                        pending[path.last] = _Recorder(setting, prompt, path, root, self.temperatures)
-                    stopped.append(number)
-                else:
-                    endings[number] = path.last.ending
-                    self.replayed += len(path.tokens)
-            progress(len(endings), len(tasks))
-            for batch in self._batches(list(pending.values())):
-                self._decode(batch)
-            waiting = stopped
+        for group in self._groups(tasks):
+            slots = {prompt: at for at, prompt in enumerate(dict.fromkeys(tasks[at][1] for at in group))}
+            while waiting := [number for number in group if number not in endings]:
+                pending: dict[Node, _Recorder] = {}
+                for setting, prompt in (tasks[number] for number in waiting):
+                    last = self.path(setting, prompt).last
+                    if last.ending is None:
+                        root = self._roots[setting.draft][prompt]
+                        pending.setdefault(last, _Recorder(setting, prompt, root))
+                for batch in _batches(list(pending.values())):
+                    self._record(batch, slots)
+                endings |= {number: ending for number in waiting if (ending := self._ending(*tasks[number]))}
+                progress(len(endings), len(tasks))
+        self._computed, self._sessions = self.computed, {}
         return [endings[number] for number in range(len(tasks))]
+
+    def _ending(self, setting: Setting, prompt: int) -> Ending | None:
+        """The end of a setting's text, if it is known by now."""
+        ending = self.path(setting, prompt).last.ending
+        if ending is None:
+            return None
+        self.replayed += ending.tokens
+        return self._decode(setting, prompt) if ending.depends else ending
 
     def path(self, setting: Setting, prompt: int) -> Path:
         """The known part of a setting's text on one prompt."""
-        return replay(self._root(setting, prompt), setting)
+        return replay(self._roots[setting.draft][prompt], setting)
 
-    def _root(self, setting: Setting, prompt: int) -> Node:
-        return self._roots[self._keys[setting.swapped][prompt]]
+    def _groups(self, tasks: Sequence[tuple[Setting, int]]) -> Iterator[list[int]]:
+        """The numbers of the tasks on prompts of similar length, of as many as share a batch."""
+        of_prompt: defaultdict[int, list[int]] = defaultdict(list)
+        for number, (_, prompt) in enumerate(tasks):
+            of_prompt[prompt].append(number)
+        prompts = sorted(of_prompt, key=lambda prompt: len(self._roles[0].requests[prompt].ids))
+        for start in range(0, len(prompts), self._batch_size):
+            yield [
+                number for prompt in prompts[start : start + self._batch_size] for number in of_prompt[prompt]
+            ]
 
-    def _request(self, pending: "_Recorder") -> Request:
-        return self._requests[pending.setting.swapped][pending.prompt]
+    def _record(self, batch: Sequence["_Recorder"], slots: Mapping[int, int]) -> None:
+        """Write texts of one draft on different prompts, and store what was decided about.
 
-    def _batches(self, pending: list["_Recorder"]) -> Iterator[list["_Recorder"]]:
-        """Texts that are decoded together: of one role, and of similar length."""
-        for swapped in (False, True):
-            alike = [each for each in pending if each.setting.swapped == swapped]
-            alike.sort(key=lambda each: len(self._request(each).ids) + len(each.path.tokens))
-            for start in range(0, len(alike), self._batch_size):
-                yield alike[start : start + self._batch_size]
+        ``slots`` are the rows of the sessions by the numbers of the prompts.
+        """
+        draft, prompts = batch[0].setting.draft, [each.prompt for each in batch]
+        roles = self._roles[draft]
+        order = order_of(draft, len(self.models))
+        models = [
+            RememberedModel(
+                self._session(model, roles.alignment.vocabularies[role]),
+                self._log,
+                [slots[prompt] for prompt in prompts],
+                [self._keys[draft][prompt][role] for prompt in prompts],
+            )
+            for role, model in enumerate(order)
+        ]
+        rounds = Batch(
+            [roles.make_row(at, roles.requests[each.prompt], each) for at, each in enumerate(batch)],
+            models=models,
+            vocabularies=roles.alignment.vocabularies,
+            config=replace(roles.config, verifier=batch[0]),
+            schedule=FixedSchedule(),
+        ).rounds()
+        for step in rounds:
+            if step.generation:
+                batch[step.index].finish(step.generation, roles.requests[prompts[step.index]])
+        self._log.write()
 
-    def _decode(self, batch: Sequence["_Recorder"]) -> None:
-        """Continue the texts where their paths end, and store the predictions."""
-        swapped = batch[0].setting.swapped
-        rows = [self._row(number, recorder) for number, recorder in enumerate(batch)]
-        if open_rows := [row for row in rows if not row.is_finished]:
-            rounds = Batch(
-                open_rows,
-                models=self.models[::-1] if swapped else self.models,
-                vocabularies=self._alignment.vocabularies,
-                config=replace(self._config, verifier=batch[0]),
-                schedule=FixedSchedule(),
-            ).rounds()
-            for step in rounds:
-                if step.generation:
-                    batch[step.index].finish(step.generation)
-        self.computed += sum(len(each.new) for each in batch)
-        if self._log:
-            self._log.add(each.entry(self._keys[swapped][each.prompt]) for each in batch)
+    def _session(self, model: int, vocabulary: int) -> Callable[[], KeptSession]:
+        def opened() -> KeptSession:
+            if (model, vocabulary) not in self._sessions:
+                self._sessions[model, vocabulary] = KeptSession(
+                    self.models[model], vocabulary, measure_at(self.temperatures[model])
+                )
+            return self._sessions[model, vocabulary]
 
-    def _row(self, number: int, recorder: "_Recorder") -> Row:
-        """A row that has gone through the known prefix."""
-        setting = recorder.setting
-        row = self._make_row[setting.swapped](number, self._request(recorder), recorder)
-        for prediction in recorder.path.predictions:
-            pair = [Prediction(token, 0.0) for token in prediction.tokens]
-            x, y = reversed(pair) if setting.swapped else pair
-            row.propose(x)
-            row.verify()
-            row.add_predictions([[y, y]])
-            row.verify()
-            if generation := row.commit().generation:
-                recorder.finish(generation)
-        return row
+        return opened
+
+    def _decode(self, setting: Setting, prompt: int) -> Ending:
+        """A text whose end depends on the verifier."""
+        if (setting, prompt) not in self._decoded:
+            order = order_of(setting.draft, len(self.models))
+            decoder = CoSDDecoder(
+                self.models[order[0]],
+                [self.models[at] for at in order[1:]],
+                verifier=setting.verifier,
+                calibration=[self.temperatures[at][setting.temperature_index] for at in order],
+            )
+            written = decoder.generate(self._roles[0].prompts[prompt], **self._options)
+            self._decoded[setting, prompt] = Ending(written.text, written.finish_reason, len(written.tokens))
+            self.decoded += 1
+        return self._decoded[setting, prompt]
+
+
+class _Roles:
+    """What texts need in which one of the models drafts.
+
+    Attributes:
+        prompts: The prompts.
+        requests: The same, checked and encoded.
+        alignment: Of the models in their roles.
+        make_row: Makes the rows.
+        config: Their settings.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[BaseLanguageModel],
+        draft: int,
+        options: GenerationOptions,
+        prompts: list[str | Chat],
+        draft_length: int,
+    ) -> None:
+        self._order = order_of(draft, len(models))
+        ordered = [models[at] for at in self._order]
+        self.prompts = prompts
+        self.alignment: Alignment = align(ordered)
+        self.config = RowConfig(
+            verifier=DraftVerifier(),
+            draft_length=draft_length,
+            lazy=FixedSchedule.lazy,
+            models=tuple(model.name for model in ordered),
+            calibration=(1.0,) * len(models),
+        )
+        self.make_row: MakeRow = (
+            SharedRowFactory(ordered, self.alignment, self.config)
+            if self.alignment.shared
+            else CrossTokenizerRowFactory(ordered, self.alignment, self.config, _RecordedVerification)
+        ).for_call(options)
+        self.requests = read_prompts(prompts, options, ordered, self.alignment)
+
+    def keys(self, models: Sequence[BaseLanguageModel], temperatures: Temperatures) -> list[list[str]]:
+        """Per prompt and model, in their roles, a hash of what the model's predictions depend on.
+
+        Models of one vocabulary predict the same in every role. Others see in each role other tokens masked.
+        """
+        prints = [model.fingerprint for model in models]
+        roles = [] if self.alignment.shared else self._order
+        return [
+            [
+                _key(prints, roles, at, temperatures[at], list(ids), request)
+                for at, ids in zip(self._order, request.prompts, strict=True)
+            ]
+            for request in self.requests
+        ]
 
 
 class _Recorder(Verifier):
-    """Decides as a setting does, and stores the predictions in the trie.
+    """Decides as a setting does, and stores in the trie what it decides about.
 
     Attributes:
-        setting: The setting of a text to be decoded.
+        setting: The setting of a text.
         prompt: The number of its prompt.
-        path: Its known part.
-        new: Predictions that were not known before, with the lengths of their prefixes.
     """
 
     name: ClassVar[str] = "recorder"
-    needs_logits: ClassVar[bool] = True
 
-    def __init__(
-        self, setting: Setting, prompt: int, path: Path, root: Node, temperatures: Temperatures
-    ) -> None:
-        self.setting, self.prompt, self.path = setting, prompt, path
-        self.new: list[tuple[int, PairPrediction]] = []
-        self._root, self._temperatures = root, temperatures
-        self._node, self._length = root, 0
-        self._tokens: tuple[int, ...] = ()
+    def __init__(self, setting: Setting, prompt: int, root: Node) -> None:
+        self.setting, self.prompt = setting, prompt
+        self._node = root
 
     def judge(self, position: Position) -> Replacement | None:
-        """Every judged position follows the token that was kept at the one before."""
-        prediction = self._node.prediction
-        if prediction is None:
-            prediction = self._node.prediction = self._predictions(position)
-            self.new.append((self._length, prediction))
-        token = self.setting.token(prediction)
-        self._node, self._length = self._node.children[token], self._length + 1
-        return None if token == position.draft.id else Replacement(token, 0)
-
-    def finish(self, generation: Generation) -> None:
-        """Store the ending. A stop string may have ended the text before the end of a judged block."""
-        node = self._root
-        for token in generation.token_ids:
-            node = node.children[token]
-        node.ending = Ending(generation.text, generation.finish_reason)
-        self._tokens, self._node = generation.token_ids, node
-
-    def entry(self, key: str) -> dict[str, Any]:
-        """The new predictions as an entry of the log."""
-        assert self._node.ending is not None, "every row is decoded to its end"
-        new = [(length, each) for length, each in self.new if length < len(self._tokens)]
-        return make_entry(key, self._tokens, self._node.ending, new)
-
-    def _predictions(self, position: Position) -> PairPrediction:
+        """The replacement of a token, of models with one vocabulary."""
         assert position.opinions is not None, "the fixed schedule runs the assistants everywhere"
-        pair = [position.draft, *position.opinions]
-        if self.setting.swapped:
-            pair.reverse()
-        first, second = map(_confidences, pair, self._temperatures)
-        return PairPrediction((pair[0].id, pair[1].id), (first, second))
+        p = position.draft.confidence
+        different = [each for each in enumerate(position.opinions) if each[1].id != position.draft.id]
+        decision = self.decide([(at, p, opinion.confidence) for at, opinion in different])
+        if not decision:
+            return None
+        at, opinion = different[decision[0]]
+        return Replacement(opinion.id, at)
+
+    def decide(self, rivals: Sequence[tuple[int, float, float]]) -> Decision:
+        """Which of the rivals (assistant, p, q) at the next position replace the draft's text."""
+        if not rivals:
+            return ()
+        if self._node.rivals is None:
+            self._node.rivals = tuple(Rival(at, _values(p), _values(q)) for at, p, q in rivals)
+        decision = self.setting.decide(self._node.rivals)
+        self._node = self._node.children[decision]
+        return decision
+
+    def finish(self, generation: Generation, request: Request) -> None:
+        """Store the ending."""
+        tokens, reason = len(generation.tokens), generation.finish_reason
+        depends = reason == "length" and tokens < request.options.max_new_tokens
+        self._node.ending = Ending(generation.text, reason, tokens, depends)
 
 
-def _confidences(prediction: Prediction, temperatures: Sequence[float]) -> tuple[float, ...]:
-    """The confidence in a token at all temperatures, as :func:`predict` computes it."""
-    if len(temperatures) == 1:
-        return (prediction.confidence,)
-    logits = logits_of(prediction)
-    others = torch.tensor(temperatures[1:], dtype=logits.dtype, device=logits.device)
-    shares = torch.softmax(logits / others[:, None], -1)[:, prediction.id]
-    return (prediction.confidence, *shares.tolist())
+class _RecordedVerification(BlockVerification):
+    """Asks a :class:`_Recorder` about all assistants' texts at a position at once."""
+
+    _verifier: _Recorder
+
+    def _preferred(self, rivals: Sequence[ReplacementCandidate]) -> Sequence[ReplacementCandidate]:
+        decision = self._verifier.decide([(each.assistant, each.p, each.q) for each in rivals])
+        return [rivals[number] for number in decision]
+
+
+def _batches(pending: Sequence[_Recorder]) -> Iterator[list[_Recorder]]:
+    """Texts that are written together: of one draft, and of different prompts."""
+    batches: defaultdict[tuple[int, int], list[_Recorder]] = defaultdict(list)
+    count: defaultdict[tuple[int, int], int] = defaultdict(int)
+    for each in pending:
+        here = each.setting.draft, each.prompt
+        batches[each.setting.draft, count[here]].append(each)
+        count[here] += 1
+    yield from batches.values()
+
+
+def _values(confidence: float) -> tuple[float, ...]:
+    assert isinstance(confidence, MeasuredConfidence), "remembered models measure their confidences"
+    return tuple(confidence.numbers.tolist())
 
 
 def _key(
-    models: Sequence[BaseLanguageModel], temperatures: Temperatures, request: Request, swapped: int
+    prints: Sequence[str],
+    roles: Sequence[int],
+    model: int,
+    temperatures: Sequence[float],
+    ids: list[int],
+    request: Request,
 ) -> str:
-    """A hash of what predictions and endings depend on; both roles share it if they encode a prompt alike."""
-    prompts = [list(ids) for ids in (request.prompts[::-1] if swapped else request.prompts)]
-    names = [model.fingerprint for model in models]
     options = request.options.model_dump(mode="python", exclude={"truncation", "add_special_tokens", "seed"})
-    parts = [names, temperatures, prompts, sorted(request.visible), options]
+    parts = [
+        prints,
+        list(roles),
+        model,
+        temperatures,
+        ids,
+        sorted(request.visible),
+        sorted(request.names),
+        options,
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()

@@ -22,7 +22,7 @@ class CandidateLine:
     Attributes:
         name: Its name.
         verifier: The name of its verifier.
-        swapped: Whether the second model drafts.
+        draft: The number of the model that drafts.
         calibrated: Whether the confidences are calibrated.
         alpha: The threshold of a rule.
         beta: The same.
@@ -35,7 +35,7 @@ class CandidateLine:
 
     name: str
     verifier: str
-    swapped: bool
+    draft: int
     calibrated: bool
     alpha: float | None
     beta: float | None
@@ -88,11 +88,26 @@ class CalibrationSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupResult:
+    """Whether and how to fuse for one group of questions; the fields are those of :class:`Tuning`."""
+
+    name: str
+    questions: int
+    better_single: str
+    accuracy: Interval
+    gain: Interval
+    fuse: bool
+    recommended: str
+    settings: Mapping[str, Any]
+    advice: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tuning:
     """The result of a tuning: whether and how to fuse.
 
     Attributes:
-        names: The two models.
+        names: The models.
         task: The task's name.
         questions: The number of questions.
         folds: The number of folds.
@@ -105,16 +120,18 @@ class Tuning:
         recommended: The name of the recommended line.
         settings: Its fields of :class:`Settings`, for ``tuned.json``.
         advice: The recommendation in words, one sentence or two each.
+        groups: The same for each of the task's groups, judged on its questions alone.
         warnings: Warnings about the models' confidences, with a remedy.
         notes: What could not be tried.
-        replacement_rates: Those of the default rule in both roles.
-        calibrations: Both models' calibration; empty without completions, or if the models never differ.
-        computed: Positions at which both models ran.
-        replayed: Positions at which stored predictions were used instead.
+        replacement_rates: Those of the default rule with every model as the draft.
+        calibrations: Every model's calibration; empty without completions, or if the models never differ.
+        computed: Predictions that the models made.
+        replayed: Tokens of the texts that were replayed from them.
+        decoded: Texts that filled the context window of an assistant, so that they were decoded.
         averaged: Tokens that averages wrote, which cannot be replayed.
     """
 
-    names: tuple[str, str]
+    names: tuple[str, ...]
     task: str
     questions: int
     folds: int
@@ -127,13 +144,20 @@ class Tuning:
     recommended: str
     settings: Mapping[str, Any]
     advice: tuple[str, ...]
+    groups: tuple[GroupResult, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     replacement_rates: tuple[ReplacementRate, ...]
     calibrations: tuple[CalibrationSummary, ...]
     computed: int
     replayed: int
+    decoded: int
     averaged: int
+
+    @property
+    def group_advice(self) -> tuple[str, ...]:
+        """The recommendation for every group in words, a sentence or two each."""
+        return tuple(f"For {each.name}: {' '.join(each.advice[:2])}" for each in self.groups)
 
     def line(self, name: str) -> CandidateLine:
         """The line of that name."""
@@ -142,7 +166,7 @@ class Tuning:
     @property
     def highlights(self) -> tuple[CandidateLine, ...]:
         """All lines except rules that are neither the default, nor the best of their role, nor chosen."""
-        names = {self.recommended, *self.chosen}
+        names = {self.recommended, *self.chosen, *(each.recommended for each in self.groups)}
         for rules in self._rules_by_role().values():
             names |= {rules[0].name, max(rules, key=lambda line: line.right).name}
         return tuple(line for line in self.lines if line.alpha is None or line.name in names)
@@ -179,8 +203,9 @@ class Tuning:
         maps = self._rules_by_role()
         shares = [100 * line.accuracy.value for lines in maps.values() for line in lines]
         low, high = min(shares), max(shares)
-        figure = new_figure(9, 2.25 * len(maps))
-        panels = figure.subplots(len(maps) // 2, 2, squeeze=False).ravel()  # both roles side by side
+        width = len(self.names)  # all roles side by side
+        figure = new_figure(4.5 * width, 4.5 * len(maps) / width)
+        panels = figure.subplots(len(maps) // width, width, squeeze=False).ravel()
         for panel, (key, lines) in zip(panels, maps.items(), strict=True):
             alphas, betas, grid = _grid(lines)
             image = panel.imshow(grid, origin="lower", aspect="auto", vmin=low, vmax=high)
@@ -194,15 +219,15 @@ class Tuning:
         figure.colorbar(image, ax=panels.tolist(), label="percent right")
         return figure
 
-    def _rules_by_role(self) -> dict[tuple[bool, bool], list[CandidateLine]]:
-        """The rules by (calibrated, swapped); the default comes first."""
+    def _rules_by_role(self) -> dict[tuple[bool, int], list[CandidateLine]]:
+        """The rules by (calibrated, draft); the default comes first."""
         rules = [line for line in self.lines if line.alpha is not None]
-        keys = dict.fromkeys((line.calibrated, line.swapped) for line in rules)
-        return {key: [line for line in rules if (line.calibrated, line.swapped) == key] for key in keys}
+        keys = dict.fromkeys((line.calibrated, line.draft) for line in rules)
+        return {key: [line for line in rules if (line.calibrated, line.draft) == key] for key in keys}
 
-    def _title(self, key: tuple[bool, bool]) -> str:
-        calibrated, swapped = key
-        return f"{self.names[swapped]} drafts{', calibrated' if calibrated else ''}"
+    def _title(self, key: tuple[bool, int]) -> str:
+        calibrated, draft = key
+        return f"{self.names[draft]} drafts{', calibrated' if calibrated else ''}"
 
 
 def _heat_map(title: str, lines: Sequence[CandidateLine]) -> str:

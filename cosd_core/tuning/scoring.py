@@ -13,8 +13,8 @@ from cosd_core.evaluation.methods import Method
 from cosd_core.evaluation.runner import run
 from cosd_core.evaluation.tasks import Task
 from cosd_core.tuning.candidates import Candidate
+from cosd_core.tuning.decision_trie import Setting
 from cosd_core.tuning.folds import Fit, Folds, left_out
-from cosd_core.tuning.prefix_trie import Setting
 from cosd_core.tuning.replay import ReplayCache
 from cosd_core.tuning.selection import Flags
 from cosd_core.verifiers import AverageVerifier

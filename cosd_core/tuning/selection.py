@@ -38,6 +38,11 @@ class Table:
         """How many there are."""
         return len(self.inner)
 
+    def of(self, questions: NDArray[Any]) -> "Table":
+        """The same of some questions alone, by a mask or their numbers."""
+        kept = self.right[:, questions], self.inner[:, :, questions]
+        return Table(self.candidates, self.fold_of[questions], *kept)
+
     @property
     def better_single(self) -> int:
         """The single model with more right answers; choosing it by these answers favours it."""

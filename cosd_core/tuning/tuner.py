@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 
 from cosd_core.decoder import CoSDDecoder
-from cosd_core.errors import InvalidOptionError, TrainingDataError
+from cosd_core.errors import TrainingDataError
 from cosd_core.evaluation.answers import AnswerFile
 from cosd_core.evaluation.intervals import accuracy, difference
 from cosd_core.evaluation.tasks import Item, Task
 from cosd_core.frontend.model_names import settings_of_names
-from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.training.calibration import Calibration, Reliability
 from cosd_core.training.teacher_forcing import observe
 from cosd_core.tuning.candidates import ALPHAS, BETAS, DEFAULT, WEIGHTS, make_candidates
+from cosd_core.tuning.decision_trie import Setting, order_of
 from cosd_core.tuning.folds import NONE_LEFT_OUT, Fit, Folds, divide, fit_without, temperatures_of
-from cosd_core.tuning.prefix_trie import Setting
-from cosd_core.tuning.recommendation import recommend, warn
+from cosd_core.tuning.recommendation import recommend, recommend_per_group, warn
 from cosd_core.tuning.replay import ReplayCache, processes_logits
-from cosd_core.tuning.report import CalibrationSummary, CandidateLine, ReplacementRate, Tuning
+from cosd_core.tuning.report import CalibrationSummary, CandidateLine, GroupResult, ReplacementRate, Tuning
 from cosd_core.tuning.scoring import CandidateScorer, Progress
 from cosd_core.tuning.selection import Table, choose_nested
-from cosd_core.verifiers.observations import Observations
+from cosd_core.verifiers.observations import NOT_ASKED, Observations
 
 
 def tune(
@@ -42,14 +41,14 @@ def tune(
     seed: int = 0,
     progress: Progress = lambda *_: None,
 ) -> Tuning:
-    """Find out whether fusing a pair helps on a task, and with which verifier, roles and calibration.
+    """Find out whether fusing models helps on a task, and with which verifier, roles and calibration.
 
-    Both models alone, averages, and rules and trees in both roles, calibrated and not, are compared by
-    cross-validation over questions. Trees and temperatures are fitted on the questions' completions, never
-    on those that they are scored on.
+    Every model alone, averages, and rules and trees with every model as the draft, calibrated and not, are
+    compared by cross-validation over questions. Trees and temperatures are fitted on the questions'
+    completions, never on those that they are scored on. Models with different tokenizers have no averages.
 
     Args:
-        pair: Two loaded models. The decoder's own verifier and calibration are not used.
+        pair: Two or more loaded models. The decoder's own verifier and calibration are not used.
         task: Questions with answers; those with completions are training data.
         folder: The folder for predictions and answers, from which an interrupted run continues.
         options: Fields of :class:`GenerationOptions`; they take precedence over those of the task.
@@ -61,30 +60,27 @@ def tune(
         progress: Called with the name of a step, its finished parts and all its parts.
 
     Raises:
-        InvalidOptionError: There are more than two models, the options sample, or a value is wrong.
-        VocabularyMismatchError: They have different tokenizers.
+        InvalidOptionError: The options sample, or a value is wrong.
         EvaluationFileError: A file in the folder cannot be read or written.
         CoSDError: As :meth:`CoSDDecoder.generate` and :func:`observe`.
     """
-    if len(pair.models) != 2:
-        raise InvalidOptionError(f"roles are tried between two models, not {len(pair.models)}")
-    require_one_vocabulary(pair.models, "tuning")
     merged = {**task.options, **(options or {})}
     sources = [model.source or model.name for model in pair.models]
     names = _short(sources)
-    grid = partial(make_candidates, names, alphas=alphas, betas=betas, weights=weights)
-    grid(fitted=False)  # refuses wrong values before the work
+    grid = partial(make_candidates, names, alphas=alphas, betas=betas)
+    grid(weights=weights, fitted=False)  # refuses wrong values before the work
     fold_of = divide(task.items, folds, seed)
-    observations, fits, notes = _fit(pair, task.items, fold_of, folds, Path(folder), progress)
+    observed, fits, notes = _fit(pair, task.items, fold_of, folds, Path(folder), progress)
     if fits and processes_logits(merged):
         fits, notes = {}, ("Trees and calibration were not tried, since logits are processed.",)
-    candidates = grid(fitted=bool(fits))
+    if not pair.shares_vocabulary:
+        notes = (*notes, "Averages were not tried: the models have different tokenizers.")
+    candidates = grid(weights=weights if pair.shares_vocabulary else (), fitted=bool(fits))
     cache = ReplayCache(
         pair.models,
         [item.prompt for item in task.items],
         merged,
-        temperatures=temperatures_of(fits),
-        draft_length=pair.draft_length,
+        temperatures=temperatures_of(fits, len(names)) if fits else None,
         batch_size=pair.batch_size,
         log=Path(folder) / "predictions.jsonl",
     )
@@ -99,8 +95,10 @@ def tune(
     )
     right, inner = scorer.score(candidates, progress)
     table = Table(candidates, np.array(fold_of), right, inner)
-    rates = tuple(_replacement_rate(cache, names, swapped, len(task.items)) for swapped in (False, True))
-    calibrations = tuple(_calibrations(observations, names)) if observations else ()
+    rates = tuple(_replacement_rate(cache, names, draft, len(task.items)) for draft in range(len(names)))
+    calibrations = tuple(_calibrations(observed[0], names)) if observed else ()
+    if cache.decoded:
+        notes = (*notes, f"{cache.decoded} texts filled an assistant's context window, and were decoded.")
     choice = choose_nested(table)
     advice = recommend(table, choice)
     lines = [_line(table, index, sources, fits.get(NONE_LEFT_OUT, Fit())) for index in range(len(candidates))]
@@ -118,12 +116,14 @@ def tune(
         recommended=lines[advice.recommended].name,
         settings=lines[advice.recommended].settings,
         advice=advice.sentences,
+        groups=tuple(_groups(table, [item.group for item in task.items], lines)),
         warnings=warn(table, rates, calibrations),
         notes=notes,
         replacement_rates=rates,
         calibrations=calibrations,
         computed=cache.computed,
         replayed=cache.replayed,
+        decoded=cache.decoded,
         averaged=scorer.averaged,
     )
 
@@ -135,28 +135,38 @@ def _fit(
     folds: int,
     folder: Path,
     progress: Progress,
-) -> tuple[Observations | None, dict[Folds, Fit], tuple[str, ...]]:
-    """Both models' predictions on the completions, the fits, and notes on what could not be fitted."""
+) -> tuple[list[Observations], dict[Folds, Fit], tuple[str, ...]]:
+    """The models' predictions on the completions, the fits, and notes on what could not be fitted.
+
+    Observations are returned with every model as the draft.
+    """
     complete = [index for index, item in enumerate(items) if item.completion is not None]
     if not complete:
-        return None, {}, ("No question has a completion, so trees and calibration were not tried.",)
+        return [], {}, ("No question has a completion, so trees and calibration were not tried.",)
     names = [model.source or model.name for model in pair.models]
     texts = [(items[index].identity, items[index].completion) for index in complete]
     key = hashlib.sha256(json.dumps([names, texts]).encode()).hexdigest()
-    observations = observe(
-        pair.models,
-        [(items[index].prompt, items[index].completion) for index in complete],
+    examples = [(items[index].prompt, items[index].completion) for index in complete]
+    read = partial(
+        observe,
+        data=examples,
         checkpoint=folder / f"observations-{key[:12]}",
         progress=partial(progress, "reading"),
     )
+    orders = [order_of(draft, len(names)) for draft in range(len(names))]
+    if pair.shares_vocabulary:
+        first = read(pair.models)
+        observed = [first.of_models(*order) for order in orders]
+    else:
+        observed = [read([pair.models[at] for at in order]) for order in orders]
     try:
         fits = fit_without(
-            observations, [fold_of[index] for index in complete], folds, partial(progress, "learning")
+            observed, [fold_of[index] for index in complete], folds, partial(progress, "learning")
         )
     except TrainingDataError as error:
-        return observations, {}, (f"Trees and calibration were not tried: {error}.",)
+        return observed, {}, (f"Trees and calibration were not tried: {error}.",)
     missing = len(items) - len(complete)
-    return observations, fits, (f"{missing} questions have no completion.",) if missing else ()
+    return observed, fits, (f"{missing} questions have no completion.",) if missing else ()
 
 
 def _line(table: Table, index: int, models: Sequence[str], fit: Fit) -> CandidateLine:
@@ -165,7 +175,7 @@ def _line(table: Table, index: int, models: Sequence[str], fit: Fit) -> Candidat
     return CandidateLine(
         name=candidate.name,
         verifier=candidate.verifier_of(fit).name,
-        swapped=candidate.swapped,
+        draft=candidate.draft,
         calibrated=candidate.calibrated,
         alpha=rule.alpha if rule else None,
         beta=rule.beta if rule else None,
@@ -173,42 +183,57 @@ def _line(table: Table, index: int, models: Sequence[str], fit: Fit) -> Candidat
         accuracy=accuracy(right),
         gain=None if candidate.single else difference(right, table.right[table.better_single]),
         settings={
-            **settings_of_names(models[candidate.swapped], models[not candidate.swapped]),
+            **settings_of_names(*(models[at] for at in order_of(candidate.draft, len(models)))),
             **candidate.fields(fit),
         },
     )
 
 
-def _replacement_rate(
-    cache: ReplayCache, names: Sequence[str], swapped: bool, prompts: int
-) -> ReplacementRate:
+def _groups(table: Table, groups: Sequence[str], lines: Sequence[CandidateLine]) -> Iterator[GroupResult]:
+    for name, (part, choice, advice) in recommend_per_group(table, groups).items():
+        yield GroupResult(
+            name=name,
+            questions=len(choice.right),
+            better_single=part.candidates[part.better_single].name,
+            accuracy=accuracy(choice.right),
+            gain=difference(choice.right, part.right[part.better_single]),
+            fuse=advice.fuse,
+            recommended=lines[advice.recommended].name,
+            settings=lines[advice.recommended].settings,
+            advice=advice.sentences,
+        )
+
+
+def _replacement_rate(cache: ReplayCache, names: Sequence[str], draft: int, prompts: int) -> ReplacementRate:
     """The default rule's rate over the texts that it writes."""
-    paths = [cache.path(Setting(DEFAULT, swapped), prompt) for prompt in range(prompts)]
-    steps = [step for path in paths for step in zip(path.predictions, path.tokens, strict=True)]
+    paths = [cache.path(Setting(DEFAULT, draft), prompt) for prompt in range(prompts)]
     return ReplacementRate(
-        drafting=names[swapped],
-        positions=len(steps),
-        differing=sum(prediction.tokens[0] != prediction.tokens[1] for prediction, _ in steps),
-        replaced=sum(token != prediction.tokens[swapped] for prediction, token in steps),
+        drafting=names[draft],
+        positions=sum(path.last.ending.tokens for path in paths if path.last.ending),
+        differing=sum(len(path.decisions) for path in paths),
+        replaced=sum(map(bool, (each for path in paths for each in path.decisions))),
     )
 
 
 def _calibrations(observations: Observations, names: Sequence[str]) -> Iterator[CalibrationSummary]:
     temperatures = Calibration.fit(observations).temperatures
-    differing = observations.where(~observations.agreement[:, 0])
-    confidences, right = differing.confidences(), differing.right
-    for model, name in enumerate(names if len(differing) else ()):
+    asked = np.not_equal(observations.predicted[:, 1:], NOT_ASKED)
+    differing = observations.where(np.any(asked & ~observations.agreement, axis=1))
+    for model, name in enumerate(names):
+        seen = differing.where(np.not_equal(differing.predicted[:, model], NOT_ASKED)).of_models(model)
+        if not len(seen):
+            continue
         yield CalibrationSummary(
             model=name,
-            confidence=float(confidences[:, model].mean(dtype=np.float64)),
-            right=float(right[:, model].mean()),
-            error=Reliability.of(differing, model).error,
+            confidence=float(seen.confidences().mean(dtype=np.float64)),
+            right=float(seen.right.mean()),
+            error=Reliability.of(seen, 0).error,
             temperature=temperatures[model],
-            calibrated_error=Reliability.of(differing, model, temperatures[model]).error,
+            calibrated_error=Reliability.of(seen, 0, temperatures[model]).error,
         )
 
 
-def _short(names: Sequence[str]) -> tuple[str, str]:
+def _short(names: Sequence[str]) -> tuple[str, ...]:
     """The last parts of paths and hub ids, if these differ."""
-    first, second = (Path(name).name for name in names)
-    return (first, second) if first != second else (names[0], names[1])
+    short = tuple(Path(name).name for name in names)
+    return short if len(set(short)) == len(short) else tuple(names)

@@ -8,6 +8,7 @@ likelihood of the true token at any temperature.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +25,10 @@ Flags = NDArray[np.bool_]
 
 TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (step / 2) for step in range(-4, 7))
 """The grid, half an octave apart, from 1/4 to 8."""
+
+
+NOT_ASKED = -1
+"""Stands for the token of an assistant that predicts nothing at a position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,11 @@ class Decisions:
 class Observations:
     """The greedy predictions of a draft model and its assistants at every position of true texts.
 
+    Models with different tokens have a position for every assistant wherever a token of its begins; there
+    the other assistants are :data:`NOT_ASKED`, and numbers stand for texts: 0 for the true one, 1 for a wrong
+    one of the draft, 2 for another of the assistant. ``partitions`` and ``slopes`` are sums over the tokens
+    of each text, so that its confidence is their product, and ``gaps`` are NaN.
+
     Attributes:
         names: The models, the draft first.
         example: The number of the position's example, counted from 0, ascending, ``[positions]``.
@@ -62,6 +72,8 @@ class Observations:
         slopes: The derivative of ``log Z`` by 1/T there, which is the mean of the logits minus the highest
             logit, of the same shape.
         cut: Whether the example was cut to fit a context window, ``[positions]``.
+        alone: Of models with different tokens, what each predicts in its own tokens; else empty. Temperatures
+            are fitted on these.
     """
 
     names: tuple[str, ...]
@@ -72,6 +84,7 @@ class Observations:
     partitions: Floats
     slopes: Floats
     cut: Flags
+    alone: "tuple[Observations, ...]" = ()
 
     def __len__(self) -> int:
         """The number of positions."""
@@ -129,7 +142,8 @@ class Observations:
             InvalidOptionError: As :meth:`confidences`.
         """
         confidences, right, agreement = self.confidences(calibration), self.right, self.agreement
-        labelled = right[:, :1] | right[:, 1:]
+        asked = np.not_equal(self.predicted[:, 1:], NOT_ASKED)
+        labelled = (right[:, :1] | right[:, 1:]) & asked
         kept = labelled if agreeing else labelled & ~agreement
 
         def select(values: NDArray[Any]) -> Any:
@@ -140,17 +154,33 @@ class Observations:
             replace=select(~right[:, :1]),
             agrees=select(agreement),
             example=select(self.example[:, None]),
-            dropped=int(np.count_nonzero(~labelled)),
+            dropped=int(np.count_nonzero(asked & ~labelled)),
         )
 
     def of_models(self, *models: int) -> Self:
-        """The same texts with other roles: in ``of_models(1, 0)`` the first assistant is the draft."""
+        """The same texts with other roles: in ``of_models(1, 0)`` the first assistant is the draft.
+
+        Of a single model with tokens of its own it is what that model predicts in these.
+
+        Raises:
+            InvalidOptionError: Models with different tokens cannot swap roles: they write other texts then.
+        """
         order = list(models)
-        return replace(
+        if self.alone and len(order) == 1:
+            return self.alone[order[0]]  # type: ignore[return-value]
+        if self.alone and order[0] != 0:
+            raise InvalidOptionError(
+                f"of_models({', '.join(map(str, order))}): models with different tokenizers are observed in "
+                "one role; observe them again in this order"
+            )
+        found = replace(
             self,
             names=tuple(self.names[index] for index in order),
+            alone=tuple(self.alone[index] for index in order) if self.alone else (),
             **{name: getattr(self, name)[:, order] for name in MEASURED},
         )
+        asked = np.not_equal(found.predicted, NOT_ASKED)
+        return found if len(order) == 1 or asked.all() else found._where(np.any(asked[:, 1:], axis=1))
 
     def pairs(self) -> list[Self]:
         """The draft with every assistant by itself."""
@@ -158,11 +188,21 @@ class Observations:
 
     def of_examples(self, examples: Sequence[int] | Ints) -> Self:
         """The positions of some examples, which keep their numbers."""
-        return self.where(np.isin(self.example, np.asarray(examples)))
+        found = self._where(np.isin(self.example, np.asarray(examples)))
+        return replace(found, alone=tuple(each.of_examples(examples) for each in self.alone))
 
     def where(self, kept: Flags) -> Self:
-        """The positions that a mask selects, ``[positions]``."""
-        return replace(self, **{name: getattr(self, name)[kept] for name in _ARRAYS})
+        """The positions that a mask selects, ``[positions]``, without :attr:`alone`."""
+        return replace(self._where(kept), alone=())
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Observations]") -> Self:
+        """The observations of the same models on different examples, without :attr:`alone`."""
+        order = np.argsort(np.concatenate([part.example for part in parts]), kind="stable")
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts])[order] for name in _ARRAYS
+        }
+        return cls(parts[0].names, **arrays)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write all arrays as numpy's ``.npz``.
@@ -171,6 +211,8 @@ class Observations:
             TrainingDataError: The file cannot be written.
         """
         arrays = {name: getattr(self, name) for name in _ARRAYS}
+        for at, each in enumerate(self.alone):
+            arrays |= {f"{name}_{at}": getattr(each, name) for name in _ARRAYS}
         try:
             with Path(path).open("wb") as file:
                 np.savez(file, names=np.array(self.names), **arrays)
@@ -186,11 +228,21 @@ class Observations:
         """
         try:
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                found = cls(tuple(arrays["names"].tolist()), **{name: arrays[name] for name in _ARRAYS})
-            found._check()
+                names = tuple(arrays["names"].tolist())
+                found = cls(names, **{name: arrays[name] for name in _ARRAYS})
+                alone = tuple(
+                    cls((model,), **{name: arrays[f"{name}_{at}"] for name in _ARRAYS})
+                    for at, model in enumerate(names)
+                    if f"truth_{at}" in arrays
+                )
+            for each in chain([found], alone):
+                each._check()
         except Exception as error:  # numpy, zipfile and zlib raise errors of nearly every type
             raise TrainingDataError(f"{quoted(str(path))} holds no observations: {quoted(error)}") from error
-        return found
+        return replace(found, alone=alone)
+
+    def _where(self, kept: Flags) -> Self:
+        return replace(self, **{name: getattr(self, name)[kept] for name in _ARRAYS})
 
     def _check(self) -> None:
         """Check that the arrays describe the same positions, models and temperatures."""
@@ -229,4 +281,4 @@ _DIMENSIONS = {"predicted": 2, "gaps": 2, "partitions": 3, "slopes": 3}
 MEASURED = tuple(_DIMENSIONS)
 """The arrays that models fill, ``[positions, models, ...]``; the others follow from the data."""
 
-_ARRAYS = tuple(field.name for field in fields(Observations) if field.name != "names")
+_ARRAYS = tuple(field.name for field in fields(Observations) if field.name not in ("names", "alone"))

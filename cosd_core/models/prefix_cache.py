@@ -113,7 +113,7 @@ class PrefixCache:
 
         Args:
             ids: The text.
-            save: Returns a copy of the states of its ids from this index on; called at most once.
+            save: Returns a copy of the states of its ids from this index on.
         """
         if len(ids) < LEAST_IDS or not self._max_bytes or _disabled:
             return
@@ -125,6 +125,9 @@ class PrefixCache:
                 self._drop([each for each in self._entries if each.ids == ids[: len(each.ids)]])
                 parent, start = None, 0
             entry = _Entry(parent, start, ids[start:], save(start), next(self._clock))
+            if parent is not None and entry.nbytes + _path_bytes(parent) > self._max_bytes:
+                parent = None  # what the other text has of its own would leave no room
+                entry = _Entry(None, 0, ids, save(0), next(self._clock))
             if entry.nbytes > self._max_bytes:
                 return
             if parent is not None:
@@ -171,6 +174,11 @@ class PrefixCache:
 
 def _last_use(entry: _Entry) -> int:
     return entry.last_use
+
+
+def _path_bytes(entry: _Entry | None) -> int:
+    """The memory of an entry and of those before it."""
+    return 0 if entry is None else entry.nbytes + _path_bytes(entry.parent)
 
 
 def _prefix(entry: _Entry | None, length: int) -> Prefix:

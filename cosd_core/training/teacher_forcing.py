@@ -18,7 +18,7 @@ import torch
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt
 from cosd_core.errors import InvalidOptionError, ModelOutputError, TrainingDataError, quoted
-from cosd_core.models.base import BaseLanguageModel, LogitsSession, open_logits_session
+from cosd_core.models.base import BaseLanguageModel, open_logits_session
 from cosd_core.models.vocabulary_alignment import Alignment, align
 from cosd_core.options import check_counts
 from cosd_core.training.checkpoint import Checkpoint
@@ -96,18 +96,12 @@ def observe(
     read = [[text.prompts, text.truth] for text in texts]
     store = None if checkpoint is None else Checkpoint(checkpoint, _key(models, read, tokens_per_pass))
     progress(done, total)
-    sessions: list[LogitsSession] = []
     for number, batch in enumerate(_batches(texts, models, tokens_per_pass)):
         stored = store.load(number) if store else None
         if stored is not None:
             buffer.write_part(stored)
         else:
-            if not sessions or not all(model.batchable for model in models):
-                size = alignment.vocabularies[0]
-                sessions = [open_logits_session(model, vocabulary=size) for model in models]
-            for session in sessions:  # its rows keep what the texts have in common, such as a few examples
-                session.select(range(len(batch)))
-            _observe_batch(models, sessions, alignment, batch, tokens_per_pass, buffer)
+            _observe_batch(models, alignment, batch, tokens_per_pass, buffer)
             if store:
                 store.save(number, buffer.part(batch))
         done += sum(len(text.truth) for text in batch)
@@ -177,7 +171,6 @@ def _batches(
 @torch.inference_mode()
 def _observe_batch(
     models: Sequence[BaseLanguageModel],
-    sessions: Sequence[LogitsSession],
     alignment: Alignment,
     batch: Sequence[TokenizedExample],
     tokens_per_pass: int,
@@ -185,6 +178,7 @@ def _observe_batch(
 ) -> None:
     """Run all models over a batch, window by window."""
     vocabulary = alignment.vocabularies[0]
+    sessions = [open_logits_session(model, vocabulary=vocabulary) for model in models]
     rows = list(zip(*(text.rows() for text in batch), strict=True))  # [models][rows]
     targets = [len(text.truth) for text in batch]
     width = max(1, tokens_per_pass // len(batch))

@@ -63,7 +63,7 @@ def observe(
         checkpoint: A folder for finished batches. An interrupted call that is repeated continues there; calls
             with other models, data or settings, also at the same time, use files of their own.
         progress: Called with the number of finished positions, first 0, and of all positions; with models of
-            different tokens, of texts.
+            different tokens, of texts, which each model reads alone and then all together.
 
     Raises:
         TrainingDataError: A record is invalid, or there is none.
@@ -124,10 +124,16 @@ def _observe_by_text(
     rows = min(_TEXTS_AT_ONCE, tokens_per_pass) if any(model.batchable for model in models) else 1
     key = _key(models, [[repr(each.prompt), each.completion] for each in examples], [rows, end_token])
     store = None if checkpoint is None else Checkpoint(checkpoint, key)
-    alone = [
-        observe([model], plain, end_token=end_token, tokens_per_pass=tokens_per_pass, checkpoint=checkpoint)
-        for model in models
-    ]
+    texts = len(examples)
+    total = (len(models) + 1) * texts
+    alone = []
+    for number, model in enumerate(models):
+        progress(number * texts, total)
+        alone.append(
+            observe(
+                [model], plain, end_token=end_token, tokens_per_pass=tokens_per_pass, checkpoint=checkpoint
+            )
+        )
     found = observe_texts(
         models,
         alignment,
@@ -136,7 +142,7 @@ def _observe_by_text(
         batch_size=rows,
         read=store.load if store else lambda _: None,
         write=store.save if store else lambda *_: None,
-        progress=progress,
+        progress=lambda done, _: progress(total - texts + done, total),
     )
     return replace(found, alone=tuple(alone))
 

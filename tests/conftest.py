@@ -3,6 +3,7 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["COSD_CACHE_DIR"] = ""  # no files outside the folders of tests
 os.environ["OMP_NUM_THREADS"] = "1"  # also of programs that tests start
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("COLUMNS", None)  # where tests run side by side it is set, and the tests set it themselves

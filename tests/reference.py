@@ -274,7 +274,7 @@ def _odds(scores: np.ndarray, how: _How) -> np.ndarray:
     """The weights that a token is picked from."""
     scores = scores.copy()
     if how.temperature == 0:
-        return np.eye(len(scores))[scores.argmax()]
+        return (np.arange(len(scores)) == scores.argmax()).astype(float)
     scores /= how.temperature
     if how.top_k:
         scores[scores < np.sort(scores)[-min(how.top_k, len(scores))]] = -np.inf

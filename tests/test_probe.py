@@ -107,7 +107,7 @@ def test_what_rounding_explains_is_measured_on_the_model(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some real models lose more digits than any table foresees: Gemma 3 270M in bfloat16."""
-    monkeypatch.setattr("cosd_core.models.probe._ROUNDING", {dtype: 1e-6})
+    monkeypatch.setattr("cosd_core.models.comparison._ROUNDING", {dtype: 1e-6})
     for seed in range(5):
         known = of(LlamaForCausalLM, seed=seed)
         plan = known.plan

@@ -11,6 +11,7 @@ from cosd_core.errors import InvalidOptionError, ModelUnloadedError, Unsupported
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
 from cosd_core.models.backend_options import LLAMA_CPP_OPTIONS, check_options_apply
 from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter, without_adapter
+from cosd_core.models.comparison import ProbedModel
 from cosd_core.models.fingerprint import fingerprint
 from cosd_core.models.forward import PassRunner, Plan, input_device
 from cosd_core.models.gguf.files import is_gguf
@@ -23,8 +24,8 @@ from cosd_core.models.loading import (
     resolve_source,
 )
 from cosd_core.models.memory import release_memory
+from cosd_core.models.plan_choice import choose_plan
 from cosd_core.models.prefix_cache import PrefixCache
-from cosd_core.models.probe import probe
 from cosd_core.models.sessions import BatchedSession, SequentialSession
 from cosd_core.models.traits import ModelTraits
 from cosd_core.models.weight_sharing import ModelRegistry, lock_of
@@ -235,13 +236,15 @@ class LanguageModel(Unloadable, BaseLanguageModel):
         if self._plan is None:
             with self.lock:
                 if self._plan is None:
-                    self._plan = probe(
-                        self.model,
-                        self.traits,
-                        name=self.name,
-                        vocabulary=self.vocabulary_size,
-                        special_ids=self.tokenizer.all_special_ids,
-                        tolerance=self._cache_tolerance,
+                    self._plan = choose_plan(
+                        ProbedModel(
+                            self.model,
+                            self.traits,
+                            self.name,
+                            self.vocabulary_size,
+                            self.tokenizer.all_special_ids,
+                            self._cache_tolerance,
+                        )
                     )
         return self._plan
 

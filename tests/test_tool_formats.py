@@ -274,6 +274,42 @@ def test_llama_calls_are_the_whole_answer_or_text(text):
     assert (answer.text, answer.calls, answer.invalid_calls) == (text, (), ())
 
 
+@pytest.mark.parametrize("family", ["hermes", "none", "xml", "thinking"])
+def test_calls_without_their_tags_are_calls_if_they_are_the_whole_answer(family):
+    """As Qwen2.5-Coder 0.5B writes them."""
+    calls = [{"name": name, "arguments": arguments} for name, arguments in (OSLO, NOW)]
+    one, two = map(json.dumps, calls)
+    for text, expected in ((one, [OSLO]), (f"\n{one}\n", [OSLO]), (f"{one}\n{two}", [OSLO, NOW])):
+        answer = parse_answer(text, fmt(family), TOOLS)
+        assert [(call.name, call.arguments) for call in answer.calls] == expected
+        assert not answer.text.strip()
+        assert answer.invalid_calls == ()
+        assert parse_answer(text, fmt(family)).text == text, "without tools it is text"
+    cut = parse_answer(f'{one}\n{two}\n{{"na', fmt(family), TOOLS)
+    assert [call.name for call in cut.calls] == ["weather", "now"]
+    assert [call.error for call in cut.invalid_calls] == ["cut off by the end of the text"]
+    wrong = parse_answer('{"name": "weather", "arguments": {"city": 5}}', fmt(family), TOOLS)
+    assert (len(wrong.calls), len(wrong.invalid_calls)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "Anna", "arguments": {"age": 30}}', '{"name": "weather"}', '{"city": "Oslo"}', "{", "{}",
+        '{"arguments": {"city": "Oslo"}, "name": "nobody"}', '{"name": "weather", "argu',
+        'See: {"name": "weather", "arguments": {"city": "Oslo"}}',
+        '{"name": "weather", "arguments": {"city": "Oslo"}} is what I would call.',
+        '[{"name": "weather", "arguments": {"city": "Oslo"}}]',
+    ],
+)  # fmt: skip
+def test_other_json_stays_text(text):
+    answer = parse_answer(text, fmt("hermes"), TOOLS)
+    assert (answer.text, answer.calls, answer.invalid_calls) == (text, (), ())
+    tagged = '<tool_call>\n{"name": "nobody", "arguments": {}}\n</tool_call>'
+    answer = parse_answer(tagged, fmt("hermes"), TOOLS)
+    assert [call.name for call in answer.calls] == ["nobody"], "behind a tag any name is a call"
+
+
 def test_mistral_goes_on_after_a_broken_call():
     answer = parse_answer("[TOOL_CALLS]now[ARGS]{'a'}[TOOL_CALLS]now[ARGS]{}", fmt("named"), TOOLS)
     assert [call.text for call in answer.invalid_calls] == ["now[ARGS]{'a'}"]

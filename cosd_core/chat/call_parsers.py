@@ -28,12 +28,14 @@ class CallSyntax(NamedTuple):
         parse: The parser of the text after that tag.
         resume: The tag after which parsing goes on if a call is malformed; empty if nothing follows calls.
         allows_bare_calls: Whether an answer that is JSON as a whole is parsed as calls, without any tag.
+        bare_names: The names that such calls must have to be calls; None admits any.
     """
 
     opener: str
     parse: Callable[[CallRecorder], CharacterParser[None]]
     resume: str
     allows_bare_calls: bool = False
+    bare_names: frozenset[str] | None = None
 
 
 def parse_calls(calls: CallRecorder, syntax: CallSyntax) -> CharacterParser[str]:

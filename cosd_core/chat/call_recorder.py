@@ -1,7 +1,7 @@
 """Turns the parsed parts of calls into events."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from cosd_core.chat.events import CallDelta, CallEnd, CallStart, Event, InvalidCall
@@ -23,6 +23,7 @@ class CallRecorder:
         count: The number of calls that have begun.
         is_open: Whether the last call has begun and not ended.
         has_arguments: Whether arguments of the last call have been parsed.
+        names: The names that a call must have; None admits any.
     """
 
     def __init__(self, events: list[Event], find_error: FindError) -> None:
@@ -31,6 +32,7 @@ class CallRecorder:
         self.consumed: list[str] = []
         self.count = 0
         self.is_open = self.has_arguments = False
+        self.names: Collection[str] | None = None
         self._start = 0
         self._name: str | None = None
         self._pieces: list[str] = []
@@ -52,6 +54,8 @@ class CallRecorder:
         """Set the name, which must be a string, not empty, and emit the arguments that came before it."""
         if not isinstance(name, str) or not name.strip():
             raise MalformedCall("the name is not a string, or empty")
+        if self.names is not None and name.strip() not in self.names:
+            raise MalformedCall("no tool has its name")
         self._name = name.strip()
         self.events.append(CallStart(self.count - 1, self._name))
         self.events.extend(CallDelta(self.count - 1, piece) for piece in self._pieces)

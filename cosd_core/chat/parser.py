@@ -138,7 +138,9 @@ class AnswerParser(Parser):
         while True:
             first = ""
             if syntax and syntax.allows_bare_calls and not self._text.has_text and not self._calls.count:
+                self._calls.names = syntax.bare_names
                 first = yield from self._parse_bare_calls()
+                self._calls.names = None
             tag = yield from self._copy_until_tag(self._tags, self._text.write, first)
             self._text.mark_tag()
             while syntax and tag == syntax.opener:
@@ -177,7 +179,7 @@ class AnswerParser(Parser):
         try:
             yield from parse_json_calls(self._calls, first, needs_arguments=True)
         except EndOfText:
-            if self._calls.has_name_and_arguments:
+            if self._calls.has_name_and_arguments or (self._calls.is_open and self._calls.count > 1):
                 self._calls.fail("cut off by the end of the text")
             self._resolve_bare_calls(start, None, is_text=self._calls.is_open)
             raise

@@ -80,6 +80,9 @@ class Turn:
             () if self._drops_calls and answer_schema is not None else chat.tools,
             prompt=self.prompt.text,
             allows_bare_calls=not self._drops_calls,
+            needs_tags=answer_schema is not None
+            or chat.continue_final_message
+            or parallel_tool_calls is False,
             checks_arguments=is_forced or strict is not False,
         )
         if grammar is not None and (answer_schema is not None or is_forced):

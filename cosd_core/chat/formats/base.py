@@ -75,6 +75,7 @@ class ToolFormat(ABC):
         *,
         prompt: str = "",
         allows_bare_calls: bool = True,
+        needs_tags: bool = False,
         checks_arguments: bool = True,
     ) -> Parser:
         """A parser of one answer to a prompt. Without tools, nothing is parsed as a call.
@@ -82,7 +83,8 @@ class ToolFormat(ABC):
         Args:
             tools: The tools.
             prompt: The prompt.
-            allows_bare_calls: Whether JSON without a tag may be a call, if the family writes such calls.
+            allows_bare_calls: Whether JSON without a tag may be a call.
+            needs_tags: Whether it may be a call only if the family writes calls without tags.
             checks_arguments: Whether calls whose arguments do not match the tool's schema are invalid.
         """
         offered = parse_tools(tools)
@@ -94,7 +96,7 @@ class ToolFormat(ABC):
         if self.response_template is not None:
             return TemplateParser(self.response_template, prompt, offered, find_error)
         syntax = self._call_syntax(offered) if offered else None
-        if syntax and not allows_bare_calls:
+        if syntax and (not allows_bare_calls or (needs_tags and syntax.bare_names is not None)):
             syntax = syntax._replace(allows_bare_calls=False)
         return AnswerParser(
             self.reasoning_tags,

@@ -24,7 +24,9 @@ class HermesFormat(ToolFormat):
 
     def _call_syntax(self, tools: Sequence[Tool]) -> CallSyntax:
         opener, closer = self.tags
-        return CallSyntax(opener, lambda calls: parse_tagged_call(calls, closer, tools), closer)
+        # Qwen2.5-Coder and other small models often leave the tags out.
+        names = frozenset(tool.name for tool in tools)
+        return CallSyntax(opener, lambda calls: parse_tagged_call(calls, closer, tools), closer, True, names)
 
     def _grammar_rules(self, tools: Sequence[Tool], parallel: bool) -> dict[str, str]:
         opener, closer = map(self._grammar_tag, self.tags)

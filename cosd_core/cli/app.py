@@ -29,7 +29,7 @@ _SUMMARIES = {
     "bench": "Time every method on a pair: tokens per second, and time per token relative to the draft "
     "alone.",
     "evaluate": "Compare all methods on tasks: accuracy with intervals, gain over the better model, cost.",
-    "tune": "Find out whether fusing a pair helps on your task, with which verifier, and how sure that is.",
+    "tune": "Find out whether fusing models helps on your task, with which verifier, and how sure that is.",
     "lm-eval": "lm-evaluation-harness, with a pair as its model, cosd.",
     "train-tree": "Fit a decision tree that decides where the assistant's token replaces the draft's.",
 }

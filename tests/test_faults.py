@@ -21,6 +21,7 @@ from cosd_core import (
     LogitsProcessorError,
     ModelOutputError,
 )
+from cosd_core.models.prefix_cache import free_prefix_caches
 from tests.models import on_pass
 
 FROM = {"draft": 12, "assistant": 4}
@@ -109,6 +110,7 @@ def test_logits_of_another_shape_are_an_error_of_that_model(decoder, answer, sha
     def act(number: int, output: Any) -> Any:
         return replaced(BAD_SHAPES[shape](output.logits)) if number >= FROM[role] else None
 
+    free_prefix_caches()  # of other tests' models; otherwise a lack of memory empties them and goes on
     with on_pass(model, act):
         text, message = read_until_error(decoder, GenerationError)
     assert answer.startswith(text)

@@ -41,7 +41,7 @@ GRAMMAR = Grammar.regex("(ab|abc|c)* ?(x|yz){3}")
 
 
 @pytest.mark.parametrize("assistant", ASSISTANTS)
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(
     prompt=st.text(alphabet="abc ", min_size=1, max_size=40).filter(str.strip),
     temperature=st.sampled_from([0.0, 0.7]),

@@ -41,7 +41,7 @@ def agreement(ids: list[int], others: list[int]) -> int:
 
 
 @pytest.mark.parametrize("divisible", [True, False])
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(added=st.lists(texts(), max_size=12), wanted=texts())
 def test_the_longest_prefix_is_found(divisible: bool, added: list[list[int]], wanted: list[int]) -> None:
     cache = PrefixCache(10**9, divisible=divisible)
@@ -57,7 +57,7 @@ def test_the_longest_prefix_is_found(divisible: bool, added: list[list[int]], wa
 
 
 @pytest.mark.parametrize("divisible", [True, False])
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(added=st.lists(texts(), max_size=25), limit=st.integers(0, 20_000))
 def test_memory_is_bounded_and_the_least_recently_used_goes(
     divisible: bool, added: list[list[int]], limit: int
@@ -94,7 +94,7 @@ def with_prefixes(model: LanguageModel, megabytes: float = 8) -> LanguageModel:
         "openai-gpt",
     ],
 )
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(data=st.data())
 @torch.inference_mode()
 def test_sessions_that_begin_from_earlier_texts_return_the_logits_of_uncached_passes(

@@ -4,7 +4,6 @@ import json
 from functools import cache
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +33,7 @@ def group(name: str) -> tuple[LanguageModel, ...]:
     return tuple(ascii_over(ZOO[each](), seed=20 + at) for at, each in enumerate(GROUPS[name]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from(["one tokenizer", *GROUPS]),
     options,
@@ -84,10 +83,9 @@ def test_texts_that_fill_a_window_are_decoded() -> None:
 FEW = {"alphas": [0.5, 0.9], "betas": [0.5], "weights": [0.5], "folds": 3}
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_the_bundled_pair_with_two_tokenizers_is_tuned(count: int, tmp_path: Path) -> None:
+def test_the_bundled_pair_with_two_tokenizers_is_tuned(tmp_path: Path) -> None:
     facts, arithmetic = load_words_pair()
-    models = (facts, arithmetic, facts)[:count]
+    models, count = (facts, arithmetic, facts), 3
     tuning = tune(CoSDDecoder(models[0], models[1:]), unasked_task(4), folder=tmp_path, **FEW)
     names = {line.verifier for line in tuning.lines}
     assert names == {"draft", "rule", "tree"}
@@ -107,7 +105,7 @@ def test_the_bundled_pair_with_two_tokenizers_is_tuned(count: int, tmp_path: Pat
     assert tuning.fuse
     tuning.save(tmp_path)
     saved = read_settings(tmp_path / "tuned.json")
-    assert len(saved["assistant_model"]) == count - 1 or count == 2
+    assert len(saved["assistant_model"]) == count - 1
     again = tune(CoSDDecoder(models[0], models[1:]), unasked_task(4), folder=tmp_path, **FEW)
     assert again.computed == 0
     assert json.loads((tmp_path / "report.json").read_text())["decoded"] == 0

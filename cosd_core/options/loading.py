@@ -67,7 +67,7 @@ class LoadingKwargs(TypedDict, total=False):
     use_safetensors: bool | None
     tokenizer: str | None
     cache_tolerance: float | None
-    prefix_cache_mb: float | None
+    prefix_cache_mb: int | None
     n_ctx: int | None
     n_gpu_layers: int | None
     n_threads: int | None
@@ -102,7 +102,7 @@ class LoadingOptions(Options):
         ge=0,
         description="How far a cache may change the logits, in standard deviations of them; None: measured.",
     )
-    prefix_cache_mb: float = Field(
+    prefix_cache_mb: int = Field(
         default=512,
         ge=0,
         description="Memory for what a model has computed for earlier texts; a text that begins like one of "

@@ -88,7 +88,7 @@ class CandidateScorer:
     def _decode(self, candidate: Candidate) -> Flags:
         """Answer with an average, which cannot be replayed: it needs both whole distributions."""
         parts = {name: getattr(self._pair, name) for name in ("schedule", "draft_length", "batch_size")}
-        parts |= {"verifier": candidate.verifier, "calibration": (1.0, 1.0)}
+        parts |= {"verifier": candidate.verifier, "calibration": (1.0,) * len(self._pair.models)}
         method = Method(candidate.name, parts)
         [outcome] = run(self._pair, [method], [self._task], answers=self._answers, options=self._options)
         self.averaged += sum(answer.tokens for answer in outcome.answers)

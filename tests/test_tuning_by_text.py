@@ -12,7 +12,7 @@ from cosd_core.evaluation import unasked_task
 from cosd_core.tuning import ReplayCache, Setting, tune
 from examples.bundled_pairs import load_words_pair
 from tests.models import ascii_model, counted_passes
-from tests.test_translated import ascii_over
+from tests.test_translated import ascii_over, random_over
 from tests.test_tuning import options, verifiers
 from tests.tokenizers import ZOO
 
@@ -63,8 +63,6 @@ def test_a_replayed_setting_writes_what_it_would_have_decoded(name, wanted, chos
 
 
 def test_texts_that_fill_a_window_are_decoded() -> None:
-    from tests.test_translated import random_over
-
     draft = ascii_over(ZOO["gpt2-400"](), seed=1)
     assistant = random_over(ZOO["characters"](), seed=2, max_position_embeddings=40)
     models = (draft, assistant)

@@ -394,7 +394,8 @@ def test_whatever_is_said_is_shown_in_full(messages, tools, marked):
     names = ["strict", "none", "no system", "system first", "forgets", "user first", "chatml"]
     shown = render(Chat(messages, tools), [chat_model(each) for each in names])
     for name, ids in zip(names, shown.ids, strict=True):
-        decoded = tokenizer().decode(list(ids)).replace("\\###", "###")  # a heading in what was said is escaped
+        # A heading in what was said is escaped.
+        decoded = tokenizer().decode(list(ids)).replace("\\###", "###")
         for message in messages:
             if message["role"] in ("system", "user"):
                 assert message["content"].strip().replace("\\###", "###") in decoded, name

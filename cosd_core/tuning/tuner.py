@@ -15,6 +15,7 @@ from cosd_core.evaluation.answers import AnswerFile
 from cosd_core.evaluation.intervals import accuracy, difference
 from cosd_core.evaluation.tasks import Item, Task
 from cosd_core.frontend.model_names import settings_of_names
+from cosd_core.models.base import with_adapter, without_adapter
 from cosd_core.training.calibration import Calibration, Reliability
 from cosd_core.training.teacher_forcing import observe
 from cosd_core.tuning.candidates import ALPHAS, BETAS, DEFAULT, WEIGHTS, make_candidates
@@ -234,6 +235,7 @@ def _calibrations(observations: Observations, names: Sequence[str]) -> Iterator[
 
 
 def _short(names: Sequence[str]) -> tuple[str, ...]:
-    """The last parts of paths and hub ids, if these differ."""
-    short = tuple(Path(name).name for name in names)
+    """The last parts of paths and hub ids, also of adapters, if these differ."""
+    parts = [without_adapter(name) for name in names]
+    short = tuple(with_adapter(Path(base).name, over and Path(over).name) for base, over in parts)
     return short if len(set(short)) == len(short) else tuple(names)

@@ -61,14 +61,7 @@ def conversation(
 
 def turns(cached: CoSDDecoder, plain: CoSDDecoder) -> None:
     """The next turns of a chat of 1,000 tokens, and an agent that takes twelve steps."""
-    length = 1
-    while (
-        cached.generate(
-            Chat([{"role": "user", "content": SENTENCE * length}]), max_new_tokens=1
-        ).prompt_tokens
-        < 1000
-    ):
-        length += 1
+    length = 1000 // len(cached.draft.encode(SENTENCE))
     start = SENTENCE * length + "What was it?"
     with_cache, without = (conversation(each, start, TURNS, 24) for each in (cached, plain))
     for turn, (one, other) in enumerate(zip(with_cache, without, strict=True), 1):

@@ -8,14 +8,14 @@ from langchain_core.tools import tool
 from llama_index.core.llms import ChatMessage
 from pydantic import BaseModel, Field
 
-from cosd_core import Chat, CoSDDecoder
+from cosd_core import Chat, CoSDDecoder, LanguageModel
 from cosd_core.chat.rendering import render
 from langchain_cosd import ChatCoSD
 from llama_index_cosd import CoSDLLM
 
 pytestmark = pytest.mark.real
 
-QUESTION = "What is the capital of France? Answer in one word."
+QUESTION = "What is the capital of France?"
 
 
 class Person(BaseModel):
@@ -35,7 +35,7 @@ def get_weather(city: str) -> str:
 @pytest.fixture(scope="module")
 def named(decoder: CoSDDecoder) -> dict[str, Any]:
     draft, assistant = decoder.models
-    return {"draft_model": draft, "assistant_model": assistant, "max_tokens": 48}
+    return {"draft_model": draft, "assistant_model": assistant, "max_tokens": 24}
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +44,34 @@ def chat(named: dict[str, Any]) -> ChatCoSD:
 
 
 def test_a_chat_is_answered_and_streamed_by_langchain_and_llama_index(
-    chat: ChatCoSD, named: dict[str, Any]
+    decoder: CoSDDecoder, chat: ChatCoSD, named: dict[str, Any]
 ) -> None:
     answer = chat.invoke([SystemMessage("Be brief."), HumanMessage(QUESTION)])
-    assert "Paris" in answer.text
-    assert answer.response_metadata["finish_reason"] == "stop"
+    shared = Chat([{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}])
+    assert answer.text == decoder.generate(shared, max_new_tokens=24).text != ""
     llm = CoSDLLM(**named)
     messages = [ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content=QUESTION)]
     *_, last = llm.stream_chat(messages)
     assert last.message.content == answer.text
-    assert (
-        "".join(chunk.text for chunk in chat.stream([("system", "Be brief."), ("human", QUESTION)]))
-        == answer.text
+    chunks = chat.stream([("system", "Be brief."), ("human", QUESTION)])
+    assert "".join(chunk.text for chunk in chunks) == answer.text
+
+
+def test_the_draft_alone_answers_as_generate_of_transformers_does(smol: LanguageModel) -> None:
+    messages = [{"role": "user", "content": QUESTION}]
+    inputs = smol.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )
+    ids = smol.model.generate(**inputs, max_new_tokens=24, do_sample=False)
+    expected = smol.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    answer = CoSDDecoder(smol, smol, verifier="draft").generate(Chat(messages), max_new_tokens=24)
+    assert answer.text == expected == "The capital of France is Paris."
+    assert answer.finish_reason == "stop"
 
 
 def test_a_tool_is_called_and_its_result_is_answered(chat: ChatCoSD) -> None:
     messages: list[Any] = [HumanMessage("How is the weather in Lyon?")]
-    call = chat.bind_tools([get_weather], tool_choice="get_weather").invoke(messages)
+    call = chat.bind_tools([get_weather], tool_choice="get_weather").invoke(messages, max_tokens=64)
     ((name, arguments),) = [(each["name"], each["args"]) for each in call.tool_calls]
     assert name == "get_weather"
     assert list(arguments) == ["city"]

@@ -11,6 +11,10 @@ from cosd_core import CoSDDecoder, GGUFModel, LanguageModel
 from examples.real_pair.smollm2 import cache_folder, smollm2, smollm2_gguf
 
 
+PREFIX_MB = 8
+"""So little that a few calls fill it: then the memory should not grow any more."""
+
+
 @pytest.fixture(scope="session")
 def folder() -> Path:
     """The model's folder for transformers; bfloat16 weights."""
@@ -20,7 +24,7 @@ def folder() -> Path:
 @pytest.fixture(scope="session")
 def smol(folder: Path) -> LanguageModel:
     """The model in float32, so that no text depends on the shapes of passes."""
-    return LanguageModel.from_pretrained(folder, dtype="float32", device="cpu")
+    return LanguageModel.from_pretrained(folder, dtype="float32", device="cpu", prefix_cache_mb=PREFIX_MB)
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +49,7 @@ def gguf() -> Path:
 @pytest.fixture(scope="session")
 def smol_gguf(gguf: Path) -> Iterator[GGUFModel]:
     """The model by llama.cpp, on one thread."""
-    with GGUFModel.from_pretrained(str(gguf), n_threads=1, n_ctx=1024) as model:
+    with GGUFModel.from_pretrained(str(gguf), n_threads=1, n_ctx=1024, prefix_cache_mb=PREFIX_MB) as model:
         yield model
 
 

@@ -10,7 +10,6 @@ import torch
 from cosd_core import CoSDDecoder, GGUFModel, LanguageModel
 from examples.real_pair.smollm2 import cache_folder, smollm2, smollm2_gguf
 
-
 PREFIX_MB = 8
 """So little that a few calls fill it: then the memory should not grow any more."""
 

@@ -1,4 +1,4 @@
-"""What a chat costs: its next turns, its stream, short answers; processor time on one thread.
+"""Measures the next turns of a chat, its stream and short answers, in processor time on one thread.
 
     python -m benchmarks.chats DRAFT ASSISTANT
 

@@ -1,4 +1,4 @@
-"""What it costs to find out how a model is run: `python -m benchmarks.loading FOLDER ...`.
+"""Measures the time to find out how a model is run: `python -m benchmarks.loading FOLDER ...`.
 
 Three ways in turns: plans compared, as for an architecture that is not known; the model's first use, with an
 empty folder of remembered plans; and a later use. Each time the model is loaded anew. Medians of processor

@@ -75,6 +75,7 @@ class CoSDDecoder(Unloadable):
         calibration: The temperature of every model's confidences, the draft's first.
         max_concurrent: Async calls begin while fewer prompts of async calls are decoded; others wait.
         max_waiting: The most async calls that wait.
+        lookup: Whether the draft checks guesses that are copied from prompt and text.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class CoSDDecoder(Unloadable):
                 self.schedule = self.schedule.deterministic()
         self.calibration = calibration_of(self.verifier, calibration, len(self.models))
         self.draft_length = draft_length
+        self.lookup = lookup
         sharing = [model.batchable for model in self.models]  # all are probed now, not at their first token
         self.batch_size = batch_size if any(sharing) and not deterministic else 1
         self._alignment = align(self.models)

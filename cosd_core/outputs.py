@@ -72,8 +72,8 @@ class Stats:
         replaced: Draft tokens that an assistant's tokens replaced.
         discarded: Draft tokens after a replacement or the end of the text, or of a block that was drafted
             again because another text of the batch failed.
-        draft_passes: Forward passes of the draft model for this text, one per drafted token; a token to which
-            the grammar leaves no alternative takes none.
+        draft_passes: Forward passes of the draft model for this text: one per drafted token, none for a token
+            to which the grammar leaves no alternative, one for several that were guessed (``lookup``).
         assistant_passes: Verifications (one forward pass of each assistant over all positions of a block).
         assistant_skipped: Tokens of the text that were committed without verification.
         seconds: Wall time from the beginning of this text to its end, rounds of other texts included.

@@ -25,6 +25,7 @@ from cosd_core import (
     observe,
 )
 from cosd_core.models.base import open_logits_session
+from cosd_core.models.gguf.context import Context
 from cosd_core.models.gguf.library import llama_cpp
 from cosd_core.training.examples import Example
 from cosd_core.verifiers import AssistantVerifier, AverageVerifier, DraftVerifier, Leaf, Split
@@ -277,3 +278,25 @@ def test_langchain_and_llama_index_stream_and_chat(files: list[str]) -> None:
     rendered = decoder.generate("[user] Hello\n[assistant] ", max_new_tokens=12).text
     assert "".join(str(chunk.content) for chunk in chat.stream("Hello")) == rendered
     assert chat._settings.known_context_length() == 512
+
+
+def test_the_next_turn_reads_what_is_new(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[int] = []
+    run = Context.run
+
+    def counted(self: Context, feeds: Any, **options: Any) -> torch.Tensor:
+        fed.append(sum(len(feed.ids) for feed in feeds))
+        return run(self, feeds, **options)
+
+    monkeypatch.setattr(Context, "run", counted)
+    prompt = "The second turn of a chat begins like the first one, and nobody reads that again. "
+    texts, read = [], []
+    for size in (8, 0):
+        loaded = [GGUFModel.from_pretrained(file, prefix_cache_mb=size) for file in files[:2]]
+        decoder = CoSDDecoder(*loaded, verifier="assistant")
+        first = decoder.generate(prompt, max_new_tokens=8)
+        fed.clear()
+        texts.append(decoder.generate(prompt + first.text + " And then?", max_new_tokens=1).token_ids)
+        read.append(sum(fed))
+    assert texts[0] == texts[1]
+    assert read[0] < read[1] / 2

@@ -150,7 +150,24 @@ def test_the_next_turn_reads_what_is_new_and_writes_the_same() -> None:
         assert fed[0] < 40 < len(prompt) <= fed[1]
 
 
-def test_calls_of_a_batch_and_of_tasks_use_it() -> None:
+def test_recurrent_states_are_found_again() -> None:
+    """They can be rolled back to the end of a pass, as that over the last prompt."""
+    cached, plain = ([with_prefixes(each, size) for each in pair("mamba")] for size in (8, 0))
+    prompt, texts, fed = list(range(1, 60)), [], []
+    for models in (cached, plain):
+        decoder = CoSDDecoder(models[0], models[1:])
+        turn = [*prompt, *decoder.generate(prompt, max_new_tokens=4).token_ids, 7, 8, 9]
+        fed.append(
+            fed_tokens(
+                models[0],
+                lambda decoder=decoder, turn=turn: texts.append(decoder.generate(turn, max_new_tokens=4)),
+            )
+        )
+    assert texts[0].token_ids == texts[1].token_ids
+    assert fed[0] < len(prompt) / 2 < fed[1]
+
+
+def test_calls_of_a_batch_use_it() -> None:
     cached, plain = decoder(8), decoder(0)
     prompts = [f"{PROMPT}Question {at}?" for at in range(6)]
     expected = [each.token_ids for each in plain.generate(prompts, max_new_tokens=8)]

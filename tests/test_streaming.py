@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosd_core import AdaptiveSchedule, Chunk, CoSDDecoder, FixedSchedule, Generation, RuleVerifier, Step
-from tests.models import random_model, table_model, word_tokenizer
+from cosd_core import (
+    AdaptiveSchedule,
+    Chunk,
+    CoSDDecoder,
+    FixedSchedule,
+    Generation,
+    LanguageModel,
+    RuleVerifier,
+    Step,
+)
+from tests.models import counted_passes, random_model, table_model, word_tokenizer
 
 properties = settings(deadline=None, max_examples=60)
 PROMPTS = ["The capital", "é😀", "x = 1\n", "a"]
@@ -201,3 +210,28 @@ def test_the_end_token_ends_the_text_and_is_not_shown(schedule, writer):
     assert result.finish_reason == "stop"
     assert result.stop_sequence is None
     assert "".join(chunk.text for chunk in chunks).strip() == "b"
+
+
+def words(p: float, name: str) -> LanguageModel:
+    """A model that writes w1 w2 w3 ... with this probability each."""
+    names = [f"w{at}" for at in range(20)]
+    table = {f"w{at}": {f"w{at + 1}": p, "<eos>": 1 - p} for at in range(19)}
+    return table_model(word_tokenizer("<eos>", *names), table, name=name)
+
+
+def test_text_that_no_assistant_could_replace_is_out_after_each_pass() -> None:
+    sure = CoSDDecoder(words(0.9, "draft"), words(0.8, "assistant"))
+    with counted_passes(*sure.models) as passes:
+        counts = [(len(step.tokens), len(passes)) for step in sure.steps("w1", max_new_tokens=6)]
+    assert counts == [(1, number) for number in range(1, 7)]
+
+
+@pytest.mark.parametrize("schedule", ["adaptive", "fixed"])
+@pytest.mark.parametrize("p", [0.9, 0.51], ids=["sure", "unsure"])
+def test_the_draft_writes_nothing_behind_a_stop_string(schedule: str, p: float) -> None:
+    """Also where an assistant is asked about the block that holds it."""
+    models = words(p, "draft"), words(0.9, "assistant")
+    decoder = CoSDDecoder(*models, verifier=RuleVerifier(0.6), schedule=schedule)
+    generation = decoder.generate("w1", max_new_tokens=12, stop=["w4"])
+    assert generation.text == " w2 w3 "
+    assert generation.stats.drafted == generation.stats.draft_passes == 3

@@ -22,7 +22,6 @@ from cosd_core.generation.row import PassRequest
 from cosd_core.generation.text_state import TextState
 from cosd_core.outputs import Step
 from cosd_core.prediction import Prediction
-from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.verifiers.base import can_replace
 from cosd_core.verifiers.types import Replacement, Verdict
 
@@ -118,10 +117,6 @@ class CrossTokenizerRow:
         if not self._text.config.lazy or self.num_replaceable:
             return False
         return bool(self._words.ends(final=self._is_last_block))
-
-    def next_position(self) -> SamplingPosition:
-        """Where the draft writes its next token."""
-        return self._text.positions(0)[0]
 
     def draft_request(self, width: int) -> PassRequest:
         """Where the draft writes its next token, and up to ``width`` further ones if they are as guessed."""

@@ -90,7 +90,7 @@ def _methods(
     name, length = decoder.verifier.name, decoder.draft_length
 
     def fused(**parts: Any) -> _Method:
-        unchanged = ("verifier", "schedule", "draft_length", "calibration")
+        unchanged = ("verifier", "schedule", "draft_length", "calibration", "lookup")
         settings = {name: getattr(decoder, name) for name in unchanged} | {"batch_size": 1}
         other = CoSDDecoder(decoder.draft, decoder.assistants, **{**settings, **parts})
         return lambda: _count(other.generate(list(prompts), max_new_tokens=max_new_tokens))

@@ -120,7 +120,11 @@ class Batch:
         if self._keep_logits:  # the verifier wants the draft's logits
             return
         for row in self.rows:
-            while row.can_draft and (token := row.next_position().forced_token(self._vocabulary)) is not None:
+            while row.can_draft:
+                [position] = row.draft_request(0).positions
+                token = position.forced_token(self._vocabulary)
+                if token is None:
+                    break
                 row.propose(Prediction(token, 1.0), passes=0)
 
     def _verify_blocks(self) -> None:

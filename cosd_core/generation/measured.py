@@ -79,20 +79,13 @@ class KeptSession:
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredModel:
+class MeasuredModel(OpensSessions):
     """A model for a batch of so many ``rows``, over a kept session."""
 
     session: KeptSession
     rows: int
 
-    def open_session(
-        self,
-        *,
-        vocabulary: int,  # noqa: ARG002
-        role: str = "draft",  # noqa: ARG002
-        calibration: float = 1.0,  # noqa: ARG002
-        prefix_caching: bool = True,  # noqa: ARG002
-    ) -> Session:
+    def open_session(self, **_: Any) -> Session:
         """A session of a batch; the arguments are those of the kept one."""
         return _MeasuredSession(self.session, self.rows)
 
@@ -118,5 +111,5 @@ class Known(PendingPredictions):
     predictions: list[list[Prediction]]
 
     def result(self) -> list[list[Prediction]]:
-        """They."""
+        """The predictions."""
         return self.predictions

@@ -46,9 +46,6 @@ class Row(Protocol):
     def is_final(self) -> bool:
         """Whether the block holds text, and no assistant could replace any of it."""
 
-    def next_position(self) -> SamplingPosition:
-        """Where the draft writes its next token."""
-
     def draft_request(self, width: int) -> PassRequest:
         """Where the draft writes its next token, and up to ``width`` further ones if they are as guessed."""
 

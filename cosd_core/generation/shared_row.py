@@ -8,7 +8,6 @@ from cosd_core.generation.row import PassRequest
 from cosd_core.generation.text_state import TextState
 from cosd_core.outputs import Step, TracedToken
 from cosd_core.prediction import Opinions, Prediction
-from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.verifiers.base import can_replace, verify_block
 from cosd_core.verifiers.types import Position, Replacement, Verdict
 
@@ -62,10 +61,6 @@ class SharedRow:
     def is_final(self) -> bool:
         """Whether the block holds tokens, and no assistant could replace any of them."""
         return self._text.config.lazy and bool(self._block) and not self.num_replaceable
-
-    def next_position(self) -> SamplingPosition:
-        """Where the draft writes its next token."""
-        return self._text.positions(0)[0]
 
     def draft_request(self, width: int) -> PassRequest:
         """Where the draft writes its next token, and up to ``width`` further ones if they are as guessed."""

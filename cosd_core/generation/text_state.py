@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from cosd_core.generation.detokenizer import TextBuffer
 from cosd_core.generation.lookup import Copied
@@ -128,16 +129,12 @@ class TextState:
 
     def draft_request(self, width: int) -> PassRequest:
         """The position behind all ids, and those behind guesses of at most ``width`` further ids."""
-        length, prompt = len(self.input_ids), len(self.request.ids)
-        guess = self._copied.guess(self.input_ids, prompt + len(self.tokens), width) if width else []
-        ids = [*self.input_ids, *self._sampler.possible(self.input_ids, prompt, guess)]
-        return PassRequest(
-            ids,
-            [
-                SamplingPosition(self._sampler, ids, prompt, at, at - prompt)
-                for at in range(length, len(ids) + 1)
-            ],
-        )
+        ids, prompt = self.input_ids, len(self.request.ids)
+        guess = self._copied.guess(ids, prompt + len(self.tokens), width) if width else []
+        if guess := self._sampler.possible(ids, prompt, guess):
+            ids = [*ids, *guess]
+        at = partial(SamplingPosition, self._sampler, ids, prompt)
+        return PassRequest(ids, [at(end, end - prompt) for end in range(len(self.input_ids), len(ids) + 1)])
 
     def append(self, token: TracedToken) -> None:
         """Append a token whose text is in the buffer, and finish if it ends the text."""

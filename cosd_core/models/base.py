@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -129,9 +128,10 @@ class _PendingLogits(PendingPredictions):
         return [[next(predictions) for _ in each] for each in self.positions]
 
 
-class OpensSessions(Protocol):
-    """What the decoding of a batch needs of a model."""
+class OpensSessions(ABC):
+    """A model, as the decoding of a batch uses it."""
 
+    @abstractmethod
     def open_session(
         self,
         *,
@@ -140,10 +140,22 @@ class OpensSessions(Protocol):
         calibration: float = 1.0,
         prefix_caching: bool = True,
     ) -> Session:
-        """As :meth:`BaseLanguageModel.open_session`."""
+        """Start to work on the rows of one batch.
+
+        Args:
+            vocabulary: How many token ids take part.
+            role: ``"draft"`` or ``"assistant 0"``; it selects the random numbers of sampled tokens.
+            calibration: The temperature of the model's confidences.
+            prefix_caching: Whether the session may use what the model has computed for earlier texts, and
+                keeps what it computes.
+
+        Raises:
+            UnsupportedModelError: The model cannot take part.
+            GenerationError: It cannot be run.
+        """
 
 
-class BaseLanguageModel(ABC):
+class BaseLanguageModel(OpensSessions):
     """A causal language model and its tokenizer.
 
     Attributes:
@@ -191,29 +203,6 @@ class BaseLanguageModel(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A key of everything that its predictions depend on; caches on disk use it in their keys."""
-
-    @abstractmethod
-    def open_session(
-        self,
-        *,
-        vocabulary: int,
-        role: str = "draft",
-        calibration: float = 1.0,
-        prefix_caching: bool = True,
-    ) -> Session:
-        """Start to work on the rows of one batch.
-
-        Args:
-            vocabulary: How many token ids take part.
-            role: ``"draft"`` or ``"assistant 0"``; it selects the random numbers of sampled tokens.
-            calibration: The temperature of the model's confidences.
-            prefix_caching: Whether the session may use what the model has computed for earlier texts, and
-                keeps what it computes.
-
-        Raises:
-            UnsupportedModelError: The model cannot take part.
-            GenerationError: It cannot be run.
-        """
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text.

@@ -48,7 +48,7 @@ class DecodingCache:
         """Keep at most the first ``lengths[row]`` ids of every row, and as many of them as possible."""
 
     def saved(self, row: int, start: int) -> States:
-        """What the cache holds of a row from this position on, for :class:`PrefixCache`.
+        """Return a row's states from this position on, for :class:`PrefixCache`.
 
         The session has no further use for the row.
         """
@@ -84,7 +84,7 @@ def _growing_cache() -> DynamicCache:
 
 @dataclass(frozen=True, slots=True)
 class KeysAndValues:
-    """What a cache holds of some positions of one row.
+    """Keys and values of some positions of one row.
 
     Attributes:
         layers: Per layer keys and values, ``[heads, positions, size]``; None for a layer that has none.

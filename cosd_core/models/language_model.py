@@ -264,7 +264,7 @@ class LanguageModel(Unloadable, BaseLanguageModel):
 
     @cached_property
     def prefixes(self) -> PrefixCache | None:
-        """What the model has computed for earlier texts; None if nothing is kept."""
+        """The model's states of earlier texts; None if none are kept."""
         if self.traits.rope_switch_length is not None:  # keys depend on the length of the text
             return None
         return self.plan.prefix_cache(self._prefix_bytes)

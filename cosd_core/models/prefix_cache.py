@@ -1,6 +1,6 @@
-"""What a model has computed for earlier texts, for later texts that begin alike: the turns of a chat."""
+"""Keeps a model's states of earlier texts for later texts that begin alike: the next turn of a chat."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -103,10 +103,10 @@ class PrefixCache:
         self.nbytes = 0
         _caches.add(self)
 
-    def find(self, ids: Sequence[int]) -> Prefix:
+    def find(self, ids: list[int]) -> Prefix:
         """The longest prefix of these ids whose states are there."""
         with self._lock:
-            return _prefix(*self._longest(list(ids)))
+            return _prefix(*self._longest(ids))
 
     def add(self, ids: list[int], save: Callable[[int], States]) -> None:
         """Keep the states of a text.

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cosd_core.generation.measured import KeptSession, Known
-from cosd_core.models.base import PendingPredictions, Positions, Rows, Session
+from cosd_core.models.base import OpensSessions, PendingPredictions, Positions, Rows, Session
 from cosd_core.prediction import Prediction
 from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.tuning.prediction_log import PredictionLog, Prefix
 
 
 @dataclass(frozen=True, slots=True)
-class RememberedModel:
+class RememberedModel(OpensSessions):
     """A model for the rows of one batch.
 
     Attributes:
@@ -26,14 +27,7 @@ class RememberedModel:
     slots: Sequence[int]
     keys: Sequence[str]
 
-    def open_session(
-        self,
-        *,
-        vocabulary: int,  # noqa: ARG002
-        role: str = "draft",  # noqa: ARG002
-        calibration: float = 1.0,  # noqa: ARG002
-        prefix_caching: bool = True,  # noqa: ARG002
-    ) -> Session:
+    def open_session(self, **_: Any) -> Session:
         """A session that asks the log first."""
         return _RememberedSession(self)
 

@@ -46,7 +46,7 @@ class GGUFModel(Unloadable, BaseLanguageModel):
         name: The name of the file.
         source: The path, or the name on the hub, that it was loaded from.
         path: The file on this machine.
-        prefixes: What the model has computed for earlier texts.
+        prefixes: The model's states of earlier texts.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class GGUFSession(LogitsSession):
 
         Args:
             pool: Where contexts come from.
-            prefixes: What was computed for earlier texts.
+            prefixes: The model's states of earlier texts, or None.
             vocabulary: How many token ids take part.
             shared: Whether all rows share one context.
             role: As :meth:`LogitsSession.__init__`.
@@ -86,7 +86,7 @@ class GGUFSession(LogitsSession):
         self._rows = kept
 
     def _known(self, ids: list[int]) -> Piece | None:
-        """What was computed for a text that begins like this one."""
+        """The states of an earlier text that begins like this one, or None."""
         prefix = Prefix() if self._prefixes is None else self._prefixes.find(ids)
         return next(iter(prefix.pieces), None)
 
@@ -144,7 +144,7 @@ class _Row:
         context: Where it is cached; None before its first pass.
         sequence: Its number there.
         ids: The cached ids.
-        known: What was computed for a text that begins alike, until it is restored.
+        known: The states of an earlier text that begins alike, until they are restored.
     """
 
     context: Context | None = None

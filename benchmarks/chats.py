@@ -1,4 +1,4 @@
-"""Measures the next turns of a chat, its stream and short answers, in processor time on one thread.
+"""Measures chats, in processor time on one thread: turns, streams, short answers, long prompts, many at once.
 
     python -m benchmarks.chats DRAFT ASSISTANT
 
@@ -7,8 +7,10 @@ and without; its text should be the same.
 """
 
 import argparse
+import asyncio
 import time
 from collections import Counter
+from contextlib import aclosing
 from itertools import pairwise
 from typing import Any
 
@@ -103,6 +105,53 @@ def streams(draft: Any, assistant: Any) -> None:
         )
 
 
+async def arrival(decoder: CoSDDecoder) -> tuple[float, float]:
+    """The median and the longest gap of a stream while a prompt of 3,000 tokens arrives."""
+    long = Chat([{"role": "user", "content": SENTENCE * (3000 // len(decoder.draft.encode(SENTENCE)))}])
+    ends, arrived = [time.process_time()], None
+    stream = decoder.astream("Once upon a time", max_new_tokens=400, min_new_tokens=400)
+    async with aclosing(stream) as chunks:
+        async for _ in chunks:
+            ends.append(time.process_time())
+            if len(ends) == 20:
+                arrived = asyncio.create_task(decoder.agenerate(long, max_new_tokens=8))
+            if arrived and arrived.done():
+                break
+    gaps = sorted(after - before for before, after in pairwise(ends[1:]))
+    return gaps[len(gaps) // 2], gaps[-1]
+
+
+def arrivals(draft: Any, assistants: Any) -> None:
+    """How long a stream waits for a long prompt that arrives, read in chunks and at once."""
+    for chunk in (None, 10_000):
+        decoder = CoSDDecoder(draft, assistants, prefill_chunk_size=chunk)
+        median, longest = asyncio.run(arrival(decoder))
+        print(
+            f"prefill_chunk_size={decoder.prefill_chunk_size}: gaps of a stream while a prompt of 3,000 "
+            f"tokens arrives: median {median:.2f} s, longest {longest:.2f} s",
+            flush=True,
+        )
+
+
+def together(draft: Any, assistants: Any) -> None:
+    """Sixteen chats one after the other, and at once."""
+    chats = [Chat([{"role": "user", "content": f"Tell me about the number {n}."}]) for n in range(16)]
+    decoder = CoSDDecoder(draft, assistants)
+    options: dict[str, Any] = {"max_new_tokens": 48, "min_new_tokens": 48}
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(decoder.agenerate(chat, **options) for chat in chats))
+
+    started = time.process_time()
+    for chat in chats:
+        decoder.generate(chat, **options)
+    alone = time.process_time() - started
+    started = time.process_time()
+    asyncio.run(all_at_once())
+    spent = time.process_time() - started
+    print(f"16 chats: one by one {alone:.1f} s, at once {spent:.1f} s: {alone / spent:.1f} times", flush=True)
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -110,6 +159,9 @@ def main() -> None:
     )
     parser.add_argument("draft")
     parser.add_argument("assistant")
+    parser.add_argument(
+        "--parts", nargs="*", choices=["streams", "arrivals", "together", "turns"], help="all if not given"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     options: dict[str, Any] = {"n_threads": 1} if given.draft.endswith(".gguf") else {"dtype": "float32"}
@@ -117,8 +169,14 @@ def main() -> None:
         CoSDDecoder.from_pretrained(given.draft, given.assistant, prefix_cache_mb=size, **options)
         for size in (512, 0)
     )
-    streams(plain.draft, plain.assistants)
-    turns(cached, plain)
+    parts = {
+        "streams": lambda: streams(plain.draft, plain.assistants),
+        "arrivals": lambda: arrivals(plain.draft, plain.assistants),
+        "together": lambda: together(plain.draft, plain.assistants),
+        "turns": lambda: turns(cached, plain),
+    }
+    for part in given.parts or parts:
+        parts[part]()
 
 
 if __name__ == "__main__":

@@ -54,6 +54,10 @@ _OF_MODELS = ("draft", "assistants", "_alignment", "_rows", "_open_batch", "_eng
 """The attributes of a decoder that refer to its models."""
 
 
+_CPU_CHUNK, _GPU_CHUNK = 256, 2048
+"""Tokens of a prompt: enough of them that a pass is efficient, few enough that others do not wait long."""
+
+
 class CoSDDecoder(Unloadable):
     """Two or more language models that write one text by Collaborative Speculative Decoding.
 
@@ -76,6 +80,7 @@ class CoSDDecoder(Unloadable):
         max_concurrent: Async calls begin while fewer prompts of async calls are decoded; others wait.
         max_waiting: The most async calls that wait.
         lookup: Whether the draft checks guesses that are copied from prompt and text.
+        prefill_chunk_size: About how many tokens of long prompts a model processes at once.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class CoSDDecoder(Unloadable):
         max_waiting: int = 1024,
         deterministic: bool = False,
         lookup: bool = False,
+        prefill_chunk_size: int | None = None,
     ) -> None:
         """Put the parts together; the arguments are those of :meth:`from_pretrained`.
 
@@ -103,11 +109,14 @@ class CoSDDecoder(Unloadable):
         """
         assistants = assistant if isinstance(assistant, (list, tuple)) else [assistant]
         _check_models(draft, assistants)
+        if prefill_chunk_size is None:
+            prefill_chunk_size = _CPU_CHUNK if draft.device.type == "cpu" else _GPU_CHUNK
         check_counts(
             draft_length=draft_length,
             batch_size=batch_size,
             max_concurrent=max_concurrent,
             max_waiting=max_waiting,
+            prefill_chunk_size=prefill_chunk_size,
         )
         self.draft = draft
         self.assistants = tuple(assistants)
@@ -122,6 +131,7 @@ class CoSDDecoder(Unloadable):
         self.calibration = calibration_of(self.verifier, calibration, len(self.models))
         self.draft_length = draft_length
         self.lookup = lookup
+        self.prefill_chunk_size = prefill_chunk_size
         sharing = [model.batchable for model in self.models]  # all are probed now, not at their first token
         self.batch_size = batch_size if any(sharing) and not deterministic else 1
         self._alignment = align(self.models)
@@ -140,6 +150,7 @@ class CoSDDecoder(Unloadable):
             schedule=self.schedule,
             deterministic=deterministic,
             lookup=lookup,
+            prefill_chunk_size=self.prefill_chunk_size,
         )
         self.max_concurrent, self.max_waiting = max_concurrent, max_waiting
         self._engine = Engine(
@@ -162,6 +173,7 @@ class CoSDDecoder(Unloadable):
         max_waiting: int = 1024,
         deterministic: bool = False,
         lookup: bool = False,
+        prefill_chunk_size: int | None = None,
         draft_adapter: str | PathLike[str] | None = None,
         assistant_adapter: str | PathLike[str] | Sequence[str | PathLike[str] | None] | None = None,
         **loading: Unpack[LoadingKwargs],
@@ -190,6 +202,8 @@ class CoSDDecoder(Unloadable):
             lookup: Whether the draft checks guesses of several tokens in one pass, copied from the prompt and
                 the text (prompt lookup decoding): for answers that repeat their input. The text is the same;
                 how far to guess is measured while decoding.
+            prefill_chunk_size: About how many tokens of long prompts a model processes at once; between two
+                chunks the texts of other calls go on. None: 256 on a CPU, 2048 on other devices.
             draft_adapter: Hub id or path of a PEFT adapter (LoRA for instance) over the draft, or over a GGUF
                 file a LoRA in another GGUF file. Models of one name share one copy of its weights.
             assistant_adapter: The same for the assistant, or a list with an entry per assistant.
@@ -217,6 +231,7 @@ class CoSDDecoder(Unloadable):
             max_waiting=max_waiting,
             deterministic=deterministic,
             lookup=lookup,
+            prefill_chunk_size=prefill_chunk_size,
         )
 
     def steps(self, prompts: Prompts, **options: Unpack[SyncCallKwargs]) -> Generator[Step, None, None]:

@@ -35,6 +35,7 @@ from llama_index_cosd import CoSDLLM as LlamaIndexLLM
 from tests import translated_reference
 from tests.gguf_files import llama, save_gguf, save_lora, save_mamba
 from tests.reference import assert_agrees, write
+from tests.test_session import read_in_chunks
 from tests.tokenizers import gpt2
 
 _STUMP = (Split("p", 0.6, 1, 4), Split("q", 0.3, 2, 3), Leaf(False), Leaf(True), Leaf(False))
@@ -117,8 +118,19 @@ def test_any_sequence_of_changes_gives_the_logits_of_fresh_passes(
     rows: list[list[int]] = data.draw(st.lists(ids_of_row, min_size=1, max_size=3))
     for _ in range(data.draw(st.integers(1, 5))):
         last = data.draw(st.integers(1, 5))
+        if session.num_rows in (0, len(rows)) and data.draw(st.booleans(), label="read"):
+            read_in_chunks(session, rows, most=data.draw(st.integers(1, 20)))
         for ids, found in zip(rows, session.logits(rows, last=last), strict=True):
             assert_fresh(model, ids, found[-min(last, len(ids)) :])
+        if data.draw(st.booleans(), label="join"):
+            other, others = (
+                open_logits_session(model, vocabulary=400),
+                data.draw(st.lists(ids_of_row, max_size=2)),
+            )
+            if others:
+                other.logits(others, last=1)
+            session.join(other)
+            rows += others
         kept = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)), label="keep")
         session.select([at for at, keep in enumerate(kept) if keep])
         rows = [ids for ids, keep in zip(rows, kept, strict=True) if keep]

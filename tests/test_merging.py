@@ -593,7 +593,8 @@ async def test_a_call_much_longer_than_others_is_decoded_beside_them() -> None:
 
 
 def test_newcomers_of_one_round_are_of_like_length() -> None:
-    decoder = CoSDDecoder(*(random_model(seed=seed, max_position_embeddings=4096) for seed in (0, 1)))
+    models = (random_model(seed=seed, max_position_embeddings=4096) for seed in (0, 1))
+    decoder = CoSDDecoder(*models, prefill_chunk_size=4096)
 
     def rows(length: int, count: int) -> list[Any]:
         [group] = decoder._groups(["x" * length] * count, {"max_new_tokens": 12, "eos_token_id": []})

@@ -1,223 +1,145 @@
-"""With ``continue_final_message`` the models continue the assistant's message; the answer is what is new."""
+"""Claim: long prompts are read in chunks, between which other texts go on, and no text changes."""
 
-import json
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-import llama_index_cosd
-from cosd_core import Chat, CoSDDecoder, Grammar, InvalidOptionError, InvalidPromptError, Turn
-from cosd_core.chat.events import CallEnd, TextDelta
-from cosd_core.chat.rendering import render
-from langchain_cosd import ChatCoSD
-from tests.chats import BOS, OSLO, TEMPLATES, WEATHER, answered, chat_model, refused, tokenizer
+from cosd_core import CoSDDecoder, GenerationError, InvalidOptionError, LanguageModel, RuleVerifier
+from cosd_core.demo import load_pair
+from tests.models import on_pass, random_model
+from tests.reference import assert_agrees, write
+from tests.test_sampling_invariance import ASSISTANT, DRAFT, SECOND
 
-QUESTION, BEGUN = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "The answer"}
-SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}
-SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
-LLAMA = TEMPLATES["chatml"] + '{% if tools %}{"name": function name, "parameters": arguments}{% endif %}'  # type: ignore[operator]
-RENDERING = [name for name in TEMPLATES if name not in ("deaf", "grim")]
+RULE = RuleVerifier(alpha=0.9, beta=0.3)
+PROMPTS = ["x", "The quick brown fox jumps over the lazy dog. " * 2, "1 + 1 =", "Hello" * 12]
+LENGTH, CHUNK = 2000, 64
 
 
-def continued(*messages: dict[str, Any], **more: Any) -> Chat:
-    return Chat(list(messages), continue_final_message=True, **more)
-
-
-@pytest.mark.parametrize("template", RENDERING)
-def test_the_prompt_of_every_template_ends_with_the_text_that_is_continued(template: str) -> None:
-    prompt = render(continued(QUESTION, BEGUN), [chat_model(template)])
-    assert prompt.text.endswith("The answer")
-    assert tokenizer().decode(list(prompt.ids[0])) in (prompt.text, f"<bos>{prompt.text}")
-    assert prompt.ids[0].count(BOS) <= 1
-    whole = render(Chat([QUESTION, BEGUN]), [chat_model(template)]).text
-    assert whole.startswith(prompt.text), "what comes before it is unchanged"
-
-
-def test_it_is_what_transformers_renders() -> None:
-    model = chat_model("chatml")
-    prompt = render(continued(QUESTION, BEGUN), [model])
-    options = {"continue_final_message": True, "add_generation_prompt": False}
-    messages = [QUESTION, BEGUN]
-    assert prompt.text == model.tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    assert [*prompt.ids[0]] == model.tokenizer.apply_chat_template(messages, return_dict=False, **options)
-
-
-def test_every_model_continues_by_its_own_template() -> None:
-    prompt = render(continued(QUESTION, BEGUN), [chat_model(each) for each in ("strict", "hermes", "none")])
-    decoded = [tokenizer().decode(list(ids)) for ids in prompt.ids]
-    assert decoded == [
-        "<bos>[INST] Hi [/INST] The answer",
-        "<bos><|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nThe answer",
-        "<bos>### User\nHi\n\n### Assistant\nThe answer",
-    ]
-
-
-def test_without_it_a_final_message_of_the_assistant_is_complete() -> None:
-    assert render(Chat([QUESTION, BEGUN]), [chat_model("chatml")]).text.endswith(
-        "The answer<|im_end|>\n<|im_start|>assistant\n"
-    )
-
-
-@pytest.mark.parametrize("ending", [" ", "\n", "  \n", ""])
-def test_white_space_at_the_end_is_kept_where_the_template_keeps_it(ending: str) -> None:
-    begun = {"role": "assistant", "content": f"The answer{ending}"}
-    assert render(continued(QUESTION, begun), [chat_model("chatml")]).text.endswith(f"The answer{ending}")
-    assert render(continued(QUESTION, begun), [chat_model("strict")]).text.endswith("The answer")
-
-
-def test_control_tokens_in_the_continued_text_are_text() -> None:
-    begun = {"role": "assistant", "content": "Say <|im_end|> and"}
-    prompt = render(continued(QUESTION, begun), [chat_model("chatml")])
-    end = tokenizer().convert_tokens_to_ids("<|im_end|>")
-    assert prompt.text.endswith("Say <|im_end|> and")
-    assert prompt.ids[0].count(end) == 1, "the user's turn ends; that of the assistant does not"
-
-
-def test_the_answer_is_what_is_new_and_prompt_and_answer_are_one_text() -> None:
-    decoder = CoSDDecoder(chat_model("chatml"), chat_model("chatml", seed=1))
-    chat = continued(QUESTION, BEGUN)
-    generation = decoder.generate(chat, max_new_tokens=8)
-    ids = render(chat, decoder.models).ids[0]
-    assert generation.prompt_tokens == len(ids)
-    same = decoder.generate(list(ids), max_new_tokens=8)
-    assert (generation.token_ids, generation.prompt) == (same.token_ids, same.prompt)
-    assert generation.prompt.endswith("The answer")
-    assert not generation.text.startswith("The answer")
-
-
-@pytest.mark.parametrize(
-    ("messages", "words"),
-    [
-        ([QUESTION], ["user's"]),
-        ([BEGUN, {"role": "system", "content": "a"}], ["system's"]),
-        ([QUESTION, {"role": "assistant", "content": ""}], ["no text"]),
-        ([QUESTION, {"role": "assistant", "content": " \n"}], ["no text"]),
-        (
-            [QUESTION, {**BEGUN, "tool_calls": [{"function": {"name": "weather", "arguments": {}}}]}],
-            ["tool calls"],
-        ),
-    ],
+@settings(deadline=None, max_examples=25)
+@given(
+    chunk=st.integers(1, 200),
+    prompts=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=4),
+    schedule=st.sampled_from(["adaptive", "fixed"]),
+    assistants=st.sampled_from([(ASSISTANT,), (ASSISTANT, SECOND)]),
 )
-def test_only_text_of_the_assistant_is_continued(messages: list[dict[str, Any]], words: list[str]) -> None:
-    refused(lambda: continued(*messages), InvalidPromptError, "continue_final_message=True", *words)
-    variables = {"continue_final_message": True}
-    refused(lambda: Chat(messages, chat_template_kwargs=variables), InvalidPromptError, *words)
-
-
-@pytest.mark.parametrize("value", ["yes", 1, None, "content"])
-def test_it_is_true_or_false(value: Any) -> None:
-    words = [f"continue_final_message={value!r}", "True or False"]
-    refused(lambda: Chat([QUESTION, BEGUN], continue_final_message=value), InvalidOptionError, *words)
-    variables = {"continue_final_message": value}
-    refused(lambda: Chat([QUESTION, BEGUN], chat_template_kwargs=variables), InvalidOptionError, *words)
-
-
-def test_a_template_that_loses_the_message_is_refused_with_the_models_name() -> None:
-    refused(lambda: render(continued(QUESTION, BEGUN), [chat_model("deaf")]), InvalidPromptError, "'deaf 0'")
-
-
-def test_the_options_of_templates_may_hold_it() -> None:
-    chat = Chat([QUESTION, BEGUN], chat_template_kwargs={"continue_final_message": True, "mood": "!"})
-    assert chat == continued(QUESTION, BEGUN, chat_template_kwargs={"mood": "!"})
-
-
-# Grammars and tools
-
-
-def test_a_grammar_holds_for_what_is_new() -> None:
-    decoder = CoSDDecoder(chat_model("chatml"), chat_model("chatml", seed=1))
-    grammar = Grammar.regex(" is [0-9]{2}")
-    text = decoder.generate(continued(QUESTION, BEGUN), grammar=grammar, max_new_tokens=20).text
-    assert text[:4] == " is "
-    assert text[4:].isdigit()
-
-
-def test_an_answer_for_a_schema_follows_the_text() -> None:
-    decoder = CoSDDecoder(chat_model("chatml"), chat_model("chatml", seed=1))
-    turn = Turn(continued(QUESTION, BEGUN), decoder.models, answer_schema=SCHEMA)
-    assert json.loads(decoder.generate(turn.prompt, grammar=turn.grammar).text)["a"] in (1, 2)
-
-
-@pytest.mark.parametrize("begun", ['{"a":', " [1, "])
-def test_json_that_the_message_begins_cannot_be_an_answer_for_a_schema(begun: str) -> None:
-    chat = continued(QUESTION, {"role": "assistant", "content": begun})
-    words = ["continue_final_message=True", "complete by itself", begun.strip()[:1]]
-    models = [chat_model("chatml")]
-    refused(lambda: Turn(chat, models, answer_schema=SCHEMA), InvalidOptionError, *words)
-    Turn(chat, models)
-
-
-@pytest.mark.parametrize("choice", ["auto", "any", "weather"])
-def test_a_call_in_tags_follows_the_text(choice: str) -> None:
-    decoder = CoSDDecoder(chat_model("hermes"), chat_model("hermes", seed=1))
-    turn = Turn(continued(QUESTION, BEGUN, tools=[WEATHER]), decoder.models, tool_choice=choice)
-    assert turn.prompt.text.endswith("The answer")
-    events = answered(turn, decoder, OSLO)
-    assert [event for event in events if isinstance(event, CallEnd)] == [
-        CallEnd(0, "weather", {"city": "Oslo"})
-    ]
-    assert not [event for event in events if isinstance(event, TextDelta)], "the text was there before"
-
-
-@pytest.mark.parametrize("choice", ["auto", "any", "weather"])
-def test_a_call_that_is_a_whole_answer_cannot_follow_text(choice: str) -> None:
-    chat = continued(QUESTION, BEGUN, tools=[WEATHER], chat_template=LLAMA)
-    words = ["continue_final_message=True", "llama3", "'The answer'"]
-    models = [chat_model("none")]
-    refused(lambda: Turn(chat, models, tool_choice=choice), InvalidOptionError, *words)
-    assert Turn(chat, models, tool_choice="none").prompt.text.endswith("The answer")
-
-
-# The frameworks
-
-MODELS = [chat_model("hermes", seed=seed) for seed in (0, 1)]
-OPTIONS: dict[str, Any] = {"draft_model": MODELS[0], "assistant_model": MODELS[1], "max_tokens": 8}
-EXPECTED = CoSDDecoder(*MODELS).generate(continued(QUESTION, BEGUN), max_new_tokens=8)
-WAYS = [{"continue_final_message": True}, {"chat_template_kwargs": {"continue_final_message": True}}]
-
-
-@pytest.mark.parametrize("options", WAYS, ids=["option", "of the template"])
-async def test_langchain_continues_a_message(options: dict[str, Any]) -> None:
-    chat = ChatCoSD(**OPTIONS)
-    messages = [HumanMessage("Hi"), AIMessage("The answer")]
-    answer = chat.invoke(messages, **options)
-    assert answer.text == EXPECTED.text != chat.invoke(messages).text
-    assert answer.usage_metadata is not None
-    assert answer.usage_metadata["input_tokens"] == EXPECTED.prompt_tokens
-    assert chat.bind(**options).invoke(messages).text == EXPECTED.text
-    assert (await chat.ainvoke(messages, **options)).text == EXPECTED.text
-    assert "".join(chunk.text for chunk in chat.stream(messages, **options)) == EXPECTED.text
-    assert "".join([chunk.text async for chunk in chat.astream(messages, **options)]) == EXPECTED.text
-    refused(lambda: chat.invoke("Hi", **options), InvalidPromptError, "user's")
-
-
-@pytest.mark.parametrize("options", WAYS, ids=["option", "of the template"])
-async def test_llama_index_continues_a_message(options: dict[str, Any]) -> None:
-    llm = llama_index_cosd.CoSDLLM(**OPTIONS)
-    messages = [ChatMessage("Hi"), ChatMessage("The answer", role=MessageRole.ASSISTANT)]
-    assert llm.chat(messages, **options).message.content == EXPECTED.text
-    assert (await llm.achat(messages, **options)).message.content == EXPECTED.text
-    assert list(llm.stream_chat(messages, **options))[-1].message.content == EXPECTED.text
-    own = llama_index_cosd.CoSDLLM(**OPTIONS, messages_to_prompt=str)
-    refused(lambda: own.chat(messages, **options), InvalidOptionError, "messages_to_prompt")
-
-
-def test_a_completion_has_no_message_to_continue() -> None:
-    llm = llama_index_cosd.CoSDLLM(**OPTIONS)
-    refused(
-        lambda: llm.complete("Hi", continue_final_message=True), InvalidOptionError, "continue_final_message"
+def test_the_text_is_the_references_in_any_chunks(
+    chunk: int, prompts: list[str], schedule: str, assistants: tuple[LanguageModel, ...]
+) -> None:
+    decoder = CoSDDecoder(
+        DRAFT, assistants, verifier=RULE, schedule=schedule, prefill_chunk_size=chunk, batch_size=3
     )
+    for found, prompt in zip(decoder.generate(prompts, max_new_tokens=10), prompts, strict=True):
+        expected = write(DRAFT, assistants, RULE, prompt, max_new_tokens=10)
+        assert_agrees(found, expected, asked=schedule == "fixed")
 
 
-def test_structured_output_follows_the_text() -> None:
-    chat = ChatCoSD(**{**OPTIONS, "max_tokens": 64})
-    messages = [HumanMessage("Hi"), AIMessage("As JSON:")]
-    answer = chat.invoke(messages, continue_final_message=True, response_format=SCHEMA_FORMAT)
-    assert json.loads(answer.text)["a"] in (1, 2)
+@pytest.mark.parametrize("chunk", [1, 7, 50])
+def test_with_different_tokenizers_too(chunk: int) -> None:
+    draft, _ = load_pair()
+    prompts = ["capital of France?", "Name a colour, please, and then another one. " * 3]
+    whole, parts = (
+        CoSDDecoder(draft, random_model(seed=5), verifier=RULE, prefill_chunk_size=each)
+        for each in (10_000, chunk)
+    )
+    texts = [each.generate(prompts, max_new_tokens=12) for each in (whole, parts)]
+    assert [each.token_ids for each in texts[0]] == [each.token_ids for each in texts[1]]
 
 
-def test_langchains_cache_tells_a_continued_message_from_a_new_one() -> None:
-    chat = ChatCoSD(**OPTIONS)
-    assert chat._get_llm_string(continue_final_message=True) != chat._get_llm_string()
+def long_pair(**settings: Any) -> CoSDDecoder:
+    models = [random_model(seed=seed, max_position_embeddings=4096) for seed in (1, 2)]
+    return CoSDDecoder(*models, verifier=RULE, prefill_chunk_size=CHUNK, **settings)
+
+
+@contextmanager
+def fed(decoder: CoSDDecoder) -> Iterator[list[tuple[int, int]]]:
+    """The shapes of what the models process: rows and ids per row of every pass."""
+    shapes: list[tuple[int, int]] = []
+    handles = [
+        model.model.register_forward_pre_hook(
+            lambda _, __, named: shapes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+        )
+        for model in decoder.models
+    ]
+    try:
+        yield shapes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+OPTIONS: dict[str, Any] = {"max_new_tokens": 120, "eos_token_id": []}
+
+
+async def run_beside(decoder: CoSDDecoder, *prompts: str, **options: Any) -> list[Any]:
+    """The results of a short prompt, and of those that arrive when it is under way."""
+    others: list[asyncio.Task[Any]] = []
+
+    async def run(prompt: str) -> Any:
+        return await decoder.agenerate(prompt, **(OPTIONS | options))
+
+    result = None
+    async with aclosing(decoder.asteps("x", **OPTIONS)) as steps:
+        async for step in steps:
+            others = others or [asyncio.create_task(run(prompt)) for prompt in prompts]
+            result = step.generation
+    return [result, *await asyncio.gather(*others, return_exceptions=True)]
+
+
+async def test_a_text_goes_on_between_the_chunks_of_long_prompts() -> None:
+    decoder = long_pair(draft_length=2, schedule="fixed")
+    prompts = ["a" * LENGTH, "b" * LENGTH]
+    alone = [decoder.generate(prompt, **OPTIONS) for prompt in ("x", *prompts)]
+    with fed(decoder) as shapes:
+        found = await run_beside(decoder, *prompts)
+    assert [each.token_ids for each in found] == [each.token_ids for each in alone]
+    assert max(rows * ids for rows, ids in shapes) <= CHUNK + 3, "a chunk, or one that a block follows"
+    chunks = [ids >= CHUNK for _, ids in shapes]
+    first, last = chunks.index(True), len(chunks) - chunks[::-1].index(True)
+    during = chunks[first:last]
+    assert sum(during) == 2 * 2 * (LENGTH // CHUNK), "two models read two prompts"
+    together = sum(one and other for one, other in pairwise(during))
+    assert together <= 4, "chunks follow one another when a text has ended, or its round took no pass"
+
+
+async def test_rows_that_have_read_their_prompts_share_passes() -> None:
+    decoder = long_pair()
+    with fed(decoder) as shapes:
+        found = await run_beside(decoder, "x" * 150, "y" * 150, "z" * 150)
+    assert max(rows for rows, _ in shapes) == 4
+    assert [each.token_ids for each in found[1:]] == [
+        each.token_ids for each in long_pair().generate(["x" * 150, "y" * 150, "z" * 150], **OPTIONS)
+    ]
+
+
+async def test_a_failure_or_an_end_while_a_prompt_is_read_touches_no_other() -> None:
+    decoder = long_pair()
+    alone = decoder.generate("x", **OPTIONS)
+
+    def fail(_: int, output: Any) -> None:
+        if output.logits.shape[0] == 1 and sizes[-1][1] == CHUNK and len(sizes) > 30:
+            raise RuntimeError("lost")
+
+    with fed(decoder) as sizes, on_pass(decoder.draft, fail):
+        text, failed, ended = await run_beside(decoder, "a" * LENGTH, "b" * LENGTH, timeout=60)
+    assert text.token_ids == alone.token_ids
+    assert isinstance(failed, GenerationError)
+    assert isinstance(ended, GenerationError)
+    with fed(decoder) as shapes:
+        task = asyncio.create_task(decoder.agenerate("c" * LENGTH, **OPTIONS))
+        while not shapes:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (await decoder.agenerate("x", **OPTIONS)).token_ids == alone.token_ids
+    assert sum(ids == CHUNK for _, ids in shapes) < LENGTH // CHUNK
+
+
+def test_a_chunk_is_a_positive_number() -> None:
+    with pytest.raises(InvalidOptionError, match="prefill_chunk_size=0"):
+        CoSDDecoder(DRAFT, ASSISTANT, prefill_chunk_size=0)

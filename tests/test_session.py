@@ -49,8 +49,23 @@ def assert_agrees_throughout(name: str, data: st.DataObject) -> None:
             session.select([at for at, kept in enumerate(keep) if kept])
             rows = [ids for ids, kept in zip(rows, keep, strict=True) if kept]
         rows = [ids[: data.draw(st.integers(1, len(ids)))] + data.draw(tokens) for ids in rows]
+        if session.num_rows in (0, len(rows)) and rows and data.draw(st.booleans(), label="read"):
+            read_in_chunks(session, rows, most=data.draw(st.integers(1, 20)))
+        if session.num_rows == len(rows) and data.draw(st.booleans(), label="join"):
+            other, others = model.open_session(vocabulary=VOCABULARY), data.draw(st.lists(prompt, max_size=2))
+            if others:
+                assert_agrees(other.logits(others, last=1), model, others)
+            session.join(other)
+            rows += others
         rows += data.draw(st.lists(prompt, min_size=not rows, max_size=2), label="add")
     assert_agrees(session.logits(rows, last=1), model, rows)
+
+
+def read_in_chunks(session: Session, rows: list[list[int]], *, most: int) -> None:
+    for _ in range(100):
+        if session.read(rows, most):
+            return
+    raise AssertionError("the rows hold fewer ids")
 
 
 def assert_agrees(logits: torch.Tensor, model: LanguageModel, rows: list[list[int]]) -> None:

@@ -103,7 +103,7 @@ def test_a_tracing_function_goes_on() -> None:
 
 
 def test_threads_are_kept_for_the_next_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those in which a function was ended. A result may be there before its thread is free, so it is not one."""
+    """They are two: a result may be there before its thread is free."""
     monkeypatch.setattr("cosd_core.utils.threads._threads", _Threads())
     monkeypatch.setattr("cosd_core.utils.threads._MAX_THREADS", 2)
     with suppress(TimeLimitError):

@@ -30,7 +30,9 @@ MODEL_SETTINGS = ("draft_model", "assistant_model", "draft_adapter", "assistant_
 VERIFIER_OF_SETTING = {"alpha": "rule", "beta": "rule", "tree_path": "tree", "weight": "average"}
 """The settings that only one verifier has, and the name of that verifier."""
 
-SERVING_SETTINGS = ("batch_size", "max_concurrent", "max_waiting", "deterministic", "lookup")
+SERVING_SETTINGS = (
+    "batch_size", "max_concurrent", "max_waiting", "deterministic", "lookup", "prefill_chunk_size",
+)  # fmt: skip
 """The settings that determine which prompts are decoded at the same time."""
 
 METHOD_SETTINGS = (
@@ -113,6 +115,9 @@ class SettingsFields(LoadingOptions, GenerationOptions):
     )
     lookup: bool = Field(
         default=False, description="Guess tokens from the prompt and the text; for answers that repeat them."
+    )
+    prefill_chunk_size: int | None = Field(
+        default=None, ge=1, description="About how many tokens of long prompts are processed at once."
     )
     calibration: Temperatures = Field(
         default=None,

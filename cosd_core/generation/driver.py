@@ -15,6 +15,8 @@ class RoundDriver:
     """The calls under way and their batches; one thread at a time may use it.
 
     A call joins a batch that has room for its rows, if they are of like length, and otherwise opens another.
+    Long prompts are read in a batch of their own, one chunk of one batch between two rounds of every other
+    batch. Batches that have read their prompts are merged where there is room.
     After a failure every call of the batch finishes in a batch of its own, so that only the call that caused
     it fails. A batch that runs out of memory is split in halves, which go on when no other batch is left; a
     row that does not fit alone, without the prefix caches, fails its call.
@@ -25,6 +27,7 @@ class RoundDriver:
         self._open_batch = open_batch
         self._batch_size = batch_size
         self._batches: deque[Batch] = deque()  # in the order of their turns
+        self._unread: deque[Batch] = deque()  # they have their turns when no other batch reads prompts
         self._isolated: set[Batch] = set()  # no other call may join these
         self._postponed: deque[Sequence[Row]] = deque()  # they wait for memory
         self._calls: dict[Row, Call] = {}  # by their unfinished rows
@@ -54,26 +57,31 @@ class RoundDriver:
 
     def run_round(self) -> None:
         """Run a round of the batch whose turn it is, and send each call its steps."""
-        if not self._batches:
+        if self._batches:
+            self._run_round_of(self._batches.popleft())
+        else:
             self._isolate(self._postponed.popleft())
-            return
-        batch = self._batches.popleft()
+        self._admit_unread()
+
+    def _run_round_of(self, batch: Batch) -> None:
         try:
             self._remove(batch, [row for row in batch.rows if self._calls[row].is_over])
-            for row, step in zip(batch.rows, batch.round(), strict=True):
-                self._calls[row].send(step)
-            self._remove(batch, [row for row in batch.rows if row.is_finished])
+            if steps := batch.round():  # none while it reads prompts
+                for row, step in zip(batch.rows, steps, strict=True):
+                    self._calls[row].send(step)
+                self._remove(batch, [row for row in batch.rows if row.is_finished])
         except BaseException as error:
             self._isolate_failure(batch, error)
             return
-        if batch.rows:
-            self._batches.append(batch)
-        else:
+        if not batch.rows:
             self._isolated.discard(batch)
+        elif not self._was_merged(batch):
+            self._batches.append(batch)
 
     def fail_all(self, error: BaseException) -> None:
         """End every call by an error."""
         self._batches.clear()
+        self._unread.clear()
         self._isolated.clear()
         self._postponed.clear()
         for call in set(self._calls.values()):
@@ -83,11 +91,30 @@ class RoundDriver:
     def _place(self, rows: Sequence[Row]) -> None:
         """Add rows to a batch that has room for them, or open one."""
         for batch in self._batches:
-            has_room = len(batch.rows) + len(rows) <= self._batch_size
-            if has_room and batch not in self._isolated and batch.can_join(rows):
+            if self._has_room(batch, rows) and batch.can_join(rows):
                 batch.add(rows)
                 return
-        self._batches.append(self._open_batch(rows))
+        batch = self._open_batch(rows)
+        (self._unread if batch.is_reading else self._batches).append(batch)
+        self._admit_unread()
+
+    def _has_room(self, batch: Batch, rows: Sequence[Row]) -> bool:
+        return batch not in self._isolated and len(batch.rows) + len(rows) <= self._batch_size
+
+    def _was_merged(self, batch: Batch) -> bool:
+        """Add the rows of a batch to another one that has room for them; false if there is none."""
+        if batch in self._isolated:
+            return False
+        for other in self._batches:
+            if self._has_room(other, batch.rows) and other.can_merge(batch):
+                other.merge(batch)
+                return True
+        return False
+
+    def _admit_unread(self) -> None:
+        """Let the next batch read its prompts if no other one reads."""
+        if self._unread and not any(batch.is_reading for batch in self._batches):
+            self._batches.append(self._unread.popleft())
 
     def _remove(self, batch: Batch, rows: Sequence[Row]) -> None:
         """Remove rows from their batch; calls without other unfinished rows start their next group."""

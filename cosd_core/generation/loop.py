@@ -1,5 +1,6 @@
 """The method: the paper's Algorithm 1 over a batch of rows, round by round."""
 
+import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from cosd_core.generation.lookup import GuessWidth
 from cosd_core.generation.row import PassRequest, Row
 from cosd_core.generation.scheduling import Schedule, start
 from cosd_core.generation.text_state import RowConfig
-from cosd_core.models.base import OpensSessions
+from cosd_core.models.base import OpensSessions, Rows, Session
 from cosd_core.outputs import Step
 from cosd_core.prediction import Prediction
 from cosd_core.verifiers.base import can_replace
@@ -37,6 +38,7 @@ class Batch:
         schedule: Schedule,
         deterministic: bool = False,
         lookup: bool = False,
+        prefill_chunk_size: int = sys.maxsize,
     ) -> None:
         """Open a session of every model. The first model drafts.
 
@@ -48,10 +50,11 @@ class Batch:
             schedule: How far to draft.
             deterministic: Whether nothing depends on measured times and on earlier texts.
             lookup: Whether the next text is guessed, copied from the prompt and the text.
+            prefill_chunk_size: About how many ids of prompts a model processes in one round.
         """
         self.rows = list(rows)
         roles = ("draft", *(f"assistant {at}" for at in range(len(models) - 1)))
-        self._draft, *self._assistants = [
+        self._sessions = [
             model.open_session(
                 vocabulary=vocabulary, role=role, calibration=temperature, prefix_caching=not deterministic
             )
@@ -59,12 +62,17 @@ class Batch:
                 models, vocabularies, roles, config.calibration, strict=True
             )
         ]
+        self._draft, *self._assistants = self._sessions
         self._keep_logits = config.verifier.needs_logits
         self._vocabulary = vocabularies[0]
         self._schedule = start(schedule, len(rows), partial(can_replace, config.verifier))
         self._steps: list[Step] = []  # of the last round
         self._num_known = 0  # rows that have been through a round
         self._prefills = True  # whether the next pass of the draft reads a prompt
+        self._chunk_size = prefill_chunk_size
+        self._is_drafted = False  # whether the blocks wait for assistants that read the prompts
+        is_long = sum(len(row.input_ids) for row in rows) > prefill_chunk_size
+        self._unread = {self._draft, *self._assistants} if is_long else set[Session]()
         self._guess_width = GuessWidth(measured=not deterministic) if lookup else None
 
     def rounds(self) -> Iterator[Step]:
@@ -77,15 +85,45 @@ class Batch:
     def round(self) -> list[Step]:
         """One round of the paper's Algorithm 1: one step per row, in their order.
 
+        Or no step: long prompts are read in chunks, one per call.
+
         All rows are verified before the first commits, because a verifier may raise, and what is committed
         must be reported. For the same reason the schedule gets the steps when the next round begins.
         """
+        if not self._is_drafted:
+            if self._read_chunk(self._draft, [row.input_ids for row in self.rows]):
+                return []
+            self._begin_round()
+            self._draft_blocks()
+        if self._unread and any(row.verify() for row in self.rows):
+            was_drafted, self._is_drafted = self._is_drafted, True
+            if not was_drafted or self._read_assistants_chunk():  # the draft has had this turn
+                return []
+        self._is_drafted = False
+        self._verify_blocks()
+        return self._commit_blocks()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the next round may read a chunk of long prompts."""
+        return self._draft in self._unread or self._is_drafted
+
+    def _read_assistants_chunk(self) -> bool:
+        return any(
+            self._read_chunk(session, [row.assistant_ids(at) for row in self.rows])
+            for at, session in enumerate(self._assistants)
+        )
+
+    def _read_chunk(self, session: Session, rows: Rows) -> bool:
+        """Have a model read a chunk of the prompts; false if it has read them, but for one chunk at most."""
+        if session in self._unread and session.read(rows, self._chunk_size):
+            self._unread.discard(session)
+        return session in self._unread
+
+    def _begin_round(self) -> None:
         self._schedule.begin_round(len(self.rows), len(self.rows) - self._num_known, self._steps)
         self._steps = []
         self._prefills = self._num_known < len(self.rows)
-        self._draft_blocks()
-        self._verify_blocks()
-        return self._commit_blocks()
 
     def _draft_blocks(self) -> None:
         """The draft adds a token to every block, until they are full or the schedule stops.
@@ -160,22 +198,43 @@ class Batch:
         return self._steps
 
     def can_join(self, rows: Sequence[Row]) -> bool:
-        """Whether these rows are of like length: every row is padded to the longest.
+        """Whether these rows are of like length, and no long prompts are to be read.
 
-        That holds for the caches, which all rows share, and for the prompts that new rows prefill together.
+        Every row is padded to the longest: in the caches, which all rows share, and in the first pass over
+        the prompts of new rows.
         """
-        return all(_of_like_length([*old, *rows]) for old in (self.rows, self.rows[self._num_known :]))
+        new = [*self.rows[self._num_known :], *rows]
+        is_short = sum(len(row.input_ids) for row in new) <= self._chunk_size
+        return is_short and not self._unread and all(map(_of_like_length, ([*self.rows, *rows], new)))
 
     def add(self, rows: Sequence[Row]) -> None:
         """Add rows between two rounds."""
         self.rows = [*self.rows, *rows]
+
+    def can_merge(self, other: "Batch") -> bool:
+        """Whether the rows of another batch, with all that the models hold of them, can be added."""
+        # A session holds the first rows of its batch.
+        in_order = all(
+            mine.num_rows == len(self.rows) or not others.num_rows
+            for mine, others in zip(self._sessions, other._sessions, strict=True)
+        )
+        is_new = self._num_known < len(self.rows) or other._num_known < len(other.rows)
+        is_read = not (self._unread or other._unread or is_new)
+        return in_order and is_read and _of_like_length([*self.rows, *other.rows])
+
+    def merge(self, other: "Batch") -> None:
+        """Add the rows of another batch between two rounds of both; the other one ends."""
+        for mine, others in zip(self._sessions, other._sessions, strict=True):
+            mine.join(others)
+        self.rows = [*self.rows, *other.rows]
+        self._num_known = len(self.rows)
 
     def remove(self, rows: Collection[Row]) -> None:
         """Drop rows between two rounds, and the models' caches of them."""
         kept = [at for at, row in enumerate(self.rows) if row not in rows]
         if len(kept) == len(self.rows):
             return
-        for session in (self._draft, *self._assistants):
+        for session in self._sessions:
             session.select(kept)
         self.rows = [self.rows[at] for at in kept]
         self._num_known = sum(at < self._num_known for at in kept)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -12,6 +13,7 @@ from cosd_core.errors import UnsupportedModelError, quoted
 from cosd_core.prediction import Prediction
 from cosd_core.sampling.predict import predict
 from cosd_core.sampling.sampler import SamplingPosition
+from cosd_core.utils import agreed_prefix
 
 Rows = Sequence[list[int]]
 """The token ids of every row."""
@@ -61,6 +63,31 @@ class Session(ABC):
     def select(self, rows: Sequence[int]) -> None:
         """Keep only the rows of these indices, in this order."""
 
+    # What follows is right for a session that holds no state of its rows.
+
+    @property
+    def num_rows(self) -> int:
+        """The rows that it holds a state of; they are the first rows of the batch."""
+        return 0
+
+    def read(self, rows: Rows, most: int) -> bool:  # noqa: ARG002
+        """Process some ids in a pass of their own, so that the next pass has fewer to process.
+
+        Args:
+            rows: As in :meth:`submit`.
+            most: About how many ids to process, over all rows.
+
+        Returns:
+            Whether the next pass has no more than that to process; then this one processes nothing.
+
+        Raises:
+            GenerationError: The pass failed.
+        """
+        return True
+
+    def join(self, other: Self) -> None:  # noqa: B027
+        """Hold the rows of another session of the same model after the present ones; the other one ends."""
+
     def predict(
         self, rows: Rows, positions: Positions, *, keep_logits: bool = False
     ) -> list[list[Prediction]]:
@@ -75,6 +102,17 @@ class LogitsSession(Session):
         """Start without rows. As :meth:`BaseLanguageModel.open_session`."""
         self._role = role
         self._calibration = calibration
+
+    def _heads(self, rows: Rows, known: Sequence[list[int]], most: int) -> list[list[int]] | None:
+        """The beginnings of rows that hold about ``most`` ids more than what is processed, ``known[row]``.
+
+        None if the rows themselves do not hold more.
+        """
+        lengths = [agreed_prefix(ids, old) for ids, old in zip(rows, known, strict=True)]
+        share = max(most // len(rows), 1)
+        if all(len(ids) - length <= share for ids, length in zip(rows, lengths, strict=True)):
+            return None
+        return [ids[: length + share] for ids, length in zip(rows, lengths, strict=True)]
 
     @abstractmethod
     def logits(self, rows: Rows, *, last: int) -> torch.Tensor:

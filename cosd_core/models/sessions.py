@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import torch
 from torch.nn.functional import pad
@@ -61,6 +62,29 @@ class BatchedSession(LogitsSession):
         self._cached = [list(ids) for ids in rows]
         return logits
 
+    @property
+    def num_rows(self) -> int:
+        """The rows that have cached ids. As :meth:`Session.num_rows`."""
+        return len(self._cached)
+
+    def read(self, rows: Sequence[list[int]], most: int) -> bool:
+        """Run a pass over a part of the ids. As :meth:`Session.read`."""
+        cache, cached = (self._cache, self._cached) if self._cached else self._begun(rows)
+        heads = self._heads(rows, cached, most)
+        if heads or all(cached):  # not every kind of attention accepts a row of nothing but padding
+            self._cache, self._cached = cache, cached
+        if heads:
+            self.logits(heads, last=1)
+        return not heads
+
+    def join(self, other: Self) -> None:
+        """Join the caches. As :meth:`Session.join`."""
+        if not self._cached:
+            self._cache = other._cache
+        elif other._cached:
+            self._cache.join(other._cache)
+        self._cached += other._cached
+
     def select(self, rows: Sequence[int]) -> None:
         """Keep only the rows of these indices, in this order; the prefix cache gets what the others hold."""
         if self._prefixes is not None:
@@ -118,6 +142,30 @@ class SequentialSession(LogitsSession):
         """Run at least one pass per row. As :meth:`LogitsSession.logits`."""
         self._rows += [self._begun(ids) for ids in rows[len(self._rows) :]]
         return torch.cat([self._row_logits(*each, last) for each in zip(self._rows, rows, strict=True)])
+
+    @property
+    def num_rows(self) -> int:
+        """The rows that have caches. As :meth:`Session.num_rows`."""
+        return len(self._rows)
+
+    def read(self, rows: Sequence[list[int]], most: int) -> bool:
+        """Run a pass over a part of the ids, per row. As :meth:`Session.read`."""
+        if not all(map(self._has_cached_parts, rows)):
+            return True
+        self._rows += [self._begun(ids) for ids in rows[len(self._rows) :]]
+        if heads := self._heads(rows, [row.ids for row in self._rows], most):
+            self.logits(heads, last=1)
+        return not heads
+
+    def _has_cached_parts(self, ids: list[int]) -> bool:
+        """Whether what is cached of the first part of these ids serves the pass over all of them."""
+        is_rotated_alike = self._switch is None or len(ids) <= self._switch
+        is_cached = self._plan.strategy != "uncached" and self._uncounted not in ids
+        return is_cached and is_rotated_alike and self._plan.blockwise
+
+    def join(self, other: Self) -> None:
+        """Take over the rows. As :meth:`Session.join`."""
+        self._rows += other._rows
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only the rows of these indices, in this order; the prefix cache gets what the others hold."""

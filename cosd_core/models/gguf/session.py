@@ -1,8 +1,9 @@
 """Sessions of a GGUF model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from weakref import finalize
 
 import torch
@@ -59,18 +60,34 @@ class GGUFSession(LogitsSession):
 
     def position_logits(self, rows: Rows, counts: Sequence[int]) -> list[torch.Tensor]:
         """Run one pass over the rows with wanted positions. As :meth:`LogitsSession.position_logits`."""
-        self._rows += [_Row(known=self._known(ids)) for ids in rows[len(self._rows) :]]
-        self._place(rows)
-        try:
-            for row in self._rows:
-                row.restore()
+        with self._forgetting_on_failure():
+            self._place(rows)
             return self._run(rows, counts)
-        except BaseException:  # what is cached is uncertain now
-            for context in self._contexts:
-                context.clear()
-            for row in self._rows:
-                row.ids = []
-            raise
+
+    @property
+    def num_rows(self) -> int:
+        """The rows that have a sequence. As :meth:`Session.num_rows`."""
+        return len(self._rows)
+
+    def read(self, rows: Rows, most: int) -> bool:
+        """Run a pass over a part of the ids. As :meth:`Session.read`."""
+        with self._forgetting_on_failure():
+            self._place(rows)
+            if heads := self._heads(rows, [row.ids for row in self._rows], most):
+                longer = zip(self._rows, heads, strict=True)
+                self._run(heads, [int(len(head) > row.length) for row, head in longer])
+            return not heads
+
+    def join(self, other: Self) -> None:
+        """Take over the rows; what other contexts hold of them is copied. As :meth:`Session.join`."""
+        if self._shared:
+            for row in other._rows:
+                row.leave()
+        else:
+            self._contexts += other._contexts
+            other._contexts.clear()
+        self._rows += other._rows
+        other._rows = []
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only the rows of these indices, in this order; the prefix cache gets what the others hold."""
@@ -107,8 +124,26 @@ class GGUFSession(LogitsSession):
             return list(torch.split(found.get(0, torch.empty(0, self._vocabulary)), outputs))
         return [found.get(at, torch.empty(0, self._vocabulary)) for at in range(len(rows))]
 
+    @contextmanager
+    def _forgetting_on_failure(self) -> Iterator[None]:
+        """After a failure it is uncertain what the contexts hold."""
+        try:
+            yield
+        except BaseException:
+            for context in self._contexts:
+                context.clear()
+            for row in self._rows:
+                row.ids = []
+            raise
+
     def _place(self, rows: Rows) -> None:
-        """Give every row a sequence in a context that is large enough."""
+        """Give every row a sequence in a context that is large enough, and restore what is known of it."""
+        self._rows += [_Row(known=self._known(ids)) for ids in rows[len(self._rows) :]]
+        self._give_sequences(rows)
+        for row in self._rows:
+            row.restore()
+
+    def _give_sequences(self, rows: Rows) -> None:
         # A row that is not fed keeps what it has cached, which may be longer than its text.
         lengths = [max(len(ids), row.length) for row, ids in zip(self._rows, rows, strict=True)]
         if not self._shared:
@@ -162,6 +197,12 @@ class _Row:
         """The context of a row that has one."""
         assert self.context is not None
         return self.context
+
+    def leave(self) -> None:
+        """Give up the sequence; what it holds is known."""
+        if self.context is not None:
+            self.known = Piece(self.ids, self.saved(0), len(self.ids))
+        self.context, self.ids = None, []
 
     def restore(self) -> None:
         """Cache what is known."""

@@ -35,12 +35,23 @@ def main() -> None:
     rows = bench(CoSDDecoder(*pair), prompts, repeats=given.repeats, max_new_tokens=given.tokens)
     parameters = sum(each.numel() for each in pair[0].model.parameters()) / 1e6
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {parameters:.0f} M parameters each")
-    print("\n| method | tokens/s | relative time per token | draft passes | asked |\n|---|---|---|---|---|")
+    headings = (
+        "method",
+        "tokens/s",
+        "relative time per token",
+        "ms to the first token",
+        "MB",
+        "draft passes",
+    )
+    print(f"\n| {' | '.join(headings)} | asked |\n{'|---' * (len(headings) + 1)}|")
     for row in rows:
         passes = [
             f"{each:.3f}" if each is not None else "" for each in (row.draft_passes, row.assistant_passes)
         ]
-        print(f"| {row.method} | {row.tokens_per_second:.0f} | {row.relative:.2f} | {' | '.join(passes)} |")
+        print(
+            f"| {row.method} | {row.tokens_per_second:.0f} | {row.relative:.2f} | {1000 * row.first_token:.1f} "
+            f"| {(row.memory or 0) / 1e6:.0f} | {' | '.join(passes)} |"
+        )
 
 
 if __name__ == "__main__":

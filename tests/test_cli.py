@@ -161,10 +161,26 @@ def test_bench_measures_every_method(cosd, pair, tmp_path: Path) -> None:
     )
     rows = {row["method"]: row for row in json.loads(output.out)}
     assert rows["transformers generate, draft model"]["relative"] == 1
+    for same in ("transformers prompt lookup, draft model", "draft, lookup"):
+        assert rows[same]["tokens"] == rows["draft"]["tokens"]
+    assert rows["transformers assisted generation"]["tokens"] == rows["speculative"]["tokens"]
+    assert all(0 < row["first_token"] <= row["seconds"][0] for row in rows.values())
+    assert rows["rule, adaptive, batches of 2"]["batch_size"] == 2
     assert rows["draft"]["assistant_passes"] == 0
     assert rows["draft"]["tokens"] == rows["transformers generate, draft model"]["tokens"]
     assert {"assistant", "average", "speculative"} < set(rows)
     assert all(row["tokens_per_second"] > 0 for row in rows.values())
+
+
+def test_bench_brings_prompts_to_a_length_and_draws(cosd, pair, tmp_path: Path) -> None:
+    prompts, plots = tmp_path / "prompts.txt", [tmp_path / "lengths.svg", tmp_path / "methods.svg"]
+    prompts.write_text("Q: 3+4? A:\nQ: capital of France? A:\n", encoding="utf-8")
+    run = ("bench", *models(pair), "--prompts", str(prompts), "--repeats", "1", "--max-new-tokens", "4")
+    output = cosd(*run, "--prompt-tokens", "20", "--prompt-tokens", "50", "--plot", str(plots[0]), "--json")
+    assert {row["prompt_tokens"] for row in json.loads(output.out)} == {20, 50}
+    assert "ms to the first token" in cosd(*run, "--plot", str(plots[1])).out
+    assert all(each.read_text(encoding="utf-8").startswith("<?xml") for each in plots)
+    assert "context" in cosd(*run, "--prompt-tokens", "5000").err
 
 
 def test_the_newline_that_ends_standard_input_is_no_part_of_the_prompt(cosd, pair) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cosd_core.evaluation.benchmark import Measurement
 from cosd_core.evaluation.files import save_files
 from cosd_core.evaluation.report import Line, Report
 from cosd_core.utils import require_matplotlib
@@ -20,6 +21,37 @@ def save_plots(report: Report, folder: str | Path) -> list[Path]:
         EvaluationFileError: They cannot be written.
     """
     return save_files(folder, {"accuracy.png": _draw_accuracy(report), "cost.png": _draw_cost(report)})
+
+
+def save_benchmark_plot(rows: Sequence[Measurement], path: str | Path) -> None:
+    """Draw the time to the first token and the time per token, by method, or over the length of the prompts.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        EvaluationFileError: The file cannot be written.
+    """
+    methods = list(dict.fromkeys(row.method for row in rows))
+    figure = new_figure(11.0, 5.5)
+    axes = figure.subplots(1, 2)
+    for number, method in enumerate(methods):
+        own = [row for row in rows if row.method == method]
+        first, each = [row.first_token for row in own], [1 / row.tokens_per_second for row in own]
+        for plot, seconds in zip(axes, (first, each), strict=True):
+            milliseconds = [1000 * value for value in seconds]
+            if len(own) == 1:
+                plot.barh(number, milliseconds, label=plot_text(method), color=f"C{number % 10}")
+            else:
+                lengths = [row.prompt_tokens for row in own]
+                plot.plot(lengths, milliseconds, "o-", label=plot_text(method), color=f"C{number % 10}")
+    for plot, what in zip(axes, ("to the first token", "per token"), strict=True):
+        if len(rows) == len(methods):
+            plot.set(xlabel=f"ms {what}", yticks=[])
+            plot.invert_yaxis()
+        else:
+            plot.set(xlabel="tokens of the prompt", ylabel=f"ms {what}", xscale="log", yscale="log")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    path = Path(path)
+    save_files(path.parent, {path.name: figure})
 
 
 def new_figure(width: float, height: float) -> Any:

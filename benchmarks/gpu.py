@@ -49,8 +49,8 @@ def main() -> None:
             f"{each:.3f}" if each is not None else "" for each in (row.draft_passes, row.assistant_passes)
         ]
         print(
-            f"| {row.method} | {row.tokens_per_second:.0f} | {row.relative:.2f} | {1000 * row.first_token:.1f} "
-            f"| {(row.memory or 0) / 1e6:.0f} | {' | '.join(passes)} |"
+            f"| {row.method} | {row.tokens_per_second:.0f} | {row.relative:.2f} "
+            f"| {1000 * row.first_token:.1f} | {(row.memory or 0) / 1e6:.0f} | {' | '.join(passes)} |"
         )
 
 

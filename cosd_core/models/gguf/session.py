@@ -74,8 +74,8 @@ class GGUFSession(LogitsSession):
         with self._forgetting_on_failure():
             self._place(rows)
             if heads := self._heads(rows, [row.ids for row in self._rows], most):
-                longer = zip(self._rows, heads, strict=True)
-                self._run(heads, [int(len(head) > row.length) for row, head in longer])
+                both = zip(self._rows, heads, strict=True)
+                self._run(heads, [int(row.ids[: len(head)] != head) for row, head in both])
             return not heads
 
     def join(self, other: Self) -> None:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import cosd_core.explain  # noqa: F401 - gives Generation the method that notebooks call
 from cosd_core.cross_tokenizer.row_factory import CrossTokenizerRowFactory
-from cosd_core.errors import InvalidOptionError, ScheduleError, VerifierError
+from cosd_core.errors import (
+    InvalidOptionError,
+    ScheduleError,
+    UnsupportedModelError,
+    VerifierError,
+    quoted,
+)
 from cosd_core.generation.call import Groups, SyncCall, ThreadCall
 from cosd_core.generation.call_counter import CallCounter, unloaded
 from cosd_core.generation.chunks import Chunker, chunks_of
@@ -129,6 +135,7 @@ class CoSDDecoder(Unloadable):
             with guarded(ScheduleError, self.schedule):
                 self.schedule = self.schedule.deterministic()
         self.calibration = calibration_of(self.verifier, calibration, len(self.models))
+        _check_logits(self.models, self.verifier, self.calibration)
         self.draft_length = draft_length
         self.lookup = lookup
         self.prefill_chunk_size = prefill_chunk_size
@@ -364,6 +371,17 @@ def _check_models(draft: object, assistants: Sequence[object]) -> None:
             )
     if not assistants:
         raise InvalidOptionError("assistant=[] should hold at least one LanguageModel")
+
+
+def _check_logits(
+    models: Sequence[BaseLanguageModel], verifier: Verifier, calibration: Sequence[float]
+) -> None:
+    for model, temperature in zip(models, calibration, strict=True):
+        if not model.returns_logits and (verifier.needs_logits or temperature != 1):
+            what = f"verifier={verifier.name!r}" if verifier.needs_logits else f"calibration={temperature}"
+            raise UnsupportedModelError(
+                f"{what} needs logits, which model {quoted(model.name)} behind a server does not return"
+            )
 
 
 def _results(prompts: Any, finished: Mapping[int, Generation]) -> Any:

@@ -53,6 +53,8 @@ class RowFactory(ABC):
         Raises:
             CoSDError: As :func:`read_prompts` and :meth:`for_call`.
         """
+        for model in self._models:
+            model.check_options(options)
         numbered = list(enumerate(read_prompts(prompts, options, self._models, self._alignment)))
         if len(numbered) > size:
             # Neighbours of like length waste little on padding, and tend to end together.

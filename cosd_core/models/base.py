@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core.errors import UnsupportedModelError, quoted
+from cosd_core.options import GenerationOptions
 from cosd_core.prediction import Prediction
 from cosd_core.sampling.predict import predict
 from cosd_core.sampling.sampler import SamplingPosition
@@ -241,6 +242,18 @@ class BaseLanguageModel(OpensSessions):
     @abstractmethod
     def fingerprint(self) -> str:
         """A key of everything that its predictions depend on; caches on disk use it in their keys."""
+
+    @property
+    def returns_logits(self) -> bool:
+        """Whether its sessions can return logits, which some verifiers, and calibration, need."""
+        return True
+
+    def check_options(self, options: GenerationOptions) -> None:
+        """Refuse options of a call that the backend cannot follow.
+
+        Raises:
+            InvalidOptionError: It cannot.
+        """
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text.

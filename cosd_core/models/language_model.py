@@ -2,9 +2,10 @@
 
 from functools import cached_property
 from os import PathLike
-from typing import Any, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import torch
+from pydantic import SecretStr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, ModelUnloadedError, UnsupportedModelError, quoted
@@ -31,6 +32,9 @@ from cosd_core.models.traits import ModelTraits
 from cosd_core.models.weight_sharing import ModelRegistry, lock_of
 from cosd_core.options import LoadingKwargs, LoadingOptions, check_number
 from cosd_core.utils import Unloadable
+
+if TYPE_CHECKING:
+    from cosd_core.models.server.model import ServerModel
 
 
 class LanguageModel(Unloadable, BaseLanguageModel):
@@ -168,6 +172,48 @@ class LanguageModel(Unloadable, BaseLanguageModel):
 
         adapted: Self = loaded_models.get_or_load(f"{key} {adapter_source}", load_adapted)
         return adapted
+
+    @staticmethod
+    def from_server(
+        url: str,
+        *,
+        model: str | None = None,
+        tokenizer: str | PreTrainedTokenizerBase | None = None,
+        api_key: str | SecretStr | None = None,
+        timeout: float = 60.0,
+        max_connections: int = 8,
+        max_retries: int = 4,
+        ahead: int = 8,
+    ) -> "ServerModel":
+        """A model behind vLLM's OpenAI-compatible server; the other models may be elsewhere.
+
+        Args:
+            url: The address, such as ``http://localhost:8000``.
+            model: Its name there; None if the server has one model only.
+            tokenizer: Its tokenizer, or the hub id or path of it; None: the model's name is one.
+            api_key: Sent as a bearer token.
+            timeout: Seconds that an answer may take.
+            max_connections: The most requests at once.
+            max_retries: How often a request is sent again that found no connection or a busy server.
+            ahead: The tokens that a draft writes per request; those behind a replacement are lost.
+
+        Raises:
+            MissingExtraError: httpx is not installed.
+            InvalidOptionError: An argument is of a wrong type or value.
+            ModelLoadError: The server does not answer, has no such model, or the tokenizer cannot be loaded.
+        """
+        from cosd_core.models.server.model import ServerModel
+
+        return ServerModel.connect(
+            url,
+            model=model,
+            tokenizer=tokenizer,
+            api_key=api_key,
+            timeout=timeout,
+            max_connections=max_connections,
+            max_retries=max_retries,
+            ahead=ahead,
+        )
 
     @classmethod
     def _of_source(

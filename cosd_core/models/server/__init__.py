@@ -1,0 +1,1 @@
+"""Models behind vLLM's OpenAI-compatible server: predictions over HTTP."""

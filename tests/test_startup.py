@@ -10,7 +10,19 @@ import pytest
 import cosd_core
 from cosd_core.cli.app import _SUMMARIES
 
-OPTIONAL = {"jsonschema", "llama_cpp", "llguidance", "lm_eval", "matplotlib", "pandas", "peft", "sklearn"}
+OPTIONAL = {
+    "fastapi",
+    "uvicorn",
+    "prometheus_client",
+    "jsonschema",
+    "llama_cpp",
+    "llguidance",
+    "lm_eval",
+    "matplotlib",
+    "pandas",
+    "peft",
+    "sklearn",
+}
 HEAVY = {"torch", "transformers", *OPTIONAL}
 
 

@@ -25,6 +25,7 @@ _SUMMARIES = {
     "demo": "Two small bundled models answer together what neither can alone.",
     "generate": "Write one text with a draft model and its assistants.",
     "chat": "Talk with a draft model and its assistants.",
+    "serve": "Answer the requests of OpenAI's clients over HTTP, with a page to try the pair.",
     "explain": "Show which model wrote each token of a saved answer.",
     "bench": "Time every method on a pair: tokens per second, and time per token relative to the draft "
     "alone.",

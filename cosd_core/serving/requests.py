@@ -75,9 +75,9 @@ class TextRequest(Ignored, PairFields):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: int | None = Field(default=None, description="The first choice's; the next one has seed + 1.")
     stop: str | list[Annotated[str, Field(min_length=1)]] | None = None
-    presence_penalty: Zero | None = Field(default=None, description="only 0; repetition_penalty makes tokens less likely")
-    frequency_penalty: Zero | None = Field(default=None, description="only 0; repetition_penalty makes tokens less likely")
-    logit_bias: Annotated[Json, Field(max_length=0)] | None = Field(default=None, description="only null or an empty object")
+    presence_penalty: Zero | None = Field(default=None, description="only 0; see repetition_penalty")
+    frequency_penalty: Zero | None = Field(default=None, description="only 0; see repetition_penalty")
+    logit_bias: Annotated[Json, Field(max_length=0)] | None = Field(default=None, description="only empty")
 
     @model_validator(mode="after")
     def _check_stream_options(self) -> "TextRequest":
@@ -115,7 +115,7 @@ class CompletionRequest(TextRequest):
 
     prompt: str | list[str] | list[int] | list[list[int]] = Field(description="Text, token ids, or a list.")
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    echo: Literal[False] | None = Field(default=None, description="only false; the text does not repeat the prompt")
+    echo: Literal[False] | None = Field(default=None, description="only false; the prompt is not repeated")
     best_of: Literal[1] | None = Field(default=None, description="only 1; n gives several choices")
     suffix: None = Field(default=None, description="only null; texts are continued, not filled in")
     add_special_tokens: bool | None = None

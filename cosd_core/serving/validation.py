@@ -41,8 +41,9 @@ def validation_error(problems: Sequence[Any], body: Any) -> RequestError:
     where = _where(path)
     if problem["type"] == "extra_forbidden":
         known = (ChatRequest if "messages" in body else CompletionRequest).model_fields
-        message = unknown_option(str(path[-1]), known) if len(path) == 1 else f"unknown key {quoted(path[-1])}"
-        return RequestError(message, param=f"{where}.{path[-1]}".strip("."))
+        name = str(path[-1])
+        message = unknown_option(name, known) if len(path) == 1 else f"unknown key {quoted(name)} in {where}"
+        return RequestError(message, param=f"{where}.{name}".strip("."))
     if problem["type"] == "missing":
         return RequestError(f"{where} is missing", param=where)
     value = quoted(problem["input"])

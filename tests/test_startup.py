@@ -11,18 +11,9 @@ import cosd_core
 from cosd_core.cli.app import _SUMMARIES
 
 OPTIONAL = {
-    "fastapi",
-    "uvicorn",
-    "prometheus_client",
-    "jsonschema",
-    "llama_cpp",
-    "llguidance",
-    "lm_eval",
-    "matplotlib",
-    "pandas",
-    "peft",
-    "sklearn",
-}
+    "fastapi", "jsonschema", "llama_cpp", "llguidance", "lm_eval", "matplotlib", "pandas", "peft",
+    "prometheus_client", "sklearn", "uvicorn",
+}  # fmt: skip
 HEAVY = {"torch", "transformers", *OPTIONAL}
 
 

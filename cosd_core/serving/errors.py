@@ -76,17 +76,17 @@ def request_error(error: BaseException, fields: Collection[str] = ()) -> Request
     for kind, status, name, code in _KINDS:
         if isinstance(error, kind):
             headers = {"Retry-After": _RETRY_SECONDS} if status == 429 else {}
-            param = _named_field(str(error), fields) if status == 400 else None
+            param = _named_field(error, fields) if status == 400 else None
             return RequestError(str(error), status, name, code, param, headers)
     message = str(error) if isinstance(error, CoSDError) else "the server has failed; its log says how"
     return RequestError(message, 500, "server_error")
 
 
-def _named_field(message: str, fields: Collection[str]) -> str | None:
-    """The field of a request that a message begins with."""
-    if (found := re.match(r"(?:unknown option ')?(\w+)", message)) is None:
-        return None
-    name = _ALIASES.get(found[1], found[1])
-    if name in ("message", "tool"):
-        name += "s"
-    return name if name in fields else None
+def _named_field(error: BaseException, fields: Collection[str]) -> str | None:
+    """The field of a request that a message begins with, or else that of the prompt for an error of prompts."""
+    begin = re.match(r"(?:unknown option ')?(\w*)", str(error))
+    name = begin[1] if begin else ""
+    names = [_ALIASES.get(name, name), f"{name}s"]  # such as "message 3: ..." and "tool {...} should be"
+    if isinstance(error, InvalidPromptError):
+        names += ["messages", "prompt"]
+    return next((each for each in names if each in fields), None)

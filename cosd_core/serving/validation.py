@@ -41,7 +41,7 @@ def validation_error(problems: Sequence[Any], body: Any) -> RequestError:
     where = _where(path)
     if problem["type"] == "extra_forbidden":
         known = (ChatRequest if "messages" in body else CompletionRequest).model_fields
-        name = str(path[-1])
+        name, where = str(path[-1]), _where(path[:-1])
         message = unknown_option(name, known) if len(path) == 1 else f"unknown key {quoted(name)} in {where}"
         return RequestError(message, param=f"{where}.{name}".strip("."))
     if problem["type"] == "missing":

@@ -92,9 +92,7 @@ def run_serve(
     make_settings({name: settings[name] for name in settings.keys() & Settings.model_fields.keys()})
     start_log(messages=log_prompts)
     with progress("loading the models"):
-        engine = LocalEngine(
-            {**settings, "timeout": request_timeout}, max_tokens_limit=options.max_tokens_limit
-        )
+        engine = LocalEngine(settings, options)
     with engine:
         Server(engine, options).serve_forever()
 

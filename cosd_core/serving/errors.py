@@ -83,7 +83,7 @@ def request_error(error: BaseException, fields: Collection[str] = ()) -> Request
 
 
 def _named_field(error: BaseException, fields: Collection[str]) -> str | None:
-    """The field of a request that a message begins with, or else that of the prompt for an error of prompts."""
+    """The field of a request that a message begins with, or that of the prompt if the prompt is wrong."""
     begin = re.match(r"(?:unknown option ')?(\w*)", str(error))
     name = begin[1] if begin else ""
     names = [_ALIASES.get(name, name), f"{name}s"]  # such as "message 3: ..." and "tool {...} should be"

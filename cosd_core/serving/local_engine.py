@@ -13,6 +13,7 @@ from cosd_core.frontend.framework_model import FrameworkModel
 from cosd_core.options import ChatOptions
 from cosd_core.outputs import Chunk
 from cosd_core.serving.choices import ChatWriter, ChoiceWriter, TextWriter
+from cosd_core.serving.options import ServerOptions
 from cosd_core.serving.requests import ChatRequest, CompletionRequest, TextRequest
 
 MAX_NEW_TOKENS = 512
@@ -42,21 +43,21 @@ class LocalEngine:
         max_requests: The most requests that are decoded and wait at once.
     """
 
-    def __init__(self, settings: Mapping[str, Any], *, max_tokens_limit: int | None = None) -> None:
+    def __init__(self, settings: Mapping[str, Any], options: ServerOptions) -> None:
         """Load the models.
 
         Args:
             settings: Fields of :class:`CallSettings`.
-            max_tokens_limit: The most tokens of a text for which neither settings nor request give a limit.
+            options: Limit the time of a request, and the tokens of a text where nothing else does.
 
         Raises:
             CoSDError: A setting is not valid, or a model cannot be loaded.
         """
-        self._pair = _Pair(**settings)
+        self._pair = _Pair(**settings, timeout=options.request_timeout)
         models = self._pair.call({}).decoder().models
         if "max_new_tokens" not in self._pair.model_fields_set:
             window = min(model.context_length or inf for model in models)
-            self._pair.max_new_tokens = int(min(MAX_NEW_TOKENS, window // 2, max_tokens_limit or inf))
+            self._pair.max_new_tokens = int(min(MAX_NEW_TOKENS, window // 2, options.max_tokens_limit or inf))
         self.name = self._pair.model_name
         self.max_requests = self._pair.max_concurrent + self._pair.max_waiting
 

@@ -83,8 +83,8 @@ def serving(settings: dict[str, Any] | None = None, **options: Any) -> Iterator[
     """A server of the bundled chat pair, with these settings and options, on a free port."""
     draft, assistant = chat_pair()
     given = {"draft_model": draft, "assistant_model": assistant, "alpha": 0.9, **(settings or {})}
-    chosen = ServerOptions(port=0, **options)
-    with LocalEngine(given, max_tokens_limit=chosen.max_tokens_limit) as engine:
+    chosen = ServerOptions(**{"port": 0, **options})
+    with LocalEngine(given, chosen) as engine:
         server = Server(engine, chosen)
         opened = server.listen()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})

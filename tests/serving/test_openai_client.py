@@ -1,4 +1,4 @@
-"""The official client gets what a call of the decoder gives: texts, chats, streams, tools, schemas, errors."""
+"""The official client gets what a call of the decoder gives: texts, chats, streams, tools, schemas."""
 
 import json
 from collections.abc import Iterator

@@ -34,7 +34,7 @@ from cosd_core.serving.validation import validation_error
 
 ENDPOINTS = frozenset(("/v1/models", "/v1/completions", "/v1/chat/completions", "/health", "/metrics"))
 
-_EVENTS = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+_EVENTS: dict[str, Any] = {"content": {"text/event-stream": {}}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": text}
     for status, text in {

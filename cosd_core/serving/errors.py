@@ -11,6 +11,7 @@ from cosd_core.errors import (
     CoSDError,
     InvalidOptionError,
     InvalidPromptError,
+    LogitsProcessorError,
     OverloadedError,
     VocabularyMismatchError,
 )
@@ -23,6 +24,7 @@ _KINDS: tuple[tuple[type[CoSDError], int, str, str | None], ...] = (
     (InvalidOptionError, 400, "invalid_request_error", None),
     (InvalidPromptError, 400, "invalid_request_error", None),
     (VocabularyMismatchError, 400, "invalid_request_error", None),
+    (LogitsProcessorError, 400, "invalid_request_error", None),  # requests bring settings alone, no code
     (OverloadedError, 429, "rate_limit_error", "overloaded"),
     (AnswerTimeoutError, 504, "timeout_error", "timeout"),
 )

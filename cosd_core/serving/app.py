@@ -19,6 +19,7 @@ from cosd_core.serving.json_response import error_response
 from cosd_core.serving.local_engine import LocalEngine
 from cosd_core.serving.metrics import CONTENT_TYPE, Metrics
 from cosd_core.serving.options import ServerOptions
+from cosd_core.serving.page import add_page
 from cosd_core.serving.record import Record, Recorder
 from cosd_core.serving.requests import ChatRequest, CompletionRequest, TextRequest
 from cosd_core.serving.responses import (
@@ -59,9 +60,11 @@ def make_app(engine: LocalEngine, options: ServerOptions, running: Running) -> A
         running: Counts the requests.
     """
     api = FastAPI(title="cosd", version=__version__, docs_url=None, redoc_url=None)
+    name = engine.name if options.name is None else options.name
     metrics = Metrics(running.__len__)
-    _add_texts(api, engine, options, running)
-    _add_service(api, engine.name if options.name is None else options.name, metrics)
+    _add_texts(api, engine, name, options, running)
+    _add_service(api, name, metrics)
+    add_page(api, name)
     api.add_exception_handler(RequestValidationError, _refuse_invalid)
     api.add_exception_handler(HTTPException, _refuse)
     api.add_exception_handler(RequestError, _refuse_request)
@@ -71,9 +74,10 @@ def make_app(engine: LocalEngine, options: ServerOptions, running: Running) -> A
     return Recorder(app, metrics, ENDPOINTS, texts=options.log_prompts)
 
 
-def _add_texts(api: FastAPI, engine: LocalEngine, options: ServerOptions, running: Running) -> None:
+def _add_texts(
+    api: FastAPI, engine: LocalEngine, name: str, options: ServerOptions, running: Running
+) -> None:
     """Add the endpoints that write texts."""
-    name = engine.name if options.name is None else options.name
     guarded = [Depends(HTTPBearer(auto_error=False))] if options.api_keys else []
 
     def answer(body: TextRequest, request: Request, run: Run) -> Response:

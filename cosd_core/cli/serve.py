@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
+from transformers.utils import logging as transformers_logging
 
 from cosd_core.cli.flags import with_settings
-from cosd_core.cli.progress import progress
 from cosd_core.cli.shared import bundled_chat_settings, make_settings, names_models
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings
@@ -91,9 +91,8 @@ def run_serve(
     settings = _with_models(models or [], settings)
     make_settings({name: settings[name] for name in settings.keys() & Settings.model_fields.keys()})
     start_log(messages=log_prompts)
-    with progress("loading the models"):
-        engine = LocalEngine(settings, options)
-    with engine:
+    transformers_logging.disable_progress_bar()  # the log is JSON
+    with LocalEngine(settings, options) as engine:
         Server(engine, options).serve_forever()
 
 

@@ -1,5 +1,7 @@
 """The options of the server itself; those of the models and texts are fields of :class:`CallSettings`."""
 
+from typing import Annotated
+
 from pydantic import Field, SecretStr
 
 from cosd_core.options import Options
@@ -15,7 +17,7 @@ class ServerOptions(Options):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65535)  # 0: any free one
     name: str | None = Field(default=None, min_length=1)
-    api_keys: tuple[SecretStr, ...] = Field(default=(), repr=False)
+    api_keys: tuple[Annotated[SecretStr, Field(min_length=1)], ...] = Field(default=(), repr=False)
     max_body_bytes: int = Field(default=1 << 20, ge=1)
     max_tokens_limit: int | None = Field(default=None, ge=1)
     request_timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)

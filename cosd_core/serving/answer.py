@@ -9,8 +9,7 @@ from uuid import uuid4
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cosd_core.outputs import Chunk
-from cosd_core.serving.choices import ChoiceWriter
+from cosd_core.serving.choices import Piece
 from cosd_core.serving.errors import CLIENT_GONE, RequestError, client_gone, request_error
 from cosd_core.serving.json_response import Json, error_response, json_bytes
 from cosd_core.serving.log import logger
@@ -18,10 +17,9 @@ from cosd_core.serving.record import Record
 from cosd_core.serving.requests import ChatRequest, TextRequest
 from cosd_core.serving.responses import Usage
 from cosd_core.serving.running import Running
-from cosd_core.serving.work import Work
+from cosd_core.serving.work import Emit, Work
 
-Piece = tuple[ChoiceWriter, Chunk]
-Run = Callable[[Callable[[Piece], None]], Awaitable[None]]
+Run = Callable[[Emit[Piece]], Awaitable[None]]
 
 _EVENT_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -3,7 +3,7 @@
 import time
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
@@ -62,8 +62,11 @@ def make_app(engine: LocalEngine, options: ServerOptions, running: Running) -> A
     api = FastAPI(title="cosd", version=__version__, docs_url=None, redoc_url=None)
     name = engine.name if options.name is None else options.name
     metrics = Metrics(running.__len__)
-    _add_texts(api, engine, name, options, running)
-    _add_service(api, name, metrics)
+    guarded = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))] if options.api_keys else [])
+    _add_texts(guarded, engine, name, options, running)
+    _add_models(guarded, name)
+    api.include_router(guarded)
+    _add_service(api, metrics)
     add_page(api, name)
     api.add_exception_handler(RequestValidationError, _refuse_invalid)
     api.add_exception_handler(HTTPException, _refuse)
@@ -75,10 +78,9 @@ def make_app(engine: LocalEngine, options: ServerOptions, running: Running) -> A
 
 
 def _add_texts(
-    api: FastAPI, engine: LocalEngine, name: str, options: ServerOptions, running: Running
+    api: APIRouter, engine: LocalEngine, name: str, options: ServerOptions, running: Running
 ) -> None:
     """Add the endpoints that write texts."""
-    guarded = [Depends(HTTPBearer(auto_error=False))] if options.api_keys else []
 
     def answer(body: TextRequest, request: Request, run: Run) -> Response:
         try:
@@ -87,14 +89,14 @@ def _add_texts(
             _check_limit(body, options.max_tokens_limit)
         except Exception as error:
             return error_response(request_error(error))
-        record = Record.of(request.scope)
-        record.prompt = body.model_dump(include={"prompt", "messages"}, exclude_none=True)
+        if options.log_prompts:
+            prompt = body.model_dump(include={"prompt", "messages"}, exclude_none=True)
+            Record.of(request.scope).prompt = prompt
         return Answer(body, run, name, running)
 
     @api.post(
         "/v1/completions",
         response_model=None,
-        dependencies=guarded,
         responses={200: {"model": Completion, **_EVENTS}, **_ERRORS},
     )
     async def completions(body: CompletionRequest, request: Request) -> Response:
@@ -104,7 +106,6 @@ def _add_texts(
     @api.post(
         "/v1/chat/completions",
         response_model=None,
-        dependencies=guarded,
         responses={200: {"model": ChatCompletion, **_EVENTS}, **_ERRORS},
     )
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
@@ -112,8 +113,8 @@ def _add_texts(
         return answer(body, request, lambda emit: engine.chat(body, emit))
 
 
-def _add_service(api: FastAPI, name: str, metrics: Metrics) -> None:
-    """Add the endpoints on the server itself."""
+def _add_models(api: APIRouter, name: str) -> None:
+    """Add the endpoints that name the model."""
     model = Model(id=name, object="model", created=int(time.time()), owned_by="cosd")
 
     @api.get("/v1/models", response_model=ModelList)
@@ -126,6 +127,10 @@ def _add_service(api: FastAPI, name: str, metrics: Metrics) -> None:
         """The model of that name."""
         _check_model(requested, name)
         return model
+
+
+def _add_service(api: FastAPI, metrics: Metrics) -> None:
+    """Add the endpoints on the server itself."""
 
     @api.get("/health", response_model=Health)
     async def health() -> Any:

@@ -1,6 +1,5 @@
 """The choices of an answer: texts and messages, whole or in the pieces of a stream."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -52,6 +51,10 @@ class ChoiceWriter(ABC):
             {"tokens": [asdict(token) for token in tokens]} if generation is None else generation.to_dict()
         )
         return {"provenance": whole}
+
+
+Piece = tuple[ChoiceWriter, Chunk]
+"""A chunk of the text of a choice, with the writer of that choice."""
 
 
 class TextWriter(ChoiceWriter):
@@ -111,7 +114,9 @@ class ChatWriter(ChoiceWriter):
         self._turn = turn
         self._tokens: list[TracedToken] = []  # of which no piece has had the logprobs
         self._has_role = False
-        self._calls: set[int] = set()
+        self._calls: dict[
+            int, int
+        ] = {}  # their numbers in the answer, by those in the text, where some have no name
         self._complete_calls = 0
         self._schema_error: str | None = None
 
@@ -173,29 +178,24 @@ class ChatWriter(ChoiceWriter):
             case events.ReasoningDelta(text):
                 return {"reasoning_content": text}
             case events.CallStart(at, name):
-                self._calls.add(at)
+                self._calls[at] = len(self._calls)
                 # Nine letters and digits: Mistral's templates require this form, others accept it.
                 function = {"name": name, "arguments": ""}
-                return _of_call(
-                    {"index": at, "id": uuid4().hex[:9], "type": "function", "function": function}
-                )
+                return self._of_call(at, {"id": uuid4().hex[:9], "type": "function", "function": function})
             case events.CallDelta(at, arguments):
-                return _of_call({"index": at, "function": {"arguments": arguments}})
-            case events.CallEnd(at, name, parsed):
+                return self._of_call(at, {"function": {"arguments": arguments}})
+            case events.CallEnd():
                 self._complete_calls += 1
-                if at not in self._calls:
-                    arguments = json.dumps(parsed, ensure_ascii=False)
-                    function = {"name": name, "arguments": arguments}
-                    return _of_call(
-                        {"index": at, "id": uuid4().hex[:9], "type": "function", "function": function}
-                    )
-                return {}
+                return {}  # earlier pieces hold the name and the arguments
             case events.InvalidCall(at, text, error):
                 self._schema_error = self._schema_error or error
                 return {} if at in self._calls else {"content": text}
             case events.InvalidAnswer(error):
                 self._schema_error = error
                 return {}
+
+    def _of_call(self, at: int, piece: Any) -> MessageFields:
+        return {"tool_calls": [{"index": self._calls[at], **piece}]}
 
     def _logprobs(self, tokens: tuple[TracedToken, ...]) -> ChatLogprobs | None:
         if not self._call.settings.logprobs:
@@ -207,10 +207,6 @@ class ChatWriter(ChoiceWriter):
         if generation.finish_reason == "stop" and self._complete_calls:
             return "tool_calls"
         return generation.finish_reason
-
-
-def _of_call(call: Any) -> MessageFields:
-    return {"tool_calls": [call]}
 
 
 def _joined(pieces: list[ToolCall]) -> list[ToolCall]:

@@ -1,7 +1,7 @@
 """The engine that decodes in this process: the settings of the server as calls of a decoder."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from math import inf
 from typing import Any, Self
@@ -11,16 +11,13 @@ from pydantic import ConfigDict, Field
 from cosd_core.frontend.call import Call
 from cosd_core.frontend.framework_model import FrameworkModel
 from cosd_core.options import ChatOptions
-from cosd_core.outputs import Chunk
-from cosd_core.serving.choices import ChatWriter, ChoiceWriter, TextWriter
+from cosd_core.serving.choices import ChatWriter, ChoiceWriter, Piece, TextWriter
 from cosd_core.serving.options import ServerOptions
 from cosd_core.serving.requests import ChatRequest, CompletionRequest, TextRequest
+from cosd_core.serving.work import Emit
 
 MAX_NEW_TOKENS = 512
 """The limit of a text's tokens unless settings or request give one; at most half of the context window."""
-
-Emit = Callable[[tuple[ChoiceWriter, Chunk]], None]
-"""Receives the chunks of all choices, each with the writer of its choice."""
 
 
 class _Pair(ChatOptions, FrameworkModel):
@@ -67,7 +64,7 @@ class LocalEngine:
     def __exit__(self, *_: object) -> None:
         self._pair.unload()
 
-    async def complete(self, request: CompletionRequest, emit: Emit) -> None:
+    async def complete(self, request: CompletionRequest, emit: Emit[Piece]) -> None:
         """Complete the prompts of a request; errors as of :meth:`CoSDDecoder.astream`."""
         prompts, call = request.prompts(), await self._call(request)
         seeds = request.seeds(call.settings.seed)
@@ -79,7 +76,7 @@ class LocalEngine:
                 ]
                 tasks.create_task(_decode(call, prompts, writers, emit, seed=seed))
 
-    async def chat(self, request: ChatRequest, emit: Emit) -> None:
+    async def chat(self, request: ChatRequest, emit: Emit[Piece]) -> None:
         """Continue the chat of a request; errors as of :class:`Turn` and :meth:`CoSDDecoder.astream`."""
         messages, form = [message.to_core() for message in request.messages], request.form()
         call = await self._call(request)
@@ -99,7 +96,7 @@ class LocalEngine:
 
 
 async def _decode(
-    call: Call, prompts: Sequence[Any], writers: Sequence[ChoiceWriter], emit: Emit, **options: Any
+    call: Call, prompts: Sequence[Any], writers: Sequence[ChoiceWriter], emit: Emit[Piece], **options: Any
 ) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     async with aclosing(call.astream(prompts, **given)) as chunks:

@@ -40,6 +40,13 @@ def run_serve(
             help="A key that requests need. Several are possible, also in COSD_API_KEY, with spaces between.",
         ),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name by which requests may call the server. Several are possible. Default: any; without "
+            "keys on a local address its local names."
+        ),
+    ] = None,
     max_body_bytes: Annotated[
         int, typer.Option(min=1, help="The most bytes of a request.")
     ] = _DEFAULTS.max_body_bytes,
@@ -80,6 +87,7 @@ def run_serve(
         port=port,
         name=name,
         api_keys=tuple(map(SecretStr, api_key or ())),
+        allowed_hosts=tuple(allowed_host or ()),
         max_body_bytes=max_body_bytes,
         max_tokens_limit=max_tokens_limit,
         request_timeout=request_timeout,

@@ -1,14 +1,16 @@
-"""Who may ask, and how much: API keys, and the size of bodies."""
+"""Who may ask, by which name, and how much: API keys, names of the host, and the size of bodies."""
 
 from collections.abc import Sequence
 from hashlib import sha256
 from hmac import compare_digest
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cosd_core.errors import quoted
 from cosd_core.serving.errors import RequestError
 from cosd_core.serving.json_response import error_response
 
@@ -44,6 +46,32 @@ class KeyCheck:
         digest = _digest(key.strip())
         known = [compare_digest(digest, each) for each in self._digests]  # all of them, in constant time
         return scheme.lower() == "bearer" and any(known)
+
+
+class HostCheck:
+    """ASGI middleware that refuses requests which call the server by another name than its own."""
+
+    def __init__(self, app: ASGIApp, names: frozenset[str] | None) -> None:
+        """Wrap an app; without names every request passes."""
+        self._app, self._names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "http" and self._names is not None:
+            host = Headers(scope=scope).get("host", "")
+            if _host_name(host) not in self._names:
+                message = f"this server is not called {quoted(host)}: give --allowed-host, or keys"
+                await error_response(RequestError(message, 403, code="unknown_host"))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _host_name(host: str) -> str | None:
+    """The name in a ``Host`` header, in lower case and without the port; None if there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 class BodyLimit:

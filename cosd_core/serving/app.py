@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from cosd_core._version import __version__
 from cosd_core.errors import quoted
-from cosd_core.serving.access import BodyLimit, KeyCheck
+from cosd_core.serving.access import BodyLimit, HostCheck, KeyCheck
 from cosd_core.serving.answer import Answer, Run
 from cosd_core.serving.errors import RequestError, request_error
 from cosd_core.serving.json_response import error_response
@@ -74,6 +74,7 @@ def make_app(engine: LocalEngine, options: ServerOptions, running: Running) -> A
     api.add_exception_handler(Exception, _fail)
     app: ASGIApp = BodyLimit(api, options.max_body_bytes)
     app = KeyCheck(app, options.api_keys)
+    app = HostCheck(app, options.host_names())
     return Recorder(app, metrics, ENDPOINTS, texts=options.log_prompts)
 
 

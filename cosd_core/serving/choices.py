@@ -195,7 +195,8 @@ class ChatWriter(ChoiceWriter):
                 return {}
 
     def _of_call(self, at: int, piece: Any) -> MessageFields:
-        return {"tool_calls": [{"index": self._calls[at], **piece}]}
+        call: ToolCall = piece | {"index": self._calls[at]}
+        return {"tool_calls": [call]}
 
     def _logprobs(self, tokens: tuple[TracedToken, ...]) -> ChatLogprobs | None:
         if not self._call.settings.logprobs:

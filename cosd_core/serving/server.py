@@ -17,8 +17,6 @@ from cosd_core.serving.running import Running
 _LAST_SECONDS = 5
 """After the grace period, for sending the last events."""
 
-_LOOPBACK = ("127.", "::1", "localhost")
-
 
 class Server(uvicorn.Server):
     """uvicorn's server over an engine, which lets the requests under way end before it ends itself."""
@@ -63,7 +61,7 @@ class Server(uvicorn.Server):
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         fields = {"url": f"http://{address}", "model": self._options.name or self._engine.name}
         logger.info("listening", extra={"fields": fields})
-        if not self._options.api_keys and not host.startswith(_LOOPBACK):
+        if not self._options.api_keys and not self._options.is_local:
             logger.warning("anyone who can reach this port can use the models: give --api-key")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,6 +1,7 @@
 """``cosd serve``: its models, its settings, its extra, and the end of its process."""
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -26,6 +27,11 @@ CALLER, TALKER = str(WEIGHTS / "caller"), str(WEIGHTS / "talker")
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Server]:
     """The servers that commands start, which end at once."""
     servers: list[Server] = []
+    for name in ("cosd.serving", "uvicorn"):  # which the command changes
+        for attribute in ("handlers", "propagate", "level"):
+            monkeypatch.setattr(
+                logging.getLogger(name), attribute, getattr(logging.getLogger(name), attribute)
+            )
     monkeypatch.setattr(Server, "serve_forever", lambda server: servers.append(server))
     return servers
 

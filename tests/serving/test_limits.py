@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from cosd_core.errors import CoSDError
 from cosd_core.serving.log import JsonLines
+from cosd_core.serving.options import ServerOptions
 from tests.serving.servers import HELLO, Running, serving
 
 LONG: dict[str, Any] = {"prompt": "The town of", "max_tokens": 1500, "min_new_tokens": 1500}
@@ -26,6 +27,12 @@ def server() -> Iterator[Running]:
     keys = (SecretStr("first"), SecretStr("second"))
     with serving({"max_concurrent": 1, "max_waiting": 1}, api_keys=keys, **limits) as running:
         running.client.headers["authorization"] = "Bearer second"
+        yield running
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Running]:
+    with serving() as running:
         yield running
 
 
@@ -58,6 +65,31 @@ def test_without_a_key_nothing_is_answered_but_the_page_and_the_state(server: Ru
         assert response.headers["www-authenticate"] == "Bearer"
         for path in ("/health", "/metrics"):
             assert client.get(path, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:1", 200),
+        ("LOCALHOST", 200),
+        ("[::1]:80", 200),
+        ("evil.example", 403),
+        ("", 403),
+        ("[", 403),
+    ],
+)
+def test_a_local_server_without_keys_has_local_names_alone(
+    local: Running, server: Running, host: str, status: int
+) -> None:
+    response = local.client.get("/health", headers={"host": host})
+    assert response.status_code == status
+    assert server.client.get("/health", headers={"host": host}).status_code == 200
+
+
+def test_a_server_has_the_names_that_it_is_given() -> None:
+    names = ServerOptions(allowed_hosts=("Pair.example",)).host_names()
+    assert names == {"pair.example"}
+    assert ServerOptions(host="0.0.0.0").host_names() is None
 
 
 def test_every_key_is_a_key(server: Running) -> None:

@@ -54,7 +54,7 @@ class LocalEngine:
         models = self._pair.call({}).decoder().models
         if "max_new_tokens" not in self._pair.model_fields_set:
             window = min(model.context_length or inf for model in models)
-            self._pair.max_new_tokens = int(min(MAX_NEW_TOKENS, window // 2, options.max_tokens_limit or inf))
+            self._pair.max_new_tokens = int(min(MAX_NEW_TOKENS, window / 2, options.max_tokens_limit or inf))
         self.name = self._pair.model_name
         self.max_requests = self._pair.max_concurrent + self._pair.max_waiting
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from cosd_core.errors import InvalidOptionError
+from cosd_core.errors import InvalidOptionError, InvalidPromptError
 from cosd_core.frontend.settings import VERIFIER_OF_SETTING, SettingsFields
 from cosd_core.options import Probability
 
@@ -128,9 +128,12 @@ class CompletionRequest(TextRequest):
         """The prompts, as a list even of one.
 
         Raises:
+            InvalidPromptError: There is none.
             InvalidOptionError: There are too many choices.
         """
-        is_one = isinstance(self.prompt, str) or (self.prompt and isinstance(self.prompt[0], int))
+        if not self.prompt:
+            raise InvalidPromptError(f"prompt={self.prompt!r} is empty")
+        is_one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
         prompts: list[Any] = [self.prompt] if is_one else list(self.prompt)
         if len(prompts) * (self.n or 1) > MAX_CHOICES:
             raise InvalidOptionError(

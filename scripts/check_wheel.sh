@@ -23,6 +23,8 @@ cd "$work"
 venv/bin/cosd --version
 venv/bin/cosd demo --html page.html "Q: atomic number of iron plus 7? A:" > answer.txt
 grep --quiet "26+7=33" answer.txt
+if venv/bin/cosd serve 2> error.txt; then exit 1; fi
+grep --quiet "cosd\[serve\]" error.txt
 test -s page.html
 venv/bin/python - <<'PY'
 from importlib.resources import files

@@ -10,7 +10,10 @@ import pytest
 import cosd_core
 from cosd_core.cli.app import _SUMMARIES
 
-OPTIONAL = {"jsonschema", "llama_cpp", "llguidance", "lm_eval", "matplotlib", "pandas", "peft", "sklearn"}
+OPTIONAL = {
+    "fastapi", "jsonschema", "llama_cpp", "llguidance", "lm_eval", "matplotlib", "pandas", "peft",
+    "prometheus_client", "sklearn", "uvicorn",
+}  # fmt: skip
 HEAVY = {"torch", "transformers", *OPTIONAL}
 
 

@@ -25,9 +25,9 @@ _SUMMARIES = {
     "demo": "Two small bundled models answer together what neither can alone.",
     "generate": "Write one text with a draft model and its assistants.",
     "chat": "Talk with a draft model and its assistants.",
+    "serve": "Answer the requests of OpenAI's clients over HTTP, with a page to try the pair.",
     "explain": "Show which model wrote each token of a saved answer.",
-    "bench": "Time every method on a pair: tokens per second, and time per token relative to the draft "
-    "alone.",
+    "bench": "Time every method on a pair, relative to the draft alone in its own library.",
     "evaluate": "Compare all methods on tasks: accuracy with intervals, gain over the better model, cost.",
     "tune": "Find out whether fusing models helps on your task, with which verifier, and how sure that is.",
     "lm-eval": "lm-evaluation-harness, with a pair as its model, cosd.",

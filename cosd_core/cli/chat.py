@@ -15,12 +15,9 @@ from cosd_core.cli.console import err, out, write_text
 from cosd_core.cli.conversation import Conversation
 from cosd_core.cli.flags import with_settings
 from cosd_core.cli.progress import progress
-from cosd_core.cli.shared import make_settings, names_models, with_models
+from cosd_core.cli.shared import BUNDLED_TEMPLATE, make_settings, names_models, with_models
 from cosd_core.errors import CoSDError, InvalidOptionError, InvalidPromptError, quoted
 from cosd_core.frontend.settings_file import merge_settings, read_settings
-
-_BUNDLED_TEMPLATE = "Q: {{ messages[-1].content }}{{ '' if messages[-1].content.endswith('?') else '?' }} A:"
-"""The form of the questions that the bundled pair was trained on."""
 
 _BUNDLED = (
     "The bundled pair knows sums, capitals and elements, such as: letters in the capital of France plus 4?\n"
@@ -69,7 +66,7 @@ def run_chat(
         decoder,
         chosen.generation_options(),
         system=system,
-        chat_template=_BUNDLED_TEMPLATE if is_bundled else None,
+        chat_template=BUNDLED_TEMPLATE if is_bundled else None,
         remembers=not is_bundled,
     )
     if sys.stdin.isatty():

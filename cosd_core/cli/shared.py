@@ -1,6 +1,7 @@
 """Helpers of the commands: settings from flags, and the bundled pair as the default."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +11,15 @@ from cosd_core import demo
 from cosd_core.errors import InvalidOptionError
 from cosd_core.evaluation import BUNDLED
 from cosd_core.frontend.settings import Settings
+from cosd_core.models.language_model import LanguageModel
 from cosd_core.options import GenerationOptions
 from cosd_core.utils import require_matplotlib
+
+BUNDLED_TEMPLATE = "Q: {{ messages[-1].content }}{{ '' if messages[-1].content.endswith('?') else '?' }} A:"
+"""The form of the questions that the bundled pair was trained on."""
+
+_CHAT_WEIGHTS = Path(__file__).parents[2] / "examples" / "bundled_pairs" / "weights"
+"""The bundled chat models, in the repository; the wheel is without them."""
 
 
 def names_models(settings: Mapping[str, Any]) -> bool:
@@ -61,6 +69,20 @@ def load_bundled_pair() -> tuple[Any, Any]:
     torch.set_num_threads(1)  # models this small are slower on several
     transformers_logging.disable_progress_bar()
     return demo.load_pair()
+
+
+def bundled_chat_settings() -> dict[str, Any]:
+    """The settings of a bundled pair that chats: the chat models where they are, else the demo's pair."""
+    if not _CHAT_WEIGHTS.is_dir():
+        draft, assistant = load_bundled_pair()
+        return {"draft_model": draft, "assistant_model": assistant, "chat_template": BUNDLED_TEMPLATE}
+    torch.set_num_threads(1)
+    transformers_logging.disable_progress_bar()
+    draft, assistant = (
+        LanguageModel.from_pretrained(str(_CHAT_WEIGHTS / name), dtype="float32", device="cpu")
+        for name in ("caller", "talker")
+    )
+    return {"draft_model": draft, "assistant_model": assistant, "alpha": 0.9}
 
 
 def bundled_questions(count: int) -> list[demo.Question]:

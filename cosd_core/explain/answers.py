@@ -19,6 +19,8 @@ _PLACES = (
     "raw",  # LlamaIndex's responses
     "metadata",  # its Response, where a caller has put it
     "messages",  # the state of a LangGraph agent
+    "choices",  # the answers of cosd serve
+    "provenance",  # of one of them
     "kwargs",  # langchain_core.load.dumpd
 )
 """The attributes and keys under which answers keep their metadata."""
@@ -35,7 +37,8 @@ def as_generation(answer: Answer) -> Generation:
 
     Args:
         answer: A :class:`Generation`; what :meth:`Generation.to_dict` returned; a LangChain message,
-            generation or result; a LlamaIndex response; the plain data of one of these; or JSON text.
+            generation or result; a LlamaIndex response; the plain data of one of these, or of an answer of
+            ``cosd serve``; or JSON text.
 
     Raises:
         TraceError: The answer carries no trace, or several, or a trace that is damaged.

@@ -1,0 +1,1 @@
+"""An HTTP server over a pair, with the interface of OpenAI's API."""

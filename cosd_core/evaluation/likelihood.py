@@ -100,7 +100,7 @@ class _Scorer:
     def __init__(self, decoder: CoSDDecoder, logits_at_once: int) -> None:
         self._decoder = decoder
         self._logits_at_once = logits_at_once
-        self._alignment = require_one_vocabulary(decoder.models, "scoring given texts")
+        self._alignment = require_one_vocabulary(decoder.models, "scoring texts token by token")
         self._vocabulary = self._alignment.vocabularies[0]
 
     def check(self, text: Continuation) -> None:

@@ -7,8 +7,8 @@ the word, after those of the true text before it.
 
 Only the next token tells that a word has ended. So where the writer changes, the probability that the next
 token begins a word counts: the former writer's is a factor, because its word ends there, and the next
-writer's a divisor, because its word begins there in any case. Without them one model could be certain of
-"Par" and the same model of "Paris"; with them the probabilities of texts add up to at most one.
+writer's a divisor, because a word begins there in any case. Without them a model that is certain of "Par" and
+then of "is" would give both words the probability one; with them those of all texts add up to one at most.
 """
 
 import math
@@ -256,8 +256,8 @@ class _WordScorer:
         size = self._views[model].size
         rows = [texts[at].ids(model)[:-1] for at in read]
         targets = [
-            [(word, first, token) for word, ids in enumerate(texts[at].tokens[model])
-             for first, token in zip((True, *[False] * len(ids)), ids, strict=False)]
+            [(word, not number, token) for word, ids in enumerate(texts[at].tokens[model])
+             for number, token in enumerate(ids)]
             for at in read
         ]  # fmt: skip
         counts = list(map(len, targets))

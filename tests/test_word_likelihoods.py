@@ -177,6 +177,35 @@ def test_a_model_that_writes_alone_gives_its_own_likelihood(name: str) -> None:
 # What follows from the definition
 
 
+def table(*texts: str, **rows: dict[str, float]) -> LanguageModel:
+    """A model over these texts; ``x`` is what it writes after "x", and so on, " " being left out."""
+    named = {(" " if row != "x" else "") + row: shares for row, shares in rows.items()}
+    return table_model(pieces("x", *texts, unknown=EOS), named, name="table")
+
+
+def score_of_a(verifier: Any, *models: LanguageModel) -> float:
+    [found] = word_likelihoods(
+        CoSDDecoder(models[0], models[1:], verifier=verifier), [given(models, "x", " a")]
+    )
+    return math.exp(found.log)
+
+
+def test_the_next_word_does_not_count_though_it_may_be_written_with_this_one() -> None:
+    draft = table(" a", " d", " a b c", x={" a": 0.3, " a b c": 0.7})
+    assistant = table(" a", " b", " c", " d", x={" a": 0.9, " d": 0.1}, a={" d": 0.9, " a": 0.1})
+    assert CoSDDecoder(draft, assistant, verifier=RuleVerifier(1, 0.5)).generate("x").text == " a d"
+    assert score_of_a(RuleVerifier(1, 0.5), draft, assistant) == pytest.approx(0.3)
+
+
+def test_where_all_agree_the_surest_assistant_is_scored_if_assistants_write_alone() -> None:
+    models = [
+        table(" a", f" {at}", x={" a": sure, f" {at}": 1 - sure}) for at, sure in enumerate((0.6, 0.7, 0.9))
+    ]
+    assert score_of_a("assistant", *models) == pytest.approx(0.9)
+    assert score_of_a("assistant", models[0], *models[:0:-1]) == pytest.approx(0.9)
+    assert score_of_a(RuleVerifier(), *models) == pytest.approx(0.6)
+
+
 def test_where_every_token_is_a_word_scores_are_those_of_tokens() -> None:
     tokenizer = pieces(" the", " cat", " sat", " on", " a", " mat", unknown=EOS)
     models = [random_over(tokenizer, seed=seed, sharpness=4.0) for seed in range(3)]

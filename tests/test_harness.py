@@ -5,6 +5,7 @@ import math
 import re
 import runpy
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from cosd_core import (
 from cosd_core.demo import KINDS, held_out, load_pair
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
 from cosd_core.evaluation.lm_eval_options import read_task_options
+from cosd_core.evaluation.word_likelihood import TextContinuation, word_likelihoods
+from examples.bundled_pairs import load_words_pair
 from tests.chats import chat_model
 from tests.models import counted_passes, random_model
 from tests.reference import _logits
@@ -340,6 +343,40 @@ def test_rolling_windows_score_every_token_once(draft, assistant) -> None:
     )
 
 
+# Models with different tokenizers
+
+
+def test_with_different_tokenizers_texts_are_scored_word_by_word() -> None:
+    two = load_words_pair()
+    model, decoder = adapter(*two), CoSDDecoder(*two)
+    found = model.loglikelihood(
+        asked(("Q: 3+4? A: ", "3+4=7"), ("", "iron"), kind="loglikelihood"), disable_tqdm=True
+    )
+    encoded = tuple(tuple(each.encode("Q: 3+4? A:")) for each in two)
+    begins = tuple((each.tokenizer.bos_token_id,) for each in two)
+    texts = [TextContinuation(encoded, " 3+4=7"), TextContinuation(begins, "iron")]
+    expected = [(each.log, each.greedy) for each in word_likelihoods(decoder, texts)]
+    assert found == [(pytest.approx(log), greedy) for log, greedy in expected]
+    assert found[0][1]
+
+
+def test_with_different_tokenizers_whole_texts_are_divided_between_words(monkeypatch) -> None:
+    two = load_words_pair()
+    model, decoder = adapter(*two), CoSDDecoder(*two)
+    monkeypatch.setattr(CoSDLM, "max_length", 24)
+    found = model.loglikelihood_rolling(
+        asked(("iron is 26,\n26+7=33 é",), ("",), kind="loglikelihood_rolling"), disable_tqdm=True
+    )
+    parts = ["", "iron is 26,\n", "26+7=33 é"]
+    texts = [
+        TextContinuation(
+            tuple(tuple(each.encode(before)) or (each.tokenizer.bos_token_id,) for each in two), part
+        )
+        for before, part in pairwise(parts)
+    ]
+    assert found == [pytest.approx(sum(each.log for each in word_likelihoods(decoder, texts))), 0]
+
+
 # Chats
 
 
@@ -414,6 +451,21 @@ def test_the_harness_evaluates_the_bundled_pair(tasks: TaskManager) -> None:
     assert scores["rule"][0]["exact_match,whole"] > 0.9 > 0.5 > scores["draft"][0]["exact_match,whole"]
     assert scores["rule"][1]["acc,none"] == 1
     assert scores["rule"][2]["byte_perplexity,none"] > 1
+
+
+def test_the_harness_evaluates_a_pair_with_two_tokenizers(tasks: TaskManager) -> None:
+    facts, arithmetic = load_words_pair()
+    results = lm_eval.simple_evaluate(
+        model="cosd",
+        model_args={"draft": arithmetic, "assistant": facts},
+        tasks=["cosd_choices", "cosd_texts"],
+        task_manager=tasks,
+        batch_size=8,
+        bootstrap_iters=0,
+        limit=3,
+    )["results"]
+    assert results["cosd_choices"]["acc,none"] == 1
+    assert results["cosd_texts"]["byte_perplexity,none"] > 1
 
 
 def test_the_command_line_of_the_harness_knows_the_model(cosd, pair, tasks, tmp_path: Path) -> None:  # noqa: F811

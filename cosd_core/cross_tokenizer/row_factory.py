@@ -21,6 +21,9 @@ from cosd_core.verifiers import Verifier
 class CrossTokenizerRowFactory(RowFactory):
     """Makes rows of models of which at least one has tokens of its own.
 
+    Attributes:
+        views: The tokens of every model, the draft's first.
+
     Raises:
         VocabularyMismatchError: A tokenizer cannot be followed.
     """
@@ -34,12 +37,12 @@ class CrossTokenizerRowFactory(RowFactory):
     ) -> None:
         super().__init__(models, alignment, config)
         self._verification = verification
-        self._default_views = self._tokenizer_views(None)
+        self.views = self._tokenizer_views(None)
 
     def for_call(self, options: GenerationOptions) -> MakeRow:
         """Rows in which models without the draft's tokens read the text in their own."""
         named = options.eos_token_id
-        draft, *assistants = views = self._default_views if named is None else self._tokenizer_views(named)
+        draft, *assistants = views = self.views if named is None else self._tokenizer_views(named)
         starts = [self._matcher(options, at, view.eos_token_ids) for at, view in enumerate(views)]
 
         def make(index: int, request: Request, verifier: Verifier | None = None) -> Row:

@@ -7,6 +7,7 @@ first, so the tokens of a word no longer change once something follows the word.
 import codecs
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 END = b"\xff"
 """Represents the end of a text, whichever token a model ends texts by. UTF-8 has no such byte."""
@@ -43,6 +44,15 @@ def word_ends(text: bytes | bytearray, start: int) -> Iterator[int]:
             return
         yield end
         start = end
+
+
+@lru_cache(maxsize=1024)
+def word_starts(word: bytes) -> tuple[bool, ...]:
+    """For each of the 256 bytes, whether it begins another word where it follows this one.
+
+    Before a stop of several bytes its first byte does not tell.
+    """
+    return tuple(len(word) in word_ends(word + bytes([byte]), 0) for byte in range(256))
 
 
 def continues_word(before: str, after: str) -> bool:

@@ -13,6 +13,8 @@ after the true tokens before it (:meth:`Verifier.fused_logits`):
 The choice depends on the prefix alone, so this is a proper distribution over texts, and at every position its
 most probable next token is the one that CoSD writes greedily. Where tokens are sampled, CoSD's own choice
 also depends on the drawn token; that distribution is another one, and has no closed form.
+
+``word_likelihood.py`` does the same for models with different tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +24,7 @@ import torch
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidPromptError, VerifierError, quoted
-from cosd_core.models.base import LogitsSession, open_logits_session
+from cosd_core.models.base import BaseLanguageModel, LogitsSession, open_logits_session
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.options import GenerationOptions
 from cosd_core.prediction import Opinions, Prediction
@@ -33,7 +35,7 @@ from cosd_core.utils.guarded import guarded
 from cosd_core.verifiers import Position
 from cosd_core.verifiers.base import can_replace
 
-_LOGITS_AT_ONCE = 2**25
+LOGITS_AT_ONCE = 2**25
 """How many logits a pass may return, over all models; about four arrays of that size exist at a time."""
 
 _GREEDY = SamplingPosition(Sampler(GenerationOptions(), frozenset(), RandomNumbers(0)), (), 0, 0, 0)
@@ -60,7 +62,7 @@ def log_likelihoods(
     decoder: CoSDDecoder,
     texts: Sequence[Continuation],
     *,
-    logits_at_once: int = _LOGITS_AT_ONCE,
+    logits_at_once: int = LOGITS_AT_ONCE,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Likelihood]:
     """The likelihood of every text under the decoder's models and verifier.
@@ -98,7 +100,7 @@ class _Scorer:
     def __init__(self, decoder: CoSDDecoder, logits_at_once: int) -> None:
         self._decoder = decoder
         self._logits_at_once = logits_at_once
-        self._alignment = require_one_vocabulary(decoder.models, "scoring given texts")
+        self._alignment = require_one_vocabulary(decoder.models, "scoring texts token by token")
         self._vocabulary = self._alignment.vocabularies[0]
 
     def check(self, text: Continuation) -> None:
@@ -123,7 +125,9 @@ class _Scorer:
         logs = [[0.0] * len(group) for group in batch]
         greedy = [[True] * len(group) for group in batch]
         targets = [len(each.ids) for each in firsts]
-        for window in windows(targets, max(targets), self._width(len(batch), max(targets))):
+        logits_each = len(batch) * self._vocabulary * len(models)
+        width = pass_width(models, max(targets), self._logits_at_once // logits_each)
+        for window in windows(targets, max(targets), width):
             logits = self._fused_logits(sessions, rows, window)
             wanted = [
                 (position, row, index, text.ids[target])
@@ -137,12 +141,6 @@ class _Scorer:
                 logs[row][index] += score
                 greedy[row][index] &= token == top[position]
         return [list(map(Likelihood, *each)) for each in zip(logs, greedy, strict=True)]
-
-    def _width(self, rows: int, targets: int) -> int:
-        """The most positions of a pass."""
-        if not all(model.batchable for model in self._decoder.models):
-            return targets  # the cache of such models would depend on the number of passes
-        return max(1, self._logits_at_once // (rows * self._vocabulary * len(self._decoder.models)))
 
     def _fused_logits(
         self, sessions: Sequence[LogitsSession], rows: Sequence[Sequence[list[int]]], window: Window
@@ -166,3 +164,10 @@ class _Scorer:
         with guarded(VerifierError, verifier):
             logits = [verifier.fused_logits(Position(*each)) for each in zip(drafts, opinions, strict=True)]
             return torch.stack([each.to(logits[0].device) for each in logits])
+
+
+def pass_width(models: Sequence[BaseLanguageModel], targets: int, most: int) -> int:
+    """How many positions a pass has over rows with so many targets: about ``most``, or all of them."""
+    if not all(model.batchable for model in models):
+        return targets  # the cache of such models would depend on the number of passes
+    return max(1, most)

@@ -11,7 +11,8 @@ In Python ``lm_eval.simple_evaluate(model="cosd", model_args={...})`` works once
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,10 +21,15 @@ from tqdm import tqdm
 
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import render
+from cosd_core.cross_tokenizer.word_boundaries import word_ends
 from cosd_core.errors import ContextOverflowError, InvalidOptionError, MissingExtraError, quoted
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
 from cosd_core.evaluation.lm_eval_options import read_task_options
+from cosd_core.evaluation.word_likelihood import TextContinuation, word_likelihoods
 from cosd_core.frontend.settings import Settings
+from cosd_core.generation.requests import read_prompts
+from cosd_core.models.base import BaseLanguageModel
+from cosd_core.models.vocabulary_alignment import align
 from cosd_core.options import GenerationOptions
 
 try:
@@ -56,8 +62,9 @@ _Prompts = tuple[tuple[int, ...], ...]
 class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
     """A draft with its assistants as one model of the harness.
 
-    ``cosd_core/evaluation/likelihood.py`` defines the score of ``loglikelihood``. A chat is rendered by every
-    model's own template; the harness gets the draft's rendering.
+    ``cosd_core/evaluation/likelihood.py`` defines the score of ``loglikelihood``, ``word_likelihood.py`` that
+    of models with different tokens. A chat is rendered by every model's own template; the harness gets the
+    draft's rendering.
 
     Attributes:
         settings: The settings.
@@ -107,6 +114,7 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
             values.setdefault("device", _device(device))
         self.settings = Settings(**values)
         self.decoder = self.settings.decoder()
+        self._alignment = align(self.decoder.models)
         self.tokenizer = self.decoder.draft.tokenizer
         self.batch_size = self.decoder.batch_size
         self._device = self.decoder.draft.device
@@ -132,14 +140,12 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
     @property
     def eot_token_id(self) -> int | None:
         """The token that ends a text."""
-        eos = self.tokenizer.eos_token_id
-        return eos if eos is not None else min(self.decoder.draft.eos_token_ids, default=None)
+        return _end_token(self.decoder.draft)
 
     @property
     def prefix_token_id(self) -> int | None:
         """The token before a text without a prompt: BOS, else the end token."""
-        bos = self.tokenizer.bos_token_id
-        return bos if bos is not None else self.eot_token_id
+        return _prefix_token(self.decoder.draft)
 
     @property
     def max_length(self) -> int:
@@ -211,21 +217,16 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         return [texts[number] for number in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood of whole texts, in windows as long as the smallest context window."""
-        windows: list[tuple[None, list[int], list[int]]] = []
+        """The log-likelihood of whole texts, in windows that fit the smallest context window."""
+        windows: list[Continuation | TextContinuation] = []
         owners = []
         for number, request in enumerate(requests):
-            ids = self.tok_encode(request.args[0], add_special_tokens=False)
-            for window in get_rolling_token_windows(
-                token_list=ids,
-                prefix_token=self.prefix_token_id,
-                max_seq_len=self.max_length,
-                context_len=1,
-            ):
-                windows.append((None, *make_disjoint_window(window)))
+            divide: Any = self._windows if self.decoder.shares_vocabulary else self._text_windows
+            for window in divide(request.args[0]):
+                windows.append(window)
                 owners.append(number)
         totals = [0.0] * len(requests)
-        scored = self._loglikelihood_tokens(windows, disable_tqdm=disable_tqdm)
+        scored = self._scored(windows, disable_tqdm)
         for number, (log, _) in zip(owners, scored, strict=True):
             totals[number] += log
         for request, total in zip(requests, totals, strict=True):
@@ -243,24 +244,74 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
 
     def _loglikelihood_tokens(
         self,
-        requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]],
+        requests: Sequence[tuple[tuple[str, str], list[int], list[int]]],
         disable_tqdm: bool = False,
         **_: Any,
     ) -> list[tuple[float, bool]]:
-        texts: list[Continuation] = []
+        texts: list[Continuation | TextContinuation] = []
         for words, context, ids in requests:
-            if words is not None and words[0] in self._chats:
+            if not self.decoder.shares_vocabulary:
+                texts.append(self._text_continuation(*words))
+                continue
+            prompts = (tuple(context),) * len(self.decoder.models)
+            if words[0] in self._chats:
                 prompts = self._chat_ids(words[0])
-            else:
-                prompts = (tuple(context),) * len(self.decoder.models)
             texts.append(Continuation(self._cut(prompts, len(ids)), tuple(ids)))
-        with tqdm(total=len(texts), disable=disable_tqdm, desc="cosd: loglikelihood") as bar:
-            found = log_likelihoods(self.decoder, texts, progress=bar.update)
-        scored = [(each.log, each.greedy) for each in found]
+        scored = self._scored(texts, disable_tqdm)
         for (words, *_ids), answer in zip(requests, scored, strict=True):
-            if words is not None:
-                self.cache_hook.add_partial("loglikelihood", words, answer)
+            self.cache_hook.add_partial("loglikelihood", words, answer)
         return scored
+
+    def _scored(
+        self, texts: Sequence[Continuation | TextContinuation], disable_tqdm: bool
+    ) -> list[tuple[float, bool]]:
+        score: Any = log_likelihoods if self.decoder.shares_vocabulary else word_likelihoods
+        with tqdm(total=len(texts), disable=disable_tqdm, desc="cosd: loglikelihood") as bar:
+            return [(each.log, each.greedy) for each in score(self.decoder, texts, progress=bar.update)]
+
+    def _windows(self, text: str) -> Iterator[Continuation]:
+        """A text in windows as long as the smallest context window, for models that share tokens."""
+        for window in get_rolling_token_windows(
+            token_list=self.tok_encode(text, add_special_tokens=False),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.max_length,
+            context_len=1,
+        ):
+            context, ids = make_disjoint_window(window)
+            yield Continuation((tuple(context),) * len(self.decoder.models), tuple(ids))
+
+    def _text_windows(self, text: str) -> Iterator[TextContinuation]:
+        """A text in parts, each after the part before it, for models with different tokens.
+
+        Both parts together have at most as many bytes as the smallest context window has tokens, so they fit.
+        """
+        parts, whole = [b"", b""], text.encode()
+        for start, end in pairwise([0, *word_ends(whole, 0), len(whole)]):
+            if parts[-1] and len(parts[-1]) + end - start > self.max_length // 2:
+                parts.append(b"")
+            parts[-1] += whole[start:end]
+        for before, part in pairwise(parts):
+            if part:
+                yield TextContinuation(self._text_prompts(before.decode()), part.decode())
+
+    def _text_continuation(self, context: str, text: str) -> TextContinuation:
+        """A text and its prompt; spaces at the end of the prompt are the text's, as in the harness."""
+        spaces = 0 if context in self._chats else len(context) - len(context.rstrip())
+        begin = len(context) - spaces
+        return TextContinuation(self._text_prompts(context[:begin]), context[begin:] + text)
+
+    def _text_prompts(self, context: str) -> _Prompts:
+        """A prompt in every model's own tokens; without text, the token before texts."""
+        if context in self._chats:
+            return self._chat_ids(context)
+        if not context:
+            begins = map(_prefix_token, self.decoder.models)
+            return tuple(() if each is None else (each,) for each in begins)
+        options = GenerationOptions(
+            max_new_tokens=1, truncation=True, add_special_tokens=self.settings.add_special_tokens
+        )
+        [request] = read_prompts([context], options, self.decoder.models, self._alignment)
+        return request.prompts
 
     def _prompt(self, context: str) -> Any:
         """A prompt for :meth:`CoSDDecoder.steps`."""
@@ -293,6 +344,18 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
         names = self.settings.model_fields_set & set(GenerationOptions.model_fields)
         settings = {name: getattr(self.settings, name) for name in names}
         return read_task_options(given, settings=settings, most=self.max_gen_toks)
+
+
+def _end_token(model: BaseLanguageModel) -> int | None:
+    """The token that ends a model's texts."""
+    eos = model.tokenizer.eos_token_id
+    return eos if eos is not None else min(model.eos_token_ids, default=None)
+
+
+def _prefix_token(model: BaseLanguageModel) -> int | None:
+    """The token before a text without a prompt: BOS, else the end token."""
+    bos = model.tokenizer.bos_token_id
+    return bos if bos is not None else _end_token(model)
 
 
 def _split_values(name: str, value: Any) -> Any:

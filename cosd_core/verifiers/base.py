@@ -53,7 +53,9 @@ class Verifier(ABC):
         """Logits of the token at a position, ``[vocabulary]``: their softmax is its distribution.
 
         Likelihoods of given texts are computed from it. All predictions carry their logits; the position has
-        no sampler, and ``opinions`` is None only where :meth:`can_replace` ruled a replacement out.
+        no sampler, and ``opinions`` is None only where :meth:`can_replace` ruled a replacement out. Where
+        models have different tokens, it should return the very logits of one prediction: that tells whose
+        distribution it is.
 
         Raises:
             InvalidOptionError: The method defines no such distribution.

@@ -1,0 +1,1 @@
+"""Servers of other projects that decode with a draft and an assistant of ours."""

@@ -34,7 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def small_model(seed: int, **config: Any) -> LanguageModel:
     """A random Llama in float32 whose heads have a size that vLLM's attention runs on processors."""
-    shape = {"hidden_size": 64, "intermediate_size": 64, "max_position_embeddings": CONTEXT, "pad_token_id": 0}
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "max_position_embeddings": CONTEXT,
+    }
     return random_model(seed=seed, dtype=torch.float32, sharpness=1.0, **{**shape, **config})
 
 

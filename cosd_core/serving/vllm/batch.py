@@ -1,6 +1,6 @@
-"""The texts of a worker: the draft's predictions and the decisions about them, in the rows of vLLM's batches."""
+"""The texts of a worker: predictions and decisions, in the rows of vLLM's batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,17 +25,25 @@ class Batch:
         rows: Per row of vLLM's batch its text, or None where no token is due: a part of a prompt.
     """
 
-    def __init__(self, settings: ServerSettings, vocabulary: int, allowed: torch.Tensor | None) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        vocabulary: int,
+        allowed: torch.Tensor | None,
+        make_matcher: Callable[[Any], Any],
+    ) -> None:
         """Begin without texts.
 
         Args:
             settings: Those of the server.
             vocabulary: How many token ids take part: embedding matrices may be padded.
             allowed: Which of them may be generated at all, bool, ``[vocabulary]``; None: all.
+            make_matcher: Makes the grammar of vLLM's state of a request; None if it has none.
         """
         self._settings = settings
         self._vocabulary = vocabulary
         self._allowed = allowed
+        self._make_matcher = make_matcher
         self._texts: dict[str, RequestText] = {}
         self.rows: list[RequestText | None] = []
 
@@ -57,7 +65,7 @@ class Batch:
     def _text(self, request_id: str, request: Any) -> RequestText:
         text = self._texts.get(request_id)
         if text is None or text.request is not request or not text.in_step:
-            text = RequestText.of(request, self._settings, self._allowed)
+            text = RequestText.of(request, self._settings, self._allowed, self._make_matcher(request))
             self._texts[request_id] = text
         return text
 
@@ -87,9 +95,7 @@ class Batch:
         judged: dict[int, list[Prediction]] = {}
         for (text, _), opinion in zip(places, opinions, strict=True):
             judged.setdefault(id(text), []).append(opinion)
-        return [
-            [] if text is None else _take(text, judged.get(id(text), ())) for text in self.rows
-        ]
+        return [[] if text is None else _take(text, judged.get(id(text), ())) for text in self.rows]
 
     def draft(self, logits: torch.Tensor) -> torch.Tensor:
         """Append the draft's prediction to the block of every row with a text; ids ``[rows]``, others 0.
@@ -109,7 +115,7 @@ class Batch:
     def _predict(
         self, logits: torch.Tensor, places: Sequence[_Place], purpose: str, *, model: int
     ) -> list[Prediction]:
-        """What a model writes at places, ``[places, vocabulary or more]``; verifiers have own temperatures."""
+        """What a model writes at places; ``logits`` is ``[places, vocabulary or more]``."""
         logits = logits[:, : self._vocabulary]
         groups: dict[float, list[int]] = {}
         for at, (text, _) in enumerate(places):
@@ -139,8 +145,6 @@ def _decided(
 ) -> list[DecidedToken]:
     standing = verdict.kept + (verdict.replacement is not None)
     return [
-        DecidedToken(
-            "draft" if index < verdict.kept else "assistant", x.confidence, y.confidence, x.id, y.id
-        )
+        DecidedToken("draft" if index < verdict.kept else "assistant", x.confidence, y.confidence, x.id, y.id)
         for index, (x, y) in enumerate(zip(block[:standing], opinions, strict=False))
     ]

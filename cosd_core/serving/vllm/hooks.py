@@ -64,8 +64,8 @@ def check_hooks() -> None:
     version = import_module("vllm").__version__
     if version.partition("+")[0] not in TESTED:
         raise MissingExtraError(
-            f"cosd's plugin was tested with vLLM {', '.join(TESTED)}, not with {version}: it replaces private "
-            "parts of vLLM, and decodes only with versions that its tests have run with"
+            f"cosd's plugin was tested with vLLM {', '.join(TESTED)}, not with {version}: it replaces "
+            "private parts of vLLM, and decodes only with versions that its tests have run with"
         )
     for place, expected in HOOKS.items():
         found = tuple(inspect.signature(_found(place)).parameters)

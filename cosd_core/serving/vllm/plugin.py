@@ -30,7 +30,7 @@ def register() -> None:
 def _wrap(owner: type, name: str, wrapper: Callable[[Any], Any]) -> None:
     original = getattr(owner, name)
     if not hasattr(original, "_cosd_wraps"):  # vLLM may load plugins several times
-        wrapped = functools.wraps(original)(wrapper(original))
+        wrapped: Any = functools.wraps(original)(wrapper(original))
         wrapped._cosd_wraps = original
         setattr(owner, name, wrapped)
 
@@ -55,7 +55,7 @@ def _validating(original: Callable[..., Any]) -> Callable[..., Any]:
         if settings is not None:
             try:
                 settings.verifier_for(params.extra_args)
-                check_request(params)
+                check_request(params, self.vllm_config.structured_outputs_config.reasoning_parser)
             except CoSDError as error:
                 raise _refusal(error) from error
         return resolved
@@ -75,4 +75,5 @@ def _refusal(error: CoSDError) -> Exception:
     """The error for which vLLM's server answers with status 400, and its engine goes on."""
     from vllm.exceptions import VLLMValidationError
 
-    return VLLMValidationError(str(error))
+    refusal: Exception = VLLMValidationError(str(error))
+    return refusal

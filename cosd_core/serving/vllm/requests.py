@@ -14,7 +14,6 @@ _UNSUPPORTED: dict[str, tuple[Any, str]] = {
     "logit_bias": (None, "the draft does not know it"),
     "bad_words": (None, "the draft does not know them"),
     "allowed_token_ids": (None, "the draft does not know them"),
-    "structured_outputs": (None, "the draft does not know the grammar"),
     "thinking_token_budget": (None, "the draft does not know it"),
     "repetition_detection": (None, "it was not tested"),
     "prompt_logprobs": (None, "vLLM returns them with a first token that no draft has proposed"),
@@ -25,11 +24,12 @@ _UNSUPPORTED: dict[str, tuple[Any, str]] = {
 """Per field of ``SamplingParams``: the value that is fine, and why any other is refused."""
 
 
-def check_request(params: Any) -> None:
+def check_request(params: Any, reasoning_parser: str) -> None:
     """Refuse what would reach only one of the two models, or was not tested.
 
     Args:
         params: vLLM's ``SamplingParams``.
+        reasoning_parser: The one of the server, or an empty text.
 
     Raises:
         InvalidOptionError: With the option and the reason.
@@ -38,6 +38,11 @@ def check_request(params: Any) -> None:
         value = getattr(params, name, fine)
         if value != fine and value not in ([], {}):
             raise InvalidOptionError(f"{name}={quoted(value)} cannot be used with CoSD: {reason}")
+    if reasoning_parser and params.structured_outputs is not None:
+        raise InvalidOptionError(
+            f"structured_outputs cannot be used with CoSD on a server with reasoning_parser={reasoning_parser}: "
+            "the draft does not know where reasoning ends"
+        )
 
 
 def generation_options(params: Any) -> GenerationOptions:

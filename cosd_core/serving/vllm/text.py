@@ -38,13 +38,16 @@ class RequestText:
     block: list[Prediction] = field(default_factory=list)
 
     @classmethod
-    def of(cls, request: Any, settings: ServerSettings, allowed: torch.Tensor | None) -> "RequestText":
+    def of(
+        cls, request: Any, settings: ServerSettings, allowed: torch.Tensor | None, matcher: Any
+    ) -> "RequestText":
         """The text of a request that is new to the worker.
 
         Args:
             request: vLLM's ``CachedRequestState``.
             settings: Those of the server.
             allowed: Which tokens may be generated at all, bool, ``[vocabulary]``; None: all.
+            matcher: The grammar of the request, at the start of the text; None if it has none.
         """
         params = request.sampling_params
         verifier = settings.verifier_for(params.extra_args)
@@ -52,6 +55,7 @@ class RequestText:
             generation_options(params),
             frozenset(params.all_stop_token_ids),
             RandomNumbers(params.seed),
+            matcher=matcher,
             allowed=allowed,
         )
         prompt = list(request.prompt_token_ids)

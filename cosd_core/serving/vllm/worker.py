@@ -10,6 +10,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 from cosd_core.serving.vllm.alignment import aligned
 from cosd_core.serving.vllm.batch import Batch
+from cosd_core.serving.vllm.grammar import Grammars
 from cosd_core.serving.vllm.hooks import check_hooks
 from cosd_core.serving.vllm.provenance import DecidedToken, to_array
 from cosd_core.serving.vllm.settings import ServerSettings
@@ -39,7 +40,8 @@ class CoSDModelRunner(CPUModelRunner):  # type: ignore[misc]
         settings = ServerSettings.of(self.vllm_config.additional_config)
         assert settings is not None, "the plugin chooses this worker only with settings"
         alignment = aligned(self.vllm_config)
-        self.cosd_batch = Batch(settings, alignment.vocabularies[0], alignment.admitted)
+        grammars = Grammars(self.vllm_config)
+        self.cosd_batch = Batch(settings, alignment.vocabularies[0], alignment.admitted, grammars.matcher)
         self.cosd_decided: dict[str, tuple[int, Any]] = {}
         self.drafter.__class__ = CoSDProposer
         self.drafter.begin_cosd(self, self.cosd_batch)
@@ -112,7 +114,9 @@ class CoSDProposer(DraftModelProposer):  # type: ignore[misc]
         self.cosd_batch = batch
 
     def _sample_draft_tokens(
-        self, hidden_states: torch.Tensor, sampling_metadata: Any
+        self,
+        hidden_states: torch.Tensor,
+        sampling_metadata: Any,  # noqa: ARG002
     ) -> tuple[torch.Tensor, None]:
         """The next token of every row; vLLM needs no distributions, for its rejection sampler is not used."""
         return self.cosd_batch.draft(self.model.compute_logits(hidden_states)), None

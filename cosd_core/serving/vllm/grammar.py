@@ -23,8 +23,9 @@ _KEPT_MASKS = 256
 class Grammars:
     """Compiles the grammars of requests."""
 
-    def __init__(self, vllm_config: Any) -> None:
-        """Prepare vLLM's own compiler."""
+    def __init__(self, vllm_config: Any, vocabulary: int) -> None:
+        """Prepare vLLM's own compiler, for masks of ``vocabulary`` tokens."""
+        self._vocabulary = vocabulary
         self._manager = StructuredOutputManager(vllm_config)
 
     def matcher(self, request: Any) -> "FollowedGrammar | None":
@@ -42,7 +43,9 @@ class Grammars:
         compiled = structured._grammar
         # The scheduler compiled it first, and ended the request if that failed.
         grammar = compiled.result() if hasattr(compiled, "result") else compiled
-        return FollowedGrammar(grammar, self._manager.backend.allocate_token_bitmask(1))
+        return FollowedGrammar(
+            grammar, self._vocabulary, self._manager.backend.allocate_token_bitmask(1)
+        )
 
 
 class FollowedGrammar:
@@ -51,13 +54,15 @@ class FollowedGrammar:
     It is given all tokens of the text, keeps the agreed prefix, rolls back the rest and reads what is missing.
     """
 
-    def __init__(self, grammar: Any, bits: torch.Tensor) -> None:
+    def __init__(self, grammar: Any, vocabulary: int, bits: torch.Tensor) -> None:
         """Begin at the start of the text.
 
         Args:
             grammar: vLLM's ``StructuredOutputGrammar``.
-            bits: A buffer for one mask, int32, ``[1, vocabulary / 32]``.
+            vocabulary: The length of masks.
+            bits: A buffer for one mask, int32, with a bit per token, ``[1, ...]``.
         """
+        self._vocabulary = vocabulary
         self._grammar = grammar
         self._bits = bits
         self._tokens: list[int] = []
@@ -65,14 +70,15 @@ class FollowedGrammar:
         self._masks: dict[int, torch.Tensor] = {}  # as bits, by the number of tokens before
 
     def allowed(self, tokens: Sequence[int]) -> torch.Tensor:
-        """The tokens that may follow these, bool, ``[vocabulary or more]``."""
+        """The tokens that may follow these, bool, ``[vocabulary]``."""
         self._read(tokens)
         if len(tokens) not in self._masks:
             self._roll_back(len(tokens))
             self._grammar.fill_bitmask(self._bits, 0)
             self._masks[len(tokens)] = self._bits[0].clone()
             self._masks.pop(len(tokens) - _KEPT_MASKS, None)
-        bits = np.unpackbits(self._masks[len(tokens)].numpy().view(np.uint8), bitorder="little")
+        packed = self._masks[len(tokens)].numpy().view(np.uint8)
+        bits = np.unpackbits(packed, count=self._vocabulary, bitorder="little")
         return torch.from_numpy(bits.view(bool))
 
     def is_complete(self, tokens: Sequence[int]) -> bool:

@@ -40,8 +40,9 @@ class CoSDModelRunner(CPUModelRunner):  # type: ignore[misc]
         settings = ServerSettings.of(self.vllm_config.additional_config)
         assert settings is not None, "the plugin chooses this worker only with settings"
         alignment = aligned(self.vllm_config)
-        grammars = Grammars(self.vllm_config)
-        self.cosd_batch = Batch(settings, alignment.vocabularies[0], alignment.admitted, grammars.matcher)
+        vocabulary = alignment.vocabularies[0]
+        grammars = Grammars(self.vllm_config, vocabulary)
+        self.cosd_batch = Batch(settings, vocabulary, alignment.admitted, grammars.matcher)
         self.cosd_decided: dict[str, tuple[int, Any]] = {}
         self.drafter.__class__ = CoSDProposer
         self.drafter.begin_cosd(self, self.cosd_batch)
@@ -59,6 +60,9 @@ class CoSDModelRunner(CPUModelRunner):  # type: ignore[misc]
         row_ids = self.input_batch.req_ids[:rows]
         is_due = [not discarded for discarded in self.discard_request_mask.np[:rows].tolist()]
         self.cosd_batch.begin_step(self.requests, row_ids, is_due)
+        # Our random numbers are the request's own. vLLM takes a number back from the generator of a seeded
+        # request whose prompt is not read to its end, which generators of the processor cannot.
+        self.input_batch.generators.clear()
         counts = spec_decode_metadata.num_draft_tokens
         scheduled = spec_decode_metadata.draft_token_ids.tolist()
         starts, blocks, at = [], [], 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cosd_core import CoSDError, InvalidOptionError, MissingExtraError, VerifierFileError, VocabularyMismatchError
-from cosd_core.serving.vllm.configuration import SCHEDULER, WORKER
+from cosd_core.serving.vllm.configuration import SCHEDULER, WORKER, check_configuration
 from cosd_core.serving.vllm.hooks import FIELDS, HOOKS, check_hooks
 from tests.models import word_tokenizer
 from tests.vllm.conftest import CONTEXT, save, small_model
@@ -103,12 +103,26 @@ def test_speculative_configurations_that_are_refused(
     assert message in str(raised.value)
 
 
-def test_the_second_model_runner_is_refused(
+def test_the_second_model_runner_and_gpus_are_refused(
     folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
-    with pytest.raises(CoSDError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
-        configure(folders, {})
+    from vllm.platforms import current_platform
+
+    config = configure(folders, {})
+    check_configuration(config)
+    monkeypatch.setattr(type(config), "use_v2_model_runner", True)
+    with pytest.raises(InvalidOptionError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
+        check_configuration(config)
+    monkeypatch.undo()
+    monkeypatch.setattr(current_platform, "is_cpu", lambda: False)
+    with pytest.raises(InvalidOptionError, match="not on GPUs"):
+        check_configuration(config)
+
+
+def test_a_draft_without_a_tokenizer(folders: dict[str, str], tmp_path: Path) -> None:
+    small_model(7).model.save_pretrained(tmp_path)
+    with pytest.raises(VocabularyMismatchError, match="vocabularies cannot be compared"):
+        configure({**folders, "draft": str(tmp_path)}, {})
 
 
 def test_different_vocabularies(folders: dict[str, str], tmp_path: Path) -> None:

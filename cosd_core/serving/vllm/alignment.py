@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from cosd_core.errors import VocabularyMismatchError, quoted
 from cosd_core.models.vocabulary_alignment import Alignment, require_one_vocabulary
 
 
@@ -22,16 +23,27 @@ def aligned(vllm_config: Any) -> Alignment:
     """The alignment of the draft's and the assistant's vocabularies.
 
     Raises:
-        VocabularyMismatchError: They are two.
+        VocabularyMismatchError: They are two, or a tokenizer cannot be read.
     """
-    speculative = vllm_config.speculative_config
-    models = [_named(each) for each in (speculative.draft_model_config, vllm_config.model_config)]
+    draft, assistant = vllm_config.speculative_config.draft_model_config, vllm_config.model_config
+    # vLLM gives the draft the assistant's tokenizer; its own lies beside its weights.
+    models = [
+        _named(draft, draft.model, draft.revision),
+        _named(assistant, assistant.tokenizer, assistant.tokenizer_revision),
+    ]
     return require_one_vocabulary(cast(Any, models), "vLLM with cosd")
 
 
-def _named(model_config: Any) -> _Named:
-    where = {"revision": model_config.tokenizer_revision, "trust_remote_code": model_config.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(model_config.tokenizer, **where)
+def _named(model_config: Any, source: str, revision: str | None) -> _Named:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=model_config.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise VocabularyMismatchError(
+            f"the tokenizer of {source!r} cannot be read, so the vocabularies cannot be compared: "
+            f"{quoted(error)}"
+        ) from error
     ends = model_config.try_get_generation_config().get("eos_token_id")
     if ends is None:
         ends = getattr(model_config.hf_text_config, "eos_token_id", None)

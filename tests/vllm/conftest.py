@@ -12,6 +12,8 @@ os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ["VLLM_NO_USAGE_STATS"] = "1"
 os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
+# vLLM compiles a small function for logprobs, which takes half a minute.
+os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 import pytest
 import torch

@@ -39,14 +39,15 @@ def test_regular_expressions(llm: Any, draft: LanguageModel, assistant: Language
 
     pair = draft, assistant
     grammar = StructuredOutputsParams(regex=PATTERN)
-    ways: list[dict[str, Any]] = [{"temperature": 0.0}, *({"temperature": 1.5, "seed": at} for at in range(8))]
+    ways: list[dict[str, Any]] = [
+        {"temperature": 0.0},
+        *({"temperature": 1.5, "seed": at} for at in range(8)),
+    ]
     params = [SamplingParams(max_tokens=20, structured_outputs=grammar, **way) for way in ways]
     *choices, free = generate(llm, [*params, SamplingParams(temperature=0, max_tokens=20)])
     replaced = 0
     for way, choice in zip(ways, choices, strict=True):
-        written = assert_as_written(
-            choice, pair, RULE, PROMPT, max_new_tokens=20, pattern=PATTERN, **way
-        )
+        written = assert_as_written(choice, pair, RULE, PROMPT, max_new_tokens=20, pattern=PATTERN, **way)
         replaced += written.replaced
     assert replaced
     assert_as_written(free, pair, RULE, PROMPT, max_new_tokens=20)

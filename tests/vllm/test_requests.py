@@ -104,6 +104,7 @@ def test_logprobs_are_those_of_the_assistant(llm: Any, assistant: LanguageModel)
         ({"bad_words": ["a"]}, "bad_words=['a'] cannot be used with CoSD"),
         ({"allowed_token_ids": [65]}, "allowed_token_ids=[65] cannot be used with CoSD"),
         ({"prompt_logprobs": 1}, "prompt_logprobs=1 cannot be used with CoSD"),
+        ({"max_tokens": 1, "logprobs": 4, "detokenize": False}, "beam search"),
         ({"logit_bias": {65: 1.0}}, "logit_bias"),  # vLLM itself refuses it
         ({"min_p": 0.1, "temperature": 1.0}, "min_p"),  # as well
     ],

@@ -10,8 +10,8 @@ import pytest
 from cosd_core import (
     AssistantVerifier,
     DraftVerifier,
-    Leaf,
     LanguageModel,
+    Leaf,
     RuleVerifier,
     Split,
     TreeVerifier,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from cosd_core.errors import VocabularyMismatchError, quoted
+from cosd_core.models.loading import load_tokenizer
 from cosd_core.models.vocabulary_alignment import Alignment, require_one_vocabulary
 
 
@@ -23,7 +23,8 @@ def aligned(vllm_config: Any) -> Alignment:
     """The alignment of the draft's and the assistant's vocabularies.
 
     Raises:
-        VocabularyMismatchError: They are two, or a tokenizer cannot be read.
+        VocabularyMismatchError: They are two.
+        ModelLoadError: A tokenizer cannot be read.
     """
     draft, assistant = vllm_config.speculative_config.draft_model_config, vllm_config.model_config
     # vLLM gives the draft the assistant's tokenizer; its own lies beside its weights.
@@ -35,17 +36,11 @@ def aligned(vllm_config: Any) -> Alignment:
 
 
 def _named(model_config: Any, source: str, revision: str | None) -> _Named:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=model_config.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise VocabularyMismatchError(
-            f"the tokenizer of {source!r} cannot be read, so the vocabularies cannot be compared: "
-            f"{quoted(error)}"
-        ) from error
+    access = {"revision": revision, "trust_remote_code": model_config.trust_remote_code}
     ends = model_config.try_get_generation_config().get("eos_token_id")
     if ends is None:
         ends = getattr(model_config.hf_text_config, "eos_token_id", None)
     ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return _Named(model_config.model, tokenizer, model_config.get_vocab_size(), tuple(ids))
+    return _Named(
+        model_config.model, load_tokenizer(source, access), model_config.get_vocab_size(), tuple(ids)
+    )

@@ -43,15 +43,13 @@ class Grammars:
         compiled = structured._grammar
         # The scheduler compiled it first, and ended the request if that failed.
         grammar = compiled.result() if hasattr(compiled, "result") else compiled
-        return FollowedGrammar(
-            grammar, self._vocabulary, self._manager.backend.allocate_token_bitmask(1)
-        )
+        return FollowedGrammar(grammar, self._vocabulary, self._manager.backend.allocate_token_bitmask(1))
 
 
 class FollowedGrammar:
     """A grammar along one text, with the methods of :class:`GrammarMatcher` that a sampler calls.
 
-    It is given all tokens of the text, keeps the agreed prefix, rolls back the rest and reads what is missing.
+    It is given all tokens of the text, keeps the agreed prefix, rolls back the rest and reads the new ones.
     """
 
     def __init__(self, grammar: Any, vocabulary: int, bits: torch.Tensor) -> None:

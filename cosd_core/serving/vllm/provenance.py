@@ -70,7 +70,7 @@ def read_provenance(choice: Any) -> tuple[DecidedToken, ...]:
             "vLLM with cosd"
         )
     rows = _decoded(found) if isinstance(found, str) else found
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != _COLUMNS:
+    if not (isinstance(rows, np.ndarray) and rows.dtype == np.float64 and rows.shape[1:] == (_COLUMNS,)):
         raise TraceError(f"{FIELD}={quoted(found)} should hold {_COLUMNS} numbers per token")
     if not (np.isfinite(rows).all() and np.isin(rows[:, 0], (0, 1)).all()):
         raise TraceError(f"{FIELD} should hold a writer, 0 or 1, and finite numbers per token")

@@ -38,10 +38,15 @@ def check_request(params: Any, reasoning_parser: str) -> None:
         value = getattr(params, name, fine)
         if value != fine and value not in ([], {}):
             raise InvalidOptionError(f"{name}={quoted(value)} cannot be used with CoSD: {reason}")
+    if params.max_tokens == 1 and params.logprobs is not None and not params.detokenize:
+        raise InvalidOptionError(
+            "beam search, which asks for single tokens with logprobs and without text, cannot be used with "
+            "CoSD: it goes by the assistant's log probabilities alone"
+        )
     if reasoning_parser and params.structured_outputs is not None:
         raise InvalidOptionError(
-            f"structured_outputs cannot be used with CoSD on a server with reasoning_parser={reasoning_parser}: "
-            "the draft does not know where reasoning ends"
+            "structured_outputs cannot be used with CoSD on a server with "
+            f"reasoning_parser={quoted(reasoning_parser)}: the draft does not know where reasoning ends"
         )
 
 

@@ -2,15 +2,18 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cosd_core import CoSDError, InvalidOptionError, Leaf, RuleVerifier, TraceError, TreeVerifier
 from cosd_core.serving.vllm import DecidedToken, read_provenance
+from cosd_core.serving.vllm.batch import Batch
 from cosd_core.serving.vllm.provenance import to_array
 from cosd_core.serving.vllm.settings import ServerSettings
 
@@ -80,3 +83,60 @@ def test_wrong_settings_are_refused(settings: Any) -> None:
         ServerSettings.of({"cosd": settings})
     with pytest.raises(InvalidOptionError):
         ServerSettings().verifier_for({"verifier": "panel"})
+
+
+class Rows:
+    """A batch of the worker without vLLM: models are tables of logits."""
+
+    def __init__(self, prompts: list[list[int]], **settings: Any) -> None:
+        self.requests = {
+            str(at): SimpleNamespace(prompt_token_ids=prompt, output_token_ids=[], sampling_params=PARAMS)
+            for at, prompt in enumerate(prompts)
+        }
+        self.batch = Batch(ServerSettings(**settings), 4, None, lambda _: None)
+
+    def step(self, scheduled: list[list[int]], answers: list[list[int]], proposed: list[list[int]]) -> Any:
+        """The assistant answers behind the text and each scheduled token; then the draft proposes."""
+        self.batch.begin_step(self.requests, [*self.requests], [True] * len(scheduled))
+        starts = [sum(len(each) + 1 for each in scheduled[:at]) for at in range(len(scheduled))]
+        decided = self.batch.decide(sure([token for row in answers for token in row]), starts, scheduled)
+        for request, tokens in zip(self.requests.values(), decided, strict=True):
+            request.output_token_ids += [token.id for token in tokens]
+        for column in zip(*proposed, strict=True):
+            assert self.batch.draft(sure(column)).tolist() == [*column]
+        return [[(token.id, token.source) for token in row] for row in decided]
+
+
+PARAMS = SimpleNamespace(
+    extra_args=None, min_tokens=0, temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0, seed=None,
+    all_stop_token_ids=set(),
+)  # fmt: skip
+
+
+def sure(ids: Sequence[int]) -> torch.Tensor:
+    """Logits of two padding tokens more than there are tokens, the highest at these ids."""
+    return 3.0 * torch.nn.functional.one_hot(torch.tensor([*ids]), 6)
+
+
+def test_a_row_without_proposals_gets_no_token_and_a_block_ends_at_its_first_replacement() -> None:
+    rows = Rows([[0], [0, 1]], alpha=2)
+    assert rows.step([[], []], [[1], [1]], [[1, 2, 3], [0, 0, 0]]) == [[], []]
+    decided = rows.step([[1, 2, 3], [0, 0, 0]], [[1, 2, 3, 0], [0, 2, 0, 0]], [[0], [1]])
+    assert decided == [
+        [(1, "draft"), (2, "draft"), (3, "draft")],
+        [(0, "draft"), (2, "assistant")],
+    ]
+
+
+def test_only_tokens_that_were_run_are_judged_and_the_one_behind_them() -> None:
+    rows = Rows([[0], [0], [0]], alpha=0)
+    rows.step([[], [], []], [[1], [1], [1]], [[1, 2, 3]] * 3)
+    decided = rows.step([[1], [-1, -1, -1], []], [[0, 0], [0, 0, 0, 0], [0]], [[0]] * 3)
+    assert [[token for token, _ in row] for row in decided] == [[1, 2], [1], [1]]
+
+
+def test_a_text_of_another_request_with_the_same_id_is_not_continued() -> None:
+    rows = Rows([[0]], alpha=0)
+    rows.step([[]], [[1]], [[1, 2]])
+    rows.requests["0"] = SimpleNamespace(prompt_token_ids=[3], output_token_ids=[], sampling_params=PARAMS)
+    assert rows.step([[]], [[1]], [[2, 2]]) == [[]]

@@ -11,6 +11,7 @@ from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.serving.vllm.provenance import DecidedToken
 from cosd_core.serving.vllm.settings import ServerSettings
 from cosd_core.serving.vllm.text import RequestText
+from cosd_core.utils import agreed_prefix
 from cosd_core.verifiers import Position, verify_block
 from cosd_core.verifiers.types import Verdict
 
@@ -70,11 +71,11 @@ class Batch:
         return text
 
     def decide(
-        self, logits: torch.Tensor, starts: Sequence[int], scheduled: Sequence[Sequence[int]]
+        self, logits: torch.Tensor, starts: Sequence[int], scheduled: Sequence[list[int]]
     ) -> list[list[DecidedToken]]:
         """Judge the blocks, append what stands to the texts, and return it per row.
 
-        A row without a block, or whose block is another than vLLM has run, gets no token.
+        A row without a block gets no token.
 
         Args:
             logits: The assistant's, ``[rows of all requests, vocabulary or more]``.
@@ -84,11 +85,12 @@ class Batch:
         """
         places, lines = [], []
         for text, start, ids in zip(self.rows, starts, scheduled, strict=True):
-            if text is None or [each.id for each in text.block[: len(ids)]] != [*ids]:
+            if text is None:
                 continue
-            # The line behind the last scheduled token judges one more: vLLM schedules fewer than were
-            # proposed where its budget or the context ends.
-            for index in range(min(len(text.block), len(ids) + 1)):
+            # The line behind the last agreed token judges one more. vLLM runs fewer tokens than were proposed
+            # where its budget or the context ends, and placeholders where a request is resumed.
+            agreed = agreed_prefix(ids, [each.id for each in text.block])
+            for index in range(min(len(text.block), agreed + 1)):
                 places.append((text, index))
                 lines.append(start + index)
         opinions = self._predict(logits[lines], places, "assistant 0", model=1)

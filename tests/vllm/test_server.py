@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -47,18 +48,29 @@ def post(folders: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     log = folder / "log.txt"
     with log.open("w") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(f"{url}/health", server, log)
         yield lambda path, body: send(f"{url}{path}", {"model": "pair", **body})
     finally:
-        server.terminate()
+        stop(server)
+
+
+def stop(server: "subprocess.Popen[bytes]") -> None:
+    """End the server and its engine, which is a process of the server's group."""
+    server.terminate()
+    try:
         server.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(240):
+    for _ in range(600):  # on a busy machine the imports alone may take minutes
         assert server.poll() is None, log.read_text(errors="replace")[-3000:]
         try:
             urllib.request.urlopen(url, timeout=5).close()

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-real test test-gguf test-real fuzz lint types dist wheel docs oldest bench train score check
+.PHONY: demo demo-real test test-gguf test-vllm test-real fuzz lint types dist wheel docs oldest bench train score check
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,13 @@ test: .venv/.installed  ## the whole suite; the browser test needs Chromium, the
 
 test-gguf: .venv/.gguf  ## the tests of GGUF files, which are skipped where llama-cpp-python is not installed
 	$(BIN)/pytest tests/test_gguf.py tests/test_gguf_loading.py
+
+.venv-vllm/.installed: scripts/vllm_environment.sh
+	PYTHON=$(PYTHON) scripts/vllm_environment.sh .venv-vllm
+	touch $@
+
+test-vllm: .venv-vllm/.installed  ## the vLLM plugin; brings vLLM for processors, 3.4 GB, into .venv-vllm
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm
 
 test-real: .venv/.installed  ## SmolLM2-135M by transformers, and by llama.cpp where that is installed; downloads 93 MB once
 	$(BIN)/python -m examples.real_pair.smollm2

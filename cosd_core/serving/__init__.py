@@ -1,1 +1,1 @@
-"""An HTTP server over a pair, with the interface of OpenAI's API."""
+"""A pair for many programs: an HTTP server with the interface of OpenAI's API, and a plugin for vLLM."""

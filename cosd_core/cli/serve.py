@@ -1,7 +1,9 @@
 """``cosd serve``: an HTTP server with the interface of OpenAI's API."""
 
+import os
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import SecretStr
@@ -13,9 +15,19 @@ from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings
 from cosd_core.frontend.settings_file import merge_settings, read_settings
 from cosd_core.serving.options import ServerOptions
+from cosd_core.serving.vllm.command import server_command
 from cosd_core.utils import require_version
 
 _DEFAULTS = ServerOptions()
+
+
+class Engine(StrEnum):
+    """What decodes."""
+
+    LOCAL = "local"
+    VLLM = "vllm"
+
+
 _PACKAGES = {"fastapi": "0.115", "prometheus_client": "0.20", "uvicorn": "0.30"}
 """The packages of the extra, with their oldest releases that work."""
 
@@ -25,6 +37,16 @@ def run_serve(
     models: Annotated[
         list[str] | None,
         typer.Argument(help="The draft, then the assistants, in place of --draft and --assistant."),
+    ] = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(help="local: in this process. vllm: vLLM's own server with the plugin, for a pair."),
+    ] = Engine.LOCAL,
+    vllm_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="vllm: an argument of its server, such as --vllm-arg=--max-model-len=4096. Several."
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="The address to listen on; 0.0.0.0: all of them.")
@@ -76,12 +98,6 @@ def run_serve(
 
     Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
-    for package, oldest in _PACKAGES.items():
-        require_version(package, oldest, extra="serve", user="servers")
-    from cosd_core.serving.local_engine import LocalEngine
-    from cosd_core.serving.log import start_log
-    from cosd_core.serving.server import Server
-
     options = ServerOptions(
         host=host,
         port=port,
@@ -96,12 +112,31 @@ def run_serve(
     )
     if settings_file:
         settings = merge_settings(read_settings(settings_file), settings)
+    if engine is Engine.VLLM:
+        _become_vllm(models or [], settings, options, vllm_arg or [])
+    if vllm_arg:
+        raise InvalidOptionError(f"--vllm-arg={vllm_arg[0]} is for --engine vllm")
     settings = _with_models(models or [], settings)
+    for package, oldest in _PACKAGES.items():
+        require_version(package, oldest, extra="serve", user="servers")
+    from cosd_core.serving.local_engine import LocalEngine
+    from cosd_core.serving.log import start_log
+    from cosd_core.serving.server import Server
+
     make_settings({name: settings[name] for name in settings.keys() & Settings.model_fields.keys()})
     start_log(messages=log_prompts)
     transformers_logging.disable_progress_bar()  # the log is JSON
-    with LocalEngine(settings, options) as engine:
-        Server(engine, options).serve_forever()
+    with LocalEngine(settings, options) as local:
+        Server(local, options).serve_forever()
+
+
+def _become_vllm(
+    models: list[str], settings: dict[str, Any], options: ServerOptions, arguments: list[str]
+) -> NoReturn:
+    """Replace this process by vLLM's server."""
+    named = _with_models(models, settings) if models else settings
+    command, variables = server_command(named, options, arguments)
+    os.execve(command[0], command, {**os.environ, **variables})
 
 
 def _with_models(models: list[str], settings: dict[str, Any]) -> dict[str, Any]:

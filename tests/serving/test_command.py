@@ -125,3 +125,61 @@ def test_a_process_answers_and_ends_at_a_signal() -> None:
         assert process.wait(20) == 130
         lines += map(json.loads, process.stderr)
     assert [line["message"] for line in lines] == ["listening", "request", "shutting down"]
+
+
+def test_vllm_takes_the_place_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(
+        "os.execve", lambda _, command, variables: calls.append((command, variables)) or sys.exit(0)
+    )
+    monkeypatch.setattr("cosd_core.serving.vllm.command.find_spec", lambda _: object())
+    arguments = (
+        "org/a",
+        "org/b",
+        "--engine",
+        "vllm",
+        "--alpha",
+        "0.7",
+        "--draft-length",
+        "4",
+        "--port",
+        "9000",
+    )
+    assert (
+        run(*arguments, "--api-key", "secret", "--vllm-arg=--max-model-len=512", VLLM_PLUGINS="other")[0] == 0
+    )
+    [(command, variables)] = calls
+    given = dict(zip(command[3:-1:2], command[4:-1:2], strict=False))
+    assert given["--model"] == "org/b"
+    assert json.loads(command[command.index("--speculative-config") + 1]) == {
+        "method": "draft_model", "model": "org/a", "num_speculative_tokens": 4,
+    }  # fmt: skip
+    assert json.loads(command[command.index("--additional-config") + 1]) == {"cosd": {"alpha": 0.7}}
+    assert command[-1] == "--max-model-len=512"
+    assert "secret" not in command
+    assert (variables["VLLM_API_KEY"], variables["VLLM_PLUGINS"]) == ("secret", "other,cosd")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("org/a", "org/b", "org/c"), "one draft and one assistant"),
+        ((), "one draft and one assistant"),
+        (("org/a", "org/b", "--log-prompts"), "log_prompts"),
+        (("org/a", "org/b", "--lookup"), "lookup"),
+        (("org/a", "org/b", "--verifier", "average"), "average"),
+        (("org/a", "org/b", "--api-key", "a", "--api-key", "b"), "one API key"),
+        (("org/a", "org/b"), "vLLM is not installed"),
+    ],
+)
+def test_what_vllm_cannot_do_is_refused_before_it_starts(arguments: tuple[str, ...], words: str) -> None:
+    code, output = run(*arguments, "--engine", "vllm")
+    assert code != 0
+    assert words in output
+
+
+def test_arguments_of_vllm_are_for_vllm(started: list[Server]) -> None:
+    code, output = run(CALLER, TALKER, "--vllm-arg=--seed=1")
+    assert code != 0
+    assert "--engine vllm" in output
+    assert not started

@@ -1,16 +1,9 @@
 """vLLM's own OpenAI server with the plugin: completions and chats, in processes of its own."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +12,7 @@ import pytest
 from cosd_core import LanguageModel, RuleVerifier, TraceError
 from cosd_core.serving.vllm import read_provenance
 from tests.models import byte_tokenizer
-from tests.vllm.conftest import CONTEXT
+from tests.vllm.servers import served
 from tests.vllm.written import assert_as_written
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -33,52 +26,14 @@ def post(folders: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     """Sends a request to the server, and returns its answer."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "template.jinja").write_text(TEMPLATE, encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     speculative = {"method": "draft_model", "model": folders["draft"], "num_speculative_tokens": 4}
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folders["assistant"],
-        "--served-model-name", "pair", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32",
-        "--max-model-len", str(CONTEXT), "--enforce-eager", "--max-num-seqs", "4",
-        "--chat-template", str(folder / "template.jinja"),
+    arguments = [
+        "--served-model-name", "pair", "--chat-template", str(folder / "template.jinja"),
         "--speculative-config", json.dumps(speculative),
         "--additional-config", json.dumps({"cosd": {"alpha": 0.8}}),
     ]  # fmt: skip
-    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    log = folder / "log.txt"
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(f"{url}/health", server, log)
+    with served(folders["assistant"], *arguments, log=folder / "log.txt") as url:
         yield lambda path, body: send(f"{url}{path}", {"model": "pair", **body})
-    finally:
-        stop(server)
-
-
-def stop(server: "subprocess.Popen[bytes]") -> None:
-    """End the server and its engine, which is a process of the server's group."""
-    server.terminate()
-    try:
-        server.wait(timeout=60)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(600):  # on a busy machine the imports alone may take minutes
-        assert server.poll() is None, log.read_text(errors="replace")[-3000:]
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError(log.read_text(errors="replace")[-3000:])
 
 
 def send(url: str, body: dict[str, Any]) -> Any:

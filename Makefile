@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-real test test-gguf test-real fuzz lint types dist wheel docs oldest bench train score check
+.PHONY: demo demo-real test test-gguf test-ray test-real fuzz lint types dist wheel docs oldest bench train score check
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,13 @@ test: .venv/.installed  ## the whole suite; the browser test needs Chromium, the
 
 test-gguf: .venv/.gguf  ## the tests of GGUF files, which are skipped where llama-cpp-python is not installed
 	$(BIN)/pytest tests/test_gguf.py tests/test_gguf_loading.py
+
+.venv/.ray: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[ray]"
+	touch $@
+
+test-ray: .venv/.ray  ## Ray Serve's replicas and cosd batch, about a minute
+	$(BIN)/pytest tests/ray
 
 test-real: .venv/.installed  ## SmolLM2-135M by transformers, and by llama.cpp where that is installed; downloads 93 MB once
 	$(BIN)/python -m examples.real_pair.smollm2

@@ -72,8 +72,9 @@ def app(arguments: dict[str, Any]) -> Any:
 
     Args:
         arguments: Fields of :class:`Settings`, of :class:`ServerOptions` without host and port, which are
-            Ray's, and of :class:`ReplicaOptions`; and ``settings_file``, the path of a JSON file with settings. Texts
-            are read by :func:`value_of`. Without ``api_keys`` those of ``COSD_API_KEY`` apply.
+            Ray's, and of :class:`ReplicaOptions`; and ``settings_file``, the path of a JSON file with
+            settings. Texts are read by :func:`value_of`. Without ``api_keys`` those of ``COSD_API_KEY``
+            apply.
 
     Returns:
         A ``ray.serve.Application``.

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("ray", reason="make test-ray installs Ray")
+
 from cosd_core import Chat
 from tests.serving.servers import decoder
 
@@ -22,8 +24,8 @@ LONG = {"prompt": "x " * 3000, "id": 48}
 
 def batch(folder: Path, *flags: str) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-m", "cosd_core", "batch", str(folder / "rows.jsonl"), str(folder / "answers"), *PAIR,
-        "--max-new-tokens", "12", "--part-rows", "4", "--num-cpus", "1", *flags,
+        sys.executable, "-m", "cosd_core", "batch", str(folder / "rows.jsonl"), str(folder / "answers"),
+        *PAIR, "--max-new-tokens", "12", "--part-rows", "4", "--dtype", "float32", *flags,
     ]  # fmt: skip
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 

@@ -13,6 +13,8 @@ import openai
 import psutil
 import pytest
 
+pytest.importorskip("ray", reason="make test-ray installs Ray")
+
 from cosd_core import Chat
 from tests.serving.servers import HELLO, decoder
 
@@ -50,7 +52,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]
     command = [
         str(Path(sys.executable).with_name("serve")), "run", "cosd_core.serving.ray:app",
         f"draft_model={WEIGHTS / 'caller'}", f"assistant_model={WEIGHTS / 'talker'}", "alpha=0.9",
-        "name=pair", "api_keys=one two", f"min_replicas={REPLICAS}", f"max_replicas={REPLICAS}", "num_cpus=0.1",
+        "name=pair", "api_keys=one two", f"min_replicas={REPLICAS}", f"max_replicas={REPLICAS}",
+        "num_cpus=0.1", "dtype=float32",
     ]  # fmt: skip
     log = tmp_path_factory.mktemp("serve") / "log.txt"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as started:

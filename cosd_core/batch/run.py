@@ -85,21 +85,13 @@ def _answers(missing: Sequence[int], parts: Sequence[str], job: Job, options: Wo
             num_gpus=options.num_gpus,
         )
         for part in answered.iter_rows():
+            if part["error"]:
+                raise CoSDError(part["error"])
             yield part["number"], part["lines"]
     except RayError as error:
-        raise _own_error(error) from error
+        raise GenerationError(f"a worker has failed: {quoted(error, 1000)}") from error
     finally:
         ray.shutdown()
-
-
-def _own_error(error: BaseException) -> CoSDError:
-    """The error of ours that a worker raised, or else one with Ray's message."""
-    cause: Any = error
-    while cause is not None:
-        if isinstance(cause, CoSDError):
-            return type(cause)(*cause.args)
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return GenerationError(f"a worker has failed: {quoted(error, 1000)}")
 
 
 def _identity(lines: Sequence[str], job: Job, options: WorkerOptions) -> dict[str, Any]:

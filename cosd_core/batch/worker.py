@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
 from cosd_core.batch.rows import Row
-from cosd_core.errors import InvalidPromptError
+from cosd_core.decoder import CoSDDecoder
+from cosd_core.errors import CoSDError, InvalidPromptError
 from cosd_core.frontend.prompts import as_prompt
 from cosd_core.frontend.settings import Settings
 
@@ -34,26 +36,30 @@ class Worker:
     """Answers parts. Ray Data makes one per process, and calls it with one part at a time."""
 
     def __init__(self, job: Job) -> None:
-        """Load the models.
-
-        Raises:
-            CoSDError: A model cannot be loaded.
-        """
-        transformers_logging.disable_progress_bar()
         self._job = job
         self._settings = Settings(**job.settings)
-        self._decoder = self._settings.decoder()
+
+    @cached_property
+    def _decoder(self) -> CoSDDecoder:
+        """The models, which the first part loads, so that errors are returned like all others."""
+        transformers_logging.disable_progress_bar()
+        return self._settings.decoder()
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        """The part with the lines of its answers in place of those of its rows.
+        """The part with the lines of its answers in place of those of its rows, and ``error``.
 
-        Raises:
-            GenerationError: Decoding has failed.
+        That is empty, or says that a model cannot be loaded, or how decoding has failed: what is raised here,
+        Ray would show as a traceback.
         """
-        rows = [Row.read(line) for line in part["lines"].split("\n")]
+        try:
+            return {**part, "lines": self._answer_part(part["lines"]), "error": ""}
+        except CoSDError as error:
+            return {**part, "lines": "", "error": str(error)}
+
+    def _answer_part(self, lines: str) -> str:
+        rows = [Row.read(line) for line in lines.split("\n")]
         answers = asyncio.run(self._answer_all(rows))
-        lines = [row.answered(answer) for row, answer in zip(rows, answers, strict=True)]
-        return {**part, "lines": "".join(f"{line}\n" for line in lines)}
+        return "".join(f"{row.answered(answer)}\n" for row, answer in zip(rows, answers, strict=True))
 
     async def _answer_all(self, rows: list[Row]) -> list[dict[str, Any]]:
         places = asyncio.Semaphore(self._settings.max_concurrent)

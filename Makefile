@@ -32,7 +32,7 @@ test-gguf: .venv/.gguf  ## the tests of GGUF files, which are skipped where llam
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[ray]"
 	touch $@
 
-test-ray: .venv/.ray  ## Ray Serve's replicas and cosd batch, about a minute
+test-ray: .venv/.ray  ## replicas on Ray Serve, and cosd batch; some minutes
 	$(BIN)/pytest tests/ray
 
 test-real: .venv/.installed  ## SmolLM2-135M by transformers, and by llama.cpp where that is installed; downloads 93 MB once

@@ -55,6 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]
         "name=pair", "api_keys=one two", f"min_replicas={REPLICAS}", f"max_replicas={REPLICAS}",
         "num_cpus=0.1", "dtype=float32",
     ]  # fmt: skip
+    assert not answers(URL), "another server has the port, which serve run cannot change"
     log = tmp_path_factory.mktemp("serve") / "log.txt"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as started:
         process = psutil.Process(started.pid)

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-real test test-gguf test-vllm test-real fuzz lint types dist wheel docs oldest bench train score check
+.PHONY: demo demo-real test test-gguf test-vllm test-ray test-real fuzz lint types dist wheel docs oldest bench train score check
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -34,6 +34,13 @@ test-gguf: .venv/.gguf  ## the tests of GGUF files, which are skipped where llam
 
 test-vllm: .venv-vllm/.installed  ## the vLLM plugin; brings vLLM for processors, 3.4 GB, into .venv-vllm
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm
+
+.venv/.ray: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[ray]"
+	touch $@
+
+test-ray: .venv/.ray  ## replicas on Ray Serve, and cosd batch; some minutes
+	$(BIN)/pytest tests/ray
 
 test-real: .venv/.installed  ## SmolLM2-135M by transformers, and by llama.cpp where that is installed; downloads 93 MB once
 	$(BIN)/python -m examples.real_pair.smollm2

@@ -12,7 +12,7 @@ from cosd_core.cli.app import _SUMMARIES
 
 OPTIONAL = {
     "fastapi", "jsonschema", "llama_cpp", "llguidance", "lm_eval", "matplotlib", "pandas", "peft",
-    "prometheus_client", "sklearn", "uvicorn",
+    "prometheus_client", "ray", "sklearn", "uvicorn",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", *OPTIONAL}
 

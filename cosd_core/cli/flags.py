@@ -1,17 +1,15 @@
 """Makes a command-line flag of every field of :class:`Settings`."""
 
 import inspect
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import typer
-from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.frontend.settings import Settings, SettingsFields
+from cosd_core.frontend.text_values import json_value, parts_of
 
 _FLAG_NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
 _WITHOUT_FLAG = {"grammar", "logits_processor"}
@@ -70,22 +68,12 @@ def _parse(name: str, value: Any) -> Any:
         return value[0]
     if Settings.model_fields[name].annotation is not Any or not value:
         return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise InvalidOptionError(f"{name}={quoted(value)} should be JSON: {quoted(error)}") from None
+    return json_value(name, value)
 
 
 def _flag_type(annotation: Any) -> Any:
     """The type of a flag: a list if the field admits one, and JSON text for ``Any``."""
-    parts = {str if part is SecretStr else part for part in _parts(annotation)}
+    parts = set(parts_of(annotation))
     # Text comes first: a field that admits text and a bool takes any word.
     kind = next(kind for kind in (str, bool, int, float) if kind in parts or (kind is str and Any in parts))
     return list[kind] if parts & {list, tuple} else kind  # type: ignore[valid-type]  # known at run time
-
-
-def _parts(annotation: Any) -> Iterator[Any]:
-    """All types that an annotation is made of."""
-    yield get_origin(annotation) or annotation
-    for part in get_args(annotation):
-        yield from _parts(part)

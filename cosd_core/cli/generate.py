@@ -12,10 +12,11 @@ from cosd_core.chat import Chat
 from cosd_core.cli.console import out, write_json, write_text
 from cosd_core.cli.flags import with_settings
 from cosd_core.cli.progress import progress
-from cosd_core.cli.prompts import as_prompt, check_chat_flags, read_prompt
+from cosd_core.cli.prompts import check_chat_flags, read_prompt
 from cosd_core.cli.shared import make_settings
 from cosd_core.cli.targets import check_file, write_page
 from cosd_core.decoder import CoSDDecoder
+from cosd_core.frontend.prompts import as_prompt
 from cosd_core.frontend.settings import Settings
 from cosd_core.frontend.settings_file import merge_settings, read_settings
 from cosd_core.outputs import Generation

@@ -153,7 +153,7 @@ def read_task(path: str | Path) -> Task:
         if not line.strip():
             continue
         try:
-            entry = _object(line)
+            entry = json_object(line)
             if "prompt" not in entry and not items and not shared:
                 shared = _shared(entry)
             else:
@@ -165,7 +165,12 @@ def read_task(path: str | Path) -> Task:
     return Task(shared.get("task", Path(path).stem), tuple(items), _options(shared))
 
 
-def _object(line: str) -> dict[str, Any]:
+def json_object(line: str) -> dict[str, Any]:
+    """The object in a line of JSON.
+
+    Raises:
+        EvaluationFileError: The line holds none.
+    """
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -200,7 +205,7 @@ def _item(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Item:
     answers = tuple(_answers(entry["answer"]))
     scoring = _scoring(entry, shared)
     scoring.check(answers)
-    return Item(_prompt(entry["prompt"]), answers, scoring, group, completion)
+    return Item(read_prompt(entry["prompt"]), answers, scoring, group, completion)
 
 
 def _scoring(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Scoring:
@@ -216,7 +221,13 @@ def _scoring(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Scoring:
     return make_scoring(scoring)
 
 
-def _prompt(prompt: Any) -> str | Chat:
+def read_prompt(prompt: Any) -> str | Chat:
+    """A prompt from JSON: text, or a list of chat messages.
+
+    Raises:
+        EvaluationFileError: It is neither.
+        InvalidPromptError: A message is invalid.
+    """
     if isinstance(prompt, str) and prompt:
         return prompt
     if isinstance(prompt, list) and prompt:

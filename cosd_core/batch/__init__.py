@@ -1,0 +1,1 @@
+"""Answers to a file of prompts, on one machine or many, by Ray Data."""

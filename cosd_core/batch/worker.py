@@ -1,0 +1,83 @@
+"""What answers parts: a copy of the models in a process of its own."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from cosd_core.batch.rows import Row
+from cosd_core.decoder import CoSDDecoder
+from cosd_core.errors import CoSDError, InvalidPromptError
+from cosd_core.frontend.prompts import as_prompt
+from cosd_core.frontend.settings import Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of the models besides the rows; plain values, which travel to the workers.
+
+    Attributes:
+        settings: Fields of :class:`Settings`.
+        chat: Whether texts are user's messages in chats; None: if the draft has a chat template.
+        system: The system message of these chats.
+        provenance: Whether answers say who wrote every token.
+    """
+
+    settings: Mapping[str, Any]
+    chat: bool | None = None
+    system: str | None = None
+    provenance: bool = False
+
+
+class Worker:
+    """Answers parts. Ray Data makes one per process, and calls it with one part at a time."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._settings = Settings(**job.settings)
+
+    @cached_property
+    def _decoder(self) -> CoSDDecoder:
+        """The models, which the first part loads, so that errors are returned like all others."""
+        transformers_logging.disable_progress_bar()
+        return self._settings.decoder()
+
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        """The part with the lines of its answers in place of those of its rows, and ``error``.
+
+        That is empty, or says that a model cannot be loaded, or how decoding has failed: what is raised here,
+        Ray would show as a traceback.
+        """
+        try:
+            return {**part, "lines": self._answer_part(part["lines"]), "error": ""}
+        except CoSDError as error:
+            return {**part, "lines": "", "error": str(error)}
+
+    def _answer_part(self, lines: str) -> str:
+        rows = [Row.read(line) for line in lines.split("\n")]
+        answers = asyncio.run(self._answer_all(rows))
+        return "".join(f"{row.answered(answer)}\n" for row, answer in zip(rows, answers, strict=True))
+
+    async def _answer_all(self, rows: list[Row]) -> list[dict[str, Any]]:
+        places = asyncio.Semaphore(self._settings.max_concurrent)
+
+        async def answer(row: Row) -> dict[str, Any]:
+            async with places:
+                return await self._answer(row)
+
+        return await asyncio.gather(*map(answer, rows))
+
+    async def _answer(self, row: Row) -> dict[str, Any]:
+        """The fields that an answer adds; a prompt that the models cannot take has its error there."""
+        job, prompt = self._job, row.prompt
+        try:
+            if isinstance(prompt, str):
+                prompt = as_prompt(prompt, self._decoder, chat=job.chat, system=job.system)
+            found = await self._decoder.agenerate(prompt, **self._settings.generation_options())
+        except InvalidPromptError as error:
+            return {"text": None, "finish_reason": "error", "error": str(error)}
+        answer = {"text": found.text, "finish_reason": found.finish_reason}
+        return {**answer, "provenance": found.to_dict()} if job.provenance else answer

@@ -1,0 +1,1 @@
+"""Tests that start Ray; ``make test-ray`` runs them."""

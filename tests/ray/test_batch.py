@@ -1,0 +1,94 @@
+"""``cosd batch`` on Ray Data: one answer per row, whatever ends a run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="make test-ray installs Ray")
+
+from cosd_core import Chat
+from tests.serving.servers import decoder
+
+WEIGHTS = Path(__file__).parents[2] / "examples/bundled_pairs/weights"
+PAIR = ("--draft", str(WEIGHTS / "caller"), "--assistant", str(WEIGHTS / "talker"), "--alpha", "0.9")
+ROWS = [{"prompt": f"Hello {number}", "id": number, "mark": "\u2028ä\ud800"} for number in range(48)]
+LONG = {"prompt": "x " * 3000, "id": 48}
+
+
+def batch(folder: Path, *flags: str) -> subprocess.Popen[str]:
+    command = [
+        sys.executable, "-m", "cosd_core", "batch", str(folder / "rows.jsonl"), str(folder / "answers"),
+        *PAIR, "--max-new-tokens", "12", "--part-rows", "4", "--dtype", "float32", *flags,
+    ]  # fmt: skip
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """The standard error of a run that succeeds."""
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, errors
+    return errors
+
+
+def parts(folder: Path) -> dict[str, int]:
+    """The finished parts, with the times when they were written."""
+    return {each.name: each.stat().st_mtime_ns for each in sorted((folder / "answers").glob("part-*.jsonl"))}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    texts = [(folder / "answers" / name).read_text(encoding="utf-8") for name in parts(folder)]
+    return [json.loads(line) for line in "".join(texts).split("\n") if line]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    text = "".join(f"{json.dumps(row)}\n" for row in [*ROWS, LONG])
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_killed_run_is_continued_and_every_row_is_answered_once(folder: Path) -> None:
+    first = batch(folder, "--provenance")
+    ends = time.monotonic() + 240
+    while not parts(folder):
+        assert time.monotonic() < ends, "no part was written"
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    (folder / "answers/part-000011.jsonl.unfinished").write_text("half a", encoding="utf-8")
+    kept = parts(folder)
+    assert 0 < len(kept) < 13
+
+    finish(batch(folder, "--provenance"))
+    assert {name: parts(folder)[name] for name in kept} == kept, "a finished part was written again"
+    answers = lines(folder)
+    assert [{name: answer[name] for name in row} for row, answer in zip(ROWS, answers, strict=False)] == ROWS
+    assert [answer["id"] for answer in answers] == list(range(49))
+    prompts = [Chat([{"role": "user", "content": row["prompt"]}]) for row in ROWS]
+    texts = [each.text for each in decoder().generate(prompts, max_new_tokens=12)]
+    assert [answer["text"] for answer in answers[:48]] == texts
+    assert all(answer["provenance"]["tokens"] for answer in answers[:48])
+    assert answers[48]["text"] is None
+    assert "context window" in answers[48]["error"]
+
+    written = parts(folder)
+    finish(batch(folder, "--provenance"))  # nothing is left to do
+    assert parts(folder) == written
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error_of_ours(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    process = batch(folder, "--draft", str(folder / "empty"))
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 1
+    assert "error: " in errors
+    assert "empty" in errors.rpartition("error: ")[2]
+    assert "Traceback" not in errors

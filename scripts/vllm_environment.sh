@@ -11,5 +11,5 @@ pip=("$environment/bin/python" -m pip --disable-pip-version-check)
 "${pip[@]}" uninstall --quiet --yes torchvision torchaudio torchcodec
 # What cosd imports beyond vLLM's own requirements.
 "${pip[@]}" install --quiet accelerate lazy_loader scikit-learn pytest pytest-asyncio
-# Without dependencies: vLLM 0.32 admits transformers up to 5.19, cosd asks for 5.20 or newer.
+# Without dependencies: those that are imported here are installed.
 "${pip[@]}" install --quiet --no-deps --editable .

@@ -216,6 +216,9 @@ def page(browser: Any, tmp_path: Path) -> Any:
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.execute_cdp_cmd(
+            "Emulation.setFocusEmulationEnabled", {"enabled": True}
+        )  # as if it were in front
         browser.get(path.as_uri())
         return browser
 

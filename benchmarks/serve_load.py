@@ -186,7 +186,7 @@ def _add(whole: dict[str, Any], piece: dict[str, Any]) -> None:
 
 
 def _written(choice: dict[str, Any], message: dict[str, Any]) -> tuple[Any, ...]:
-    """What is compared of a choice, whole or from a stream."""
+    """The parts of a choice that are compared, whole or from a stream."""
     calls = message.get("tool_calls") or []
     functions = list(calls.values()) if isinstance(calls, dict) else [call["function"] for call in calls]
     return message.get("text") or message.get("content") or "", functions, choice["finish_reason"]

@@ -20,8 +20,10 @@ from cosd_core import (
     ModelLoadError,
     RuleVerifier,
     UnsupportedModelError,
+    observe,
 )
 from cosd_core.demo import load_pair
+from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
 from cosd_core.models.server.client import Client
 from cosd_core.models.server.model import ServerModel
 from tests.models import byte_tokenizer, random_model
@@ -149,6 +151,11 @@ def test_what_a_server_cannot_give_is_refused_before_it_is_asked() -> None:
     ):  # fmt: skip
         with pytest.raises(InvalidOptionError, match=next(iter(options))):
             decoder.generate("Hello", **options)
+    for other in (ASSISTANT, load_pair()[0]):  # one tokenizer, and two
+        with pytest.raises(UnsupportedModelError, match="no logits"):
+            observe([other, model], [("Hello", " you")])
+    with pytest.raises(UnsupportedModelError, match="no logits"):
+        log_likelihoods(decoder, [Continuation(((1, 2), (1, 2)), (3,))])
     assert not server.requests
 
 

@@ -43,7 +43,7 @@ def run_batch(
     Args:
         lines: The lines of the input.
         folder: The output; it is created if need be.
-        job: What is asked of the models.
+        job: The settings that all rows share.
         options: The workers.
         report: Receives the number of rows that have answers.
 
@@ -95,7 +95,7 @@ def _answers(missing: Sequence[int], parts: Sequence[str], job: Job, options: Wo
 
 
 def _identity(lines: Sequence[str], job: Job, options: WorkerOptions) -> dict[str, Any]:
-    """What the answers, and the parts they are in, depend on."""
+    """The values on which the answers, and their division into parts, depend."""
     settings = {name: value for name, value in writable(job.settings).items() if name not in _ELSEWHERE}
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return {**asdict(job), "settings": settings, "input": digest, "part_rows": options.part_rows}

@@ -1,4 +1,4 @@
-"""What answers parts: a copy of the models in a process of its own."""
+"""A worker answers parts: it is a process with a copy of the models."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from cosd_core.frontend.settings import Settings
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of the models besides the rows; plain values, which travel to the workers.
+    """The settings that all rows share; plain values, which travel to the workers.
 
     Attributes:
         settings: Fields of :class:`Settings`.

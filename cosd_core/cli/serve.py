@@ -22,7 +22,7 @@ _DEFAULTS = ServerOptions()
 
 
 class Engine(StrEnum):
-    """What decodes."""
+    """The program that decodes."""
 
     LOCAL = "local"
     VLLM = "vllm"

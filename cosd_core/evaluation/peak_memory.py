@@ -7,7 +7,7 @@ import torch
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
-"""What sets the peak of the resident set to its present size (``proc(5)``)."""
+"""Written to that file, it sets the peak of the resident set to its present size (``proc(5)``)."""
 
 
 class PeakMemory:

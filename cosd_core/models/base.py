@@ -64,7 +64,7 @@ class Session(ABC):
     def select(self, rows: Sequence[int]) -> None:
         """Keep only the rows of these indices, in this order."""
 
-    # What follows is right for a session that holds no state of its rows.
+    # These defaults are right for a session that holds no state of its rows.
 
     @property
     def num_rows(self) -> int:

@@ -65,7 +65,9 @@ def test_messages_and_tools(decoder: CoSDDecoder, messages: Any, tools: Any, fla
 
 
 # A template that is ended may be in a destructor just then; the stop is repeated behind it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    r"ignore:(?s).*cosd_core\.utils\.threads\._Stop:pytest.PytestUnraisableExceptionWarning"
+)
 @fuzzed
 @given(
     template=st.lists(st.sampled_from(JINJA) | texts, max_size=12).map("".join) | nests,

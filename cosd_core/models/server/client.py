@@ -30,7 +30,7 @@ _MOST_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a server says of one prompt.
+    """The answer of a server to one prompt.
 
     Attributes:
         prompt: The most probable token behind each of the prompt's first tokens, from the first to the last
@@ -134,11 +134,6 @@ class Client:
         if len(found) != len(prompts):
             raise GenerationError(f"{self.url} answered {len(found)} of {len(prompts)} prompts")
         return found
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._workers.shutdown(wait=False)
-        self._http.close()
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The JSON of an answer; what may be retried is sent again."""

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Self
 
-from cosd_core.errors import GenerationError, ModelOutputError
+from cosd_core.errors import GenerationError, ModelOutputError, UnsupportedModelError, quoted
 from cosd_core.models.base import PendingPredictions, Positions, Rows, Session
 from cosd_core.models.server.client import Client, Completion
 from cosd_core.prediction import Prediction
@@ -28,8 +28,16 @@ class ServerSession(Session):
         self._rows: list[_Row] = []
 
     def submit(self, rows: Rows, positions: Positions, *, keep_logits: bool = False) -> PendingPredictions:
-        """Send a request for what is not known. As :meth:`Session.submit`."""
-        assert not keep_logits, "the decoder refuses verifiers that need logits"
+        """Send a request for what is not known. As :meth:`Session.submit`.
+
+        Raises:
+            UnsupportedModelError: Logits are asked for.
+        """
+        if keep_logits:
+            raise UnsupportedModelError(
+                f"model {quoted(self._client.model)} is behind a server, which returns no logits: learning "
+                "and scoring need models on this machine"
+            )
         self._rows += [_Row() for _ in rows[len(self._rows) :]]
         unknown = [
             at

@@ -292,7 +292,8 @@ def test_langchain_and_llama_index_stream_and_chat(files: list[str]) -> None:
     assert chat._settings.known_context_length() == 512
 
 
-def test_the_next_turn_reads_what_is_new(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def count_fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many ids llama.cpp processes from now on, per pass."""
     fed: list[int] = []
     run = Context.run
 
@@ -301,6 +302,11 @@ def test_the_next_turn_reads_what_is_new(files: list[str], monkeypatch: pytest.M
         return run(self, feeds, **options)
 
     monkeypatch.setattr(Context, "run", counted)
+    return fed
+
+
+def test_the_next_turn_reads_what_is_new(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fed = count_fed(monkeypatch)
     prompt = "The second turn of a chat begins like the first one, and nobody reads that again. "
     texts, read = [], []
     for size in (8, 0):
@@ -309,6 +315,22 @@ def test_the_next_turn_reads_what_is_new(files: list[str], monkeypatch: pytest.M
         first = decoder.generate(prompt, max_new_tokens=8)
         fed.clear()
         texts.append(decoder.generate(prompt + first.text + " And then?", max_new_tokens=1).token_ids)
+        read.append(sum(fed))
+    assert texts[0] == texts[1]
+    assert read[0] < read[1] / 2
+
+
+def test_what_the_prompts_of_a_list_begin_with_is_read_once(
+    files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed = count_fed(monkeypatch)
+    prompts = [f"All of these prompts begin alike, and nobody reads that twice. And {at}?" for at in range(8)]
+    texts, read = [], []
+    for size in (8, 0):
+        loaded = [GGUFModel.from_pretrained(file, prefix_cache_mb=size) for file in files[:2]]
+        decoder = CoSDDecoder(*loaded, verifier="assistant", prefill_chunk_size=16)
+        fed.clear()
+        texts.append([each.token_ids for each in decoder.generate(prompts, max_new_tokens=2)])
         read.append(sum(fed))
     assert texts[0] == texts[1]
     assert read[0] < read[1] / 2

@@ -1,5 +1,8 @@
 """What was computed for earlier texts is found, bounded in memory, and changes no text."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,16 +116,23 @@ def test_sessions_that_begin_from_earlier_texts_return_the_logits_of_uncached_pa
         session.select([])
 
 
-def fed_tokens(model: LanguageModel, run: Any) -> int:
-    """How many token ids the model processes meanwhile."""
+@contextmanager
+def fed_to(model: LanguageModel) -> Iterator[list[int]]:
+    """How many token ids the model processes meanwhile, per pass."""
     fed: list[int] = []
     handle = model.model.register_forward_pre_hook(
         lambda _module, _arguments, named: fed.append(named["input_ids"].numel()), with_kwargs=True
     )
     try:
-        run()
+        yield fed
     finally:
         handle.remove()
+
+
+def fed_tokens(model: LanguageModel, run: Any) -> int:
+    """How many token ids the model processes while this runs."""
+    with fed_to(model) as fed:
+        run()
     return sum(fed)
 
 
@@ -175,6 +185,36 @@ def test_calls_of_a_batch_use_it() -> None:
         assert [each.token_ids for each in cached.generate(prompts, max_new_tokens=8)] == expected
     assert cached.draft.prefixes is not None
     assert fed_tokens(cached.draft, lambda: cached.generate(prompts, max_new_tokens=1)) <= len(prompts) * 2
+
+
+@pytest.mark.parametrize("kinds", [("llama", "llama"), ("llama", "lfm2")])
+@pytest.mark.parametrize("chunk", [8, 100])
+def test_what_the_prompts_of_a_list_begin_with_is_read_once(kinds: tuple[str, str], chunk: int) -> None:
+    """By every model, in chunks, for each group of prompts that begin alike."""
+    models = [pair(kind)[at] for at, kind in enumerate(kinds)]
+    cached, plain = (
+        CoSDDecoder(draft, assistant, schedule="fixed", prefill_chunk_size=chunk)
+        for draft, assistant in ([with_prefixes(each, size) for each in models] for size in (8, 0))
+    )
+    begins = [[5, *range(1, 60)], [6, *range(60, 1, -1)]]
+    prompts = [[*begin, 70 + at, 80 + at] for at in range(5) for begin in begins]
+    expected = [each.token_ids for each in plain.generate(prompts, max_new_tokens=4)]
+    with fed_to(cached.draft) as of_draft, fed_to(cached.assistants[0]) as of_assistant:
+        found = cached.generate(prompts, max_new_tokens=4)
+    assert [each.token_ids for each in found] == expected
+    for fed in (of_draft, of_assistant):
+        assert sum(fed) < 2 * 60 + len(prompts) * 25, "two beginnings, and what is new of each prompt"
+
+
+async def test_what_calls_that_come_together_begin_with_is_read_once() -> None:
+    cached, plain = (decoder(size, prefill_chunk_size=32, schedule="fixed") for size in (8, 0))
+    prompts = [f"{PROMPT}Question {at}?" for at in range(6)]
+    expected = [each.token_ids for each in plain.generate(prompts, max_new_tokens=8)]
+    with fed_to(cached.draft) as of_draft, fed_to(cached.assistants[0]) as of_assistant:
+        found = await asyncio.gather(*(cached.agenerate(each, max_new_tokens=8) for each in prompts))
+    assert [each.token_ids for each in found] == expected
+    for fed in (of_draft, of_assistant):
+        assert sum(fed) < len(PROMPT) + len(prompts) * 40, "one beginning, and what is new of each prompt"
 
 
 def test_a_deterministic_decoder_does_not_use_it() -> None:

@@ -72,7 +72,8 @@ class Batch:
         self._chunk_size = prefill_chunk_size
         self._is_drafted = False  # whether the blocks wait for assistants that read the prompts
         is_long = sum(len(row.input_ids) for row in rows) > prefill_chunk_size
-        self._unread = {self._draft, *self._assistants} if is_long else set[Session]()
+        self._unread = set(self._sessions) if is_long else set[Session]()
+        self._unshared = set(self._unread)
         self._guess_width = GuessWidth(measured=not deterministic) if lookup else None
 
     def rounds(self) -> Iterator[Step]:
@@ -195,6 +196,9 @@ class Batch:
         """Every row appends what stands to its text."""
         self._steps = [row.commit() for row in self.rows]
         self._num_known = len(self.rows)
+        for session in self._unshared - self._unread:
+            session.share()  # calls that wait for their turn to read may begin alike
+        self._unshared &= self._unread
         return self._steps
 
     def can_join(self, rows: Sequence[Row]) -> bool:

@@ -1,7 +1,7 @@
 """The contract of a model backend: what decoding needs of a language model, wherever it runs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from cosd_core.errors import UnsupportedModelError, quoted
+from cosd_core.models.prefix_cache import PrefixCache, States, common_beginnings
 from cosd_core.options import GenerationOptions
 from cosd_core.prediction import Prediction
 from cosd_core.sampling.predict import predict
@@ -89,6 +90,9 @@ class Session(ABC):
     def join(self, other: Self) -> None:  # noqa: B027
         """Hold the rows of another session of the same model after the present ones; the other one ends."""
 
+    def share(self) -> None:  # noqa: B027
+        """Keep what was processed for other sessions too; what a session drops is kept anyway."""
+
     def predict(
         self, rows: Rows, positions: Positions, *, keep_logits: bool = False
     ) -> list[list[Prediction]]:
@@ -99,10 +103,60 @@ class Session(ABC):
 class LogitsSession(Session):
     """A session of a model that returns the logits of its whole vocabulary."""
 
-    def __init__(self, *, role: str, calibration: float) -> None:
-        """Start without rows. As :meth:`BaseLanguageModel.open_session`."""
+    def __init__(self, prefixes: PrefixCache | None, *, role: str, calibration: float) -> None:
+        """Start without rows.
+
+        Args:
+            prefixes: The model's states of earlier texts, or None.
+            role: As :meth:`BaseLanguageModel.open_session`.
+            calibration: As :meth:`BaseLanguageModel.open_session`.
+        """
+        self._prefixes = prefixes
         self._role = role
         self._calibration = calibration
+        self._may_read_beginnings = prefixes is not None
+        self._beginnings: LogitsSession | None = None  # reads what the first rows begin with
+
+    @abstractmethod
+    def _another(self) -> "LogitsSession":
+        """A session of the same model, without rows."""
+
+    @abstractmethod
+    def _held(self, row: int) -> tuple[list[int], Callable[[int], States]]:
+        """The processed ids of a row, and what copies their states from an index on."""
+
+    def share(self) -> None:
+        """Add all rows to the prefix cache. As :meth:`Session.share`."""
+        self._keep(range(self.num_rows))
+
+    def _keep(self, rows: Iterable[int]) -> None:
+        if self._prefixes is not None:
+            for row in rows:
+                self._prefixes.add(*self._held(row))
+
+    def _read_beginnings(self, rows: Rows, most: int) -> bool:
+        """Process what several rows begin with once for all of them, before any is begun.
+
+        The rows then find it in the prefix cache.
+
+        Args:
+            rows: As in :meth:`read`.
+            most: As in :meth:`read`.
+
+        Returns:
+            Whether there was any left to process.
+        """
+        if not self._may_read_beginnings or self._prefixes is None:
+            return False
+        heads = [ids for ids in common_beginnings(rows) if self._prefixes.lacks(ids)]
+        self._may_read_beginnings = bool(heads)
+        if heads:
+            self._beginnings = self._beginnings or self._another()
+            if self._beginnings.read(heads, most):
+                self._beginnings.logits(heads, last=1)
+                self._beginnings.share()
+                self._may_read_beginnings, self._beginnings = False, None
+        return bool(heads)
 
     def _heads(self, rows: Rows, known: Sequence[list[int]], most: int) -> list[list[int]] | None:
         """The beginnings of rows that hold about ``most`` ids more than what is processed, ``known[row]``.

@@ -1,6 +1,6 @@
 """Keeps a model's states of earlier texts for later texts that begin alike: the next turn of a chat."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -103,6 +103,12 @@ class PrefixCache:
         self.nbytes = 0
         _caches.add(self)
 
+    def lacks(self, ids: list[int]) -> bool:
+        """Whether the states of many of these ids are not there, and may be added."""
+        if not self._max_bytes or _disabled:
+            return False
+        return len(ids) - self.find(ids).length >= LEAST_IDS
+
     def find(self, ids: list[int]) -> Prefix:
         """The longest prefix of these ids whose states are there."""
         with self._lock:
@@ -188,6 +194,15 @@ def _prefix(entry: _Entry | None, length: int) -> Prefix:
         pieces.insert(0, Piece(entry.ids, entry.states, end - entry.start))
         end, entry = entry.start, entry.parent
     return Prefix(length, tuple(pieces))
+
+
+def common_beginnings(texts: Iterable[list[int]]) -> list[list[int]]:
+    """What several texts begin with, the longest beginnings that whole groups of them share."""
+    groups: dict[tuple[int, ...], list[list[int]]] = {}
+    for ids in texts:
+        groups.setdefault(tuple(ids[:LEAST_IDS]), []).append(ids)
+    lengths = {key: min(agreed_prefix(group[0], ids) for ids in group) for key, group in groups.items()}
+    return [group[0][: lengths[key]] for key, group in groups.items() if len(group) > 1]
 
 
 _caches: WeakSet[PrefixCache] = WeakSet()

@@ -1,6 +1,6 @@
 """Sessions of a transformers model: rows that share passes, and rows that run one after another."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from cosd_core.models.base import LogitsSession
 from cosd_core.models.cache import DecodingCache, RowCache
 from cosd_core.models.forward import PassRunner
-from cosd_core.models.prefix_cache import Prefix, PrefixCache
+from cosd_core.models.prefix_cache import Prefix, PrefixCache, States
 from cosd_core.utils import agreed_prefix
 
 _MIN_PREFILL = 16
@@ -38,9 +38,8 @@ class BatchedSession(LogitsSession):
         role: str,
         calibration: float,
     ) -> None:
-        super().__init__(role=role, calibration=calibration)
+        super().__init__(prefixes, role=role, calibration=calibration)
         self._runner = runner
-        self._prefixes = prefixes
         self._cached: list[list[int]] = []  # the cached ids of every row
         self._cache = self._empty_cache(0)
 
@@ -69,6 +68,8 @@ class BatchedSession(LogitsSession):
 
     def read(self, rows: Sequence[list[int]], most: int) -> bool:
         """Run a pass over a part of the ids. As :meth:`Session.read`."""
+        if self._read_beginnings(rows, most):
+            return False
         cache, cached = (self._cache, self._cached) if self._cached else self._begun(rows)
         heads = self._heads(rows, cached, most)
         if heads or all(cached):  # not every kind of attention accepts a row of nothing but padding
@@ -87,15 +88,19 @@ class BatchedSession(LogitsSession):
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only the rows of these indices, in this order; the prefix cache gets what the others hold."""
-        if self._prefixes is not None:
-            for row in set(range(len(self._cached))).difference(rows):
-                self._prefixes.add(self._cached[row], partial(self._cache.saved, row))
+        self._keep(set(range(len(self._cached))).difference(rows))
         known = [row for row in rows if row < len(self._cached)]
         self._cached = [self._cached[row] for row in known]
         if known:
             self._cache.select(known)
         else:
             self._cache = self._empty_cache(0)
+
+    def _held(self, row: int) -> tuple[list[int], Callable[[int], States]]:
+        return self._cached[row], partial(self._cache.saved, row)
+
+    def _another(self) -> Self:
+        return type(self)(self._runner, self._prefixes, role=self._role, calibration=self._calibration)
 
     def _prefilled(self, rows: Sequence[list[int]], lengths: Sequence[int]) -> RowCache:
         """A cache of the first ``lengths[row]`` ids of every row."""
@@ -127,9 +132,8 @@ class SequentialSession(LogitsSession):
     def __init__(
         self, runner: PassRunner, prefixes: PrefixCache | None, *, role: str, calibration: float
     ) -> None:
-        super().__init__(role=role, calibration=calibration)
+        super().__init__(prefixes, role=role, calibration=calibration)
         self._runner = runner
-        self._prefixes = prefixes
         self._plan = runner.plan
         self._switch = runner.traits.rope_switch_length
         # A model that computes position ids itself does not count padding tokens, and loses their number
@@ -152,6 +156,8 @@ class SequentialSession(LogitsSession):
         """Run a pass over a part of the ids, per row. As :meth:`Session.read`."""
         if not all(map(self._has_cached_parts, rows)):
             return True
+        if self._read_beginnings(rows, most):
+            return False
         self._rows += [self._begun(ids) for ids in rows[len(self._rows) :]]
         if heads := self._heads(rows, [row.ids for row in self._rows], most):
             self.logits(heads, last=1)
@@ -169,10 +175,14 @@ class SequentialSession(LogitsSession):
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only the rows of these indices, in this order; the prefix cache gets what the others hold."""
-        if self._prefixes is not None:
-            for row in set(range(len(self._rows))).difference(rows):
-                self._prefixes.add(self._rows[row].ids, partial(self._rows[row].cache.saved, 0))
+        self._keep(set(range(len(self._rows))).difference(rows))
         self._rows = [self._rows[row] for row in rows if row < len(self._rows)]
+
+    def _held(self, row: int) -> tuple[list[int], Callable[[int], States]]:
+        return self._rows[row].ids, partial(self._rows[row].cache.saved, 0)
+
+    def _another(self) -> Self:
+        return type(self)(self._runner, self._prefixes, role=self._role, calibration=self._calibration)
 
     def _begun(self, ids: list[int]) -> "_CachedRow":
         """A row whose cache holds what is known of it."""

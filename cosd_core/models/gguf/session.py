@@ -1,6 +1,6 @@
 """Sessions of a GGUF model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -13,7 +13,7 @@ from cosd_core.errors import GenerationError
 from cosd_core.models.base import LogitsSession, Rows
 from cosd_core.models.gguf.context import MAX_ROWS, Context, Feed
 from cosd_core.models.gguf.pool import ContextPool
-from cosd_core.models.prefix_cache import Piece, Prefix, PrefixCache
+from cosd_core.models.prefix_cache import Piece, Prefix, PrefixCache, States
 from cosd_core.utils import agreed_prefix
 
 
@@ -38,15 +38,14 @@ class GGUFSession(LogitsSession):
 
         Args:
             pool: Where contexts come from.
-            prefixes: The model's states of earlier texts, or None.
+            prefixes: As :meth:`LogitsSession.__init__`.
             vocabulary: How many token ids take part.
             shared: Whether all rows share one context.
             role: As :meth:`LogitsSession.__init__`.
             calibration: As :meth:`LogitsSession.__init__`.
         """
-        super().__init__(role=role, calibration=calibration)
+        super().__init__(prefixes, role=role, calibration=calibration)
         self._pool = pool
-        self._prefixes = prefixes
         self._vocabulary = vocabulary
         self._shared = shared
         self._rows: list[_Row] = []
@@ -71,6 +70,8 @@ class GGUFSession(LogitsSession):
 
     def read(self, rows: Rows, most: int) -> bool:
         """Run a pass over a part of the ids. As :meth:`Session.read`."""
+        if self._read_beginnings(rows, most):
+            return False
         with self._forgetting_on_failure():
             self._place(rows)
             if heads := self._heads(rows, [row.ids for row in self._rows], most):
@@ -92,15 +93,27 @@ class GGUFSession(LogitsSession):
     def select(self, rows: Sequence[int]) -> None:
         """Keep only the rows of these indices, in this order; the prefix cache gets what the others hold."""
         kept = [self._rows[row] for row in rows if row < len(self._rows)]
+        self._keep(at for at, row in enumerate(self._rows) if row not in kept)
         for row in self._rows:
             if row.context is not None and row not in kept:
-                if self._prefixes is not None:
-                    self._prefixes.add(row.ids, row.saved)
                 row.context.rewind(row.sequence, 0)
                 if not self._shared:
                     self._contexts.remove(row.context)
                     self._pool.give_back([row.context])
         self._rows = kept
+
+    def _held(self, row: int) -> tuple[list[int], Callable[[int], States]]:
+        return self._rows[row].ids, self._rows[row].saved
+
+    def _another(self) -> Self:
+        return type(self)(
+            self._pool,
+            self._prefixes,
+            vocabulary=self._vocabulary,
+            shared=self._shared,
+            role=self._role,
+            calibration=self._calibration,
+        )
 
     def _known(self, ids: list[int]) -> Piece | None:
         """The states of an earlier text that begins like this one, or None."""

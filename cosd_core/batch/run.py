@@ -1,9 +1,9 @@
 """Runs a batch on Ray Data: workers answer the parts that are missing, and this process writes them."""
 
-import hashlib
+import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from cosd_core.batch.part_folder import PartFolder
-from cosd_core.batch.rows import in_parts
+from cosd_core.batch.prompt_file import PromptFile
 from cosd_core.batch.worker import Job, Worker
 from cosd_core.errors import CoSDError, GenerationError, quoted
 from cosd_core.frontend.settings import SERVING_SETTINGS
@@ -36,12 +36,12 @@ class WorkerOptions(Options):
 
 
 def run_batch(
-    lines: Sequence[str], folder: Path, job: Job, options: WorkerOptions, report: Callable[[int], None]
+    rows: PromptFile, folder: Path, job: Job, options: WorkerOptions, report: Callable[[int], None]
 ) -> None:
     """Answer rows into a folder of parts; the parts that are there already stay.
 
     Args:
-        lines: The lines of the input.
+        rows: The input.
         folder: The output; it is created if need be.
         job: The settings that all rows share.
         options: The workers.
@@ -51,22 +51,24 @@ def run_batch(
         EvaluationFileError: The folder holds answers of another batch, or cannot be written.
         CoSDError: A model cannot be loaded, or decoding has failed; finished parts stay.
     """
-    parts = in_parts(lines, options.part_rows)
-    output = PartFolder(folder, _identity(lines, job, options))
-    missing = output.missing(len(parts))
-    sizes = {number: parts[number].count("\n") + 1 for number in missing}
-    done = len(lines) - sum(sizes.values())
+    size = options.part_rows
+    parts = [rows.prompts[start : start + size] for start in range(0, len(rows.prompts), size)]
+    output = PartFolder(folder, rows.suffix, _identity(rows, job, options))
+    missing = {number: parts[number] for number in output.missing(len(parts))}
+    done = len(rows.prompts) - sum(map(len, missing.values()))
     report(done)
     if not missing:
         return
-    for number, text in _answers(missing, parts, job, options):
-        output.write(number, text)
-        done += sizes[number]
+    for number, answers in _answers(missing, job, options):
+        output.write(number, rows.answered(number * size, answers))
+        done += len(answers)
         report(done)
 
 
-def _answers(missing: Sequence[int], parts: Sequence[str], job: Job, options: WorkerOptions) -> Any:
-    """The numbers and texts of parts, in the order in which they are finished."""
+def _answers(
+    parts: Mapping[int, list[Any]], job: Job, options: WorkerOptions
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """The numbers of parts with the answers to their prompts, in the order in which they are finished."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     import ray.data
@@ -76,7 +78,7 @@ def _answers(missing: Sequence[int], parts: Sequence[str], job: Job, options: Wo
     try:
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         ray.data.DataContext.get_current().enable_progress_bars = False
-        items = [{"number": number, "lines": parts[number]} for number in missing]
+        items = [{"number": number, "prompts": json.dumps(each)} for number, each in parts.items()]
         answered = ray.data.from_items(items, override_num_blocks=len(items)).map(
             Worker,
             fn_constructor_args=(job,),
@@ -87,15 +89,14 @@ def _answers(missing: Sequence[int], parts: Sequence[str], job: Job, options: Wo
         for part in answered.iter_rows():
             if part["error"]:
                 raise CoSDError(part["error"])
-            yield part["number"], part["lines"]
+            yield part["number"], json.loads(part["answers"])
     except RayError as error:
         raise GenerationError(f"a worker has failed: {quoted(error, 1000)}") from error
     finally:
         ray.shutdown()
 
 
-def _identity(lines: Sequence[str], job: Job, options: WorkerOptions) -> dict[str, Any]:
+def _identity(rows: PromptFile, job: Job, options: WorkerOptions) -> dict[str, Any]:
     """The values on which the answers, and their division into parts, depend."""
     settings = {name: value for name, value in writable(job.settings).items() if name not in _ELSEWHERE}
-    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return {**asdict(job), "settings": settings, "input": digest, "part_rows": options.part_rows}
+    return {**asdict(job), "settings": settings, "input": rows.digest, "part_rows": options.part_rows}

@@ -1,6 +1,7 @@
 """A worker answers parts: it is a process with a copy of the models."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,9 +9,10 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from cosd_core.batch.rows import Row
+from cosd_core.chat.messages import Chat
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import CoSDError, InvalidPromptError
+from cosd_core.evaluation.tasks import read_prompt
 from cosd_core.frontend.prompts import as_prompt
 from cosd_core.frontend.settings import Settings
 
@@ -46,33 +48,30 @@ class Worker:
         return self._settings.decoder()
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        """The part with the lines of its answers in place of those of its rows, and ``error``.
+        """The number of a part, ``answers`` to its prompts, as JSON like those, and ``error``.
 
         That is empty, or says that a model cannot be loaded, or how decoding has failed: what is raised here,
         Ray would show as a traceback.
         """
+        answered = {"number": part["number"], "answers": "[]", "error": ""}
         try:
-            return {**part, "lines": self._answer_part(part["lines"]), "error": ""}
+            answers = asyncio.run(self._answer_all(json.loads(part["prompts"])))
+            return {**answered, "answers": json.dumps(answers)}
         except CoSDError as error:
-            return {**part, "lines": "", "error": str(error)}
+            return {**answered, "error": str(error)}
 
-    def _answer_part(self, lines: str) -> str:
-        rows = [Row.read(line) for line in lines.split("\n")]
-        answers = asyncio.run(self._answer_all(rows))
-        return "".join(f"{row.answered(answer)}\n" for row, answer in zip(rows, answers, strict=True))
-
-    async def _answer_all(self, rows: list[Row]) -> list[dict[str, Any]]:
+    async def _answer_all(self, prompts: list[Any]) -> list[dict[str, Any]]:
         places = asyncio.Semaphore(self._settings.max_concurrent)
 
-        async def answer(row: Row) -> dict[str, Any]:
+        async def answer(prompt: Any) -> dict[str, Any]:
             async with places:
-                return await self._answer(row)
+                return await self._answer(read_prompt(prompt))
 
-        return await asyncio.gather(*map(answer, rows))
+        return await asyncio.gather(*map(answer, prompts))
 
-    async def _answer(self, row: Row) -> dict[str, Any]:
+    async def _answer(self, prompt: str | Chat) -> dict[str, Any]:
         """The fields that an answer adds; a prompt that the models cannot take has its error there."""
-        job, prompt = self._job, row.prompt
+        job = self._job
         try:
             if isinstance(prompt, str):
                 prompt = as_prompt(prompt, self._decoder, chat=job.chat, system=job.system)

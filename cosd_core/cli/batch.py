@@ -16,7 +16,9 @@ from cosd_core.utils import require_version
 
 @with_settings()
 def run_batch(
-    prompts: Annotated[Path, typer.Argument(metavar="INPUT", help='JSONL, a "prompt" in every line.')],
+    prompts: Annotated[
+        Path, typer.Argument(metavar="INPUT", help='JSONL or Parquet, with a "prompt" in every row.')
+    ],
     to: Annotated[
         Path,
         typer.Argument(metavar="OUTPUT", help="The folder for answers."),
@@ -48,18 +50,19 @@ def run_batch(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Answer every line of a file, on this machine or a Ray cluster; an interrupted run continues.
+    """Answer every row of a file, on this machine or a Ray cluster; an interrupted run continues.
 
         cosd batch prompts.jsonl answers --draft org/a --assistant org/b --workers 2
 
-    An output line has the fields of its input line and "text" and "finish_reason". A prompt that the models
-    cannot take, such as one that is too long, has an "error" instead of a text. RAY_ADDRESS names a cluster.
+    The output has the rows of the input with "text" and "finish_reason", in the same format. A prompt that
+    the models cannot take, such as one that is too long, has an "error" instead of a text. RAY_ADDRESS names
+    a cluster.
 
     Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
     require_version("ray", "2.60", extra="ray", user="batches")
     from cosd_core.batch import run
-    from cosd_core.batch.rows import read_lines
+    from cosd_core.batch.prompt_file import read_prompt_file
     from cosd_core.batch.worker import Job
 
     options = run.WorkerOptions(workers=workers, num_cpus=num_cpus, num_gpus=num_gpus, part_rows=part_rows)
@@ -67,8 +70,8 @@ def run_batch(
         settings = merge_settings(read_settings(settings_file), settings)
     make_settings(settings)
     check_chat_flags(chat, system)
-    lines = read_lines(prompts)
+    rows = read_prompt_file(prompts)
     job = Job(settings, chat, system, provenance)
     with progress("starting the workers") as report:
-        run.run_batch(lines, to, job, options, lambda done: report("rows", done, len(lines)))
-    err.print(f"{len(lines):,} answers are in {to}", soft_wrap=True)
+        run.run_batch(rows, to, job, options, lambda done: report("rows", done, len(rows.prompts)))
+    err.print(f"{len(rows.prompts):,} answers are in {to}", soft_wrap=True)

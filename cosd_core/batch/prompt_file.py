@@ -1,0 +1,150 @@
+"""The input file: JSONL or Parquet, a prompt and fields of the user's own in every row."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cosd_core.errors import CoSDError, EvaluationFileError, quoted
+from cosd_core.evaluation.tasks import json_object, read_prompt
+from cosd_core.utils import text_lines
+
+ADDED = ("text", "finish_reason", "provenance", "error")
+"""The fields that an answer adds to those of its row."""
+
+
+class PromptFile(ABC):
+    """The rows of an input, and the format of the output.
+
+    Attributes:
+        suffix: The end of the names of such files.
+        prompts: The prompt of every row: text, or the messages of a chat.
+    """
+
+    suffix: ClassVar[str]
+    prompts: list[str | list[dict[str, Any]]]
+
+    @abstractmethod
+    def answered(self, start: int, answers: Sequence[dict[str, Any]]) -> bytes:
+        """A file of this format: the rows from ``start`` on with the fields of their answers."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """A key of the contents."""
+
+
+class JSONLines(PromptFile):
+    """A JSON object in every line that is not empty."""
+
+    suffix = ".jsonl"
+
+    def __init__(self, path: Path) -> None:
+        self._lines: list[str] = []
+        self.prompts = []
+        for number, line in enumerate(text_lines(path), start=1):
+            if line.strip():
+                self._lines.append(line)
+                self.prompts.append(_prompt_of(f"{path}, line {number}", line))
+
+    def answered(self, start: int, answers: Sequence[dict[str, Any]]) -> bytes:
+        """As :meth:`PromptFile.answered`."""
+        rows = map(json_object, self._lines[start : start + len(answers)])
+        lines = (json.dumps({**row, **answer}) for row, answer in zip(rows, answers, strict=True))
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    @property
+    def digest(self) -> str:
+        """As :attr:`PromptFile.digest`."""
+        return hashlib.sha256("\n".join(self._lines).encode()).hexdigest()
+
+
+class ParquetRows(PromptFile):
+    """A table whose other columns the output has unchanged, whatever their types."""
+
+    suffix = ".parquet"
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet  # comes with Ray Data
+
+        self._path = path
+        self._table: Any = pyarrow.parquet.read_table(path)
+        _check_names(str(path), self._table.column_names)
+        self.prompts = [
+            _checked(f"{path}, row {number}", _without_nulls(prompt))
+            for number, prompt in enumerate(self._table.column("prompt").to_pylist(), start=1)
+        ]
+
+    def answered(self, start: int, answers: Sequence[dict[str, Any]]) -> bytes:
+        """As :meth:`PromptFile.answered`; all added columns are strings, the provenance is JSON."""
+        import pyarrow
+        import pyarrow.parquet
+
+        table = self._table.slice(start, len(answers))
+        for name in ADDED:
+            values = [answer.get(name) for answer in answers]
+            if name == "provenance":
+                values = [value and json.dumps(value) for value in values]
+            table = table.append_column(name, pyarrow.array(values, pyarrow.string()))
+        sink = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(table, sink)
+        return bytes(sink.getvalue())
+
+    @property
+    def digest(self) -> str:
+        """As :attr:`PromptFile.digest`."""
+        return hashlib.sha256(self._path.read_bytes()).hexdigest()
+
+
+def read_prompt_file(path: str | Path) -> PromptFile:
+    """The rows of an input file; a name that ends in ``.parquet`` is of that format, others are JSONL.
+
+    Raises:
+        EvaluationFileError: The file cannot be read, a row is none, with its number, or there are none.
+    """
+    try:
+        path = Path(path)
+        rows = ParquetRows(path) if path.suffix == ".parquet" else JSONLines(path)
+    except (
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:  # also names that are no path
+        raise EvaluationFileError(f"cannot read prompts {quoted(str(path))}: {quoted(error)}") from error
+    if not rows.prompts:
+        raise EvaluationFileError(f'{path} holds no prompt; every row should have a "prompt"')
+    return rows
+
+
+def _prompt_of(where: str, line: str) -> Any:
+    try:
+        row = json_object(line)
+    except EvaluationFileError as error:
+        raise EvaluationFileError(f"{where}: {error}") from error
+    _check_names(where, row)
+    return _checked(where, row["prompt"])
+
+
+def _check_names(where: str, names: Sequence[str] | dict[str, Any]) -> None:
+    if "prompt" not in names:
+        raise EvaluationFileError(f"{where}: prompt is missing in {quoted(list(names))}")
+    if taken := [name for name in ADDED if name in names]:
+        raise EvaluationFileError(f"{where}: the field {taken[0]} is one that the answer has: rename it")
+
+
+def _checked(where: str, prompt: Any) -> Any:
+    """The prompt, if it is one."""
+    try:
+        read_prompt(prompt)
+    except CoSDError as error:
+        raise EvaluationFileError(f"{where}: {error}") from error
+    return prompt
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value of a column of structs, without the fields that this row does not have."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value

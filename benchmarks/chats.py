@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from cosd_core import Chat, CoSDDecoder
+from cosd_core.models.prefix_cache import free_prefix_caches
 
 SENTENCE = (
     "The harbour office kept a list of every ship, its captain, its cargo and the weather of that day. "
@@ -36,6 +37,12 @@ QUESTIONS = (
     "What is the capital of France?", "What is 12 + 30?", "What is the capital of Japan?", "What is 5 + 8?",
     "Which animal barks?", "What colour is grass?", "What is 90 - 45?", "Which planet do we live on?",
 )  # fmt: skip
+TOPICS = (
+    "Explain in three sentences why the sky is blue.",
+    "Write a short letter to a landlord about a broken window.",
+    "What should I see in Rome in one day?",
+    "Tell me a story about a fox and a raven.",
+)
 
 Message = dict[str, str]
 
@@ -80,21 +87,22 @@ def turns(cached: CoSDDecoder, plain: CoSDDecoder) -> None:
 
 def streams(draft: Any, assistant: Any) -> None:
     """How many tokens a chunk holds, and how many draft passes a token takes, also in short answers."""
-    chat = Chat([{"role": "user", "content": "Explain in three sentences why the sky is blue."}])
     for verifier in ("draft", "rule", "assistant"):
         decoder = CoSDDecoder(draft, assistant, verifier=verifier)
-        ends, sizes, generation = [], Counter[int](), None
-        for step in decoder.steps(chat, max_new_tokens=64):
-            sizes[len(step.tokens)] += 1
-            ends.append(time.process_time())
-            generation = step.generation
-        assert generation is not None
-        gaps = sorted(after - before for before, after in pairwise(ends))
+        gaps, sizes, written = [], Counter[int](), []
+        for question in TOPICS:
+            ends = []
+            for step in decoder.steps(Chat([{"role": "user", "content": question}]), max_new_tokens=64):
+                sizes[len(step.tokens)] += 1
+                ends.append(time.process_time())
+                written += [step.generation.stats] if step.generation else []
+            gaps += [after - before for before, after in pairwise(ends)]
+        gaps.sort()
         short = [
             decoder.generate(SHORT.format(each), max_new_tokens=24, stop=["\n"]).stats for each in QUESTIONS
         ]
         tokens = sum(each.tokens for each in short)
-        passes = generation.stats.draft_passes / len(generation.tokens)
+        passes = sum(each.draft_passes for each in written) / sum(each.tokens for each in written)
         short_passes = sum(each.draft_passes for each in short) / tokens
         print(
             f"{verifier}: {passes:.2f} draft passes per token; "
@@ -152,6 +160,32 @@ def together(draft: Any, assistants: Any) -> None:
     print(f"16 chats: one by one {alone:.1f} s, at once {spent:.1f} s: {alone / spent:.1f} times", flush=True)
 
 
+def documents(cached: CoSDDecoder, plain: CoSDDecoder) -> None:
+    """Eight questions about one document of 1,000 tokens, as a list and as calls at the same time."""
+    document = SENTENCE * (1000 // len(cached.draft.encode(SENTENCE)))
+    chats = [Chat([{"role": "user", "content": f"{document}\n{question}"}]) for question in QUESTIONS]
+
+    async def at_once(decoder: CoSDDecoder) -> list[str]:
+        calls = [decoder.agenerate(chat, max_new_tokens=16) for chat in chats]
+        return [each.text for each in await asyncio.gather(*calls)]
+
+    for name in ("a list", "calls at once"):
+        spent, texts = [], []
+        for decoder in (cached, plain):
+            free_prefix_caches()
+            started = time.process_time()
+            if name == "a list":
+                texts.append([each.text for each in decoder.generate(chats, max_new_tokens=16)])
+            else:
+                texts.append(asyncio.run(at_once(decoder)))
+            spent.append(time.process_time() - started)
+        print(
+            f"8 questions about one document, {name}: {spent[0]:.1f} s, without the prefix cache "
+            f"{spent[1]:.1f} s: {spent[1] / spent[0]:.1f} times; the same texts: {texts[0] == texts[1]}",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -160,7 +194,10 @@ def main() -> None:
     parser.add_argument("draft")
     parser.add_argument("assistant")
     parser.add_argument(
-        "--parts", nargs="*", choices=["streams", "arrivals", "together", "turns"], help="all if not given"
+        "--parts",
+        nargs="*",
+        choices=["streams", "arrivals", "together", "turns", "documents"],
+        help="all if not given",
     )
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -174,6 +211,7 @@ def main() -> None:
         "arrivals": lambda: arrivals(plain.draft, plain.assistants),
         "together": lambda: together(plain.draft, plain.assistants),
         "turns": lambda: turns(cached, plain),
+        "documents": lambda: documents(cached, plain),
     }
     for part in given.parts or parts:
         parts[part]()

@@ -12,7 +12,7 @@ from langchain_cosd import ChatCoSD
 from langchain_cosd import CoSDLLM as LangChainLLM
 from llama_index_cosd import CoSDLLM as LlamaIndexLLM
 
-QUESTIONS = [question for kind in KINDS for question in held_out(kind, 60)]
+QUESTIONS = [question for kind in KINDS for question in held_out(kind, 30)]
 PROMPTS = [question.prompt for question in QUESTIONS]
 Pair = tuple[LanguageModel, LanguageModel]
 
@@ -47,7 +47,7 @@ def test_each_alone_writes_what_it_writes_without_the_other(pair: Pair) -> None:
 
 
 def test_blocks_schedules_and_batches_change_nothing(pair: Pair) -> None:
-    prompts = PROMPTS[::9]
+    prompts = PROMPTS[::6]
     for options in ({}, {"temperature": 1.0, "seed": 7}):
         wanted = texts(CoSDDecoder(*pair), prompts, **options)
         for parts in ({"draft_length": 1}, {"draft_length": 3, "batch_size": 1}, {"schedule": "fixed"}):
@@ -66,7 +66,7 @@ def test_the_trace_tells_the_text(pair: Pair) -> None:
 
 def test_streams_and_tasks_write_the_same(pair: Pair) -> None:
     decoder = CoSDDecoder(*pair)
-    prompts = PROMPTS[::20]
+    prompts = PROMPTS[::15]
     wanted = texts(decoder, prompts)
 
     async def at_once() -> list[str]:

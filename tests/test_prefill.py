@@ -21,7 +21,7 @@ PROMPTS = ["x", "The quick brown fox jumps over the lazy dog. " * 2, "1 + 1 =", 
 LENGTH, CHUNK = 2000, 64
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     chunk=st.integers(1, 200),
     prompts=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=4),

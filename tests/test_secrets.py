@@ -172,10 +172,10 @@ def test_no_command_writes_or_prints_the_token(
     tmp_path: Path,
     logged: list[str],
 ) -> None:
-    models = ["--draft", pair[0], "--assistant", pair[1], "--token", TOKEN, "--max-new-tokens", "12"]
+    models = ["--draft", pair[0], "--assistant", pair[1], "--token", TOKEN, "--max-new-tokens", "4"]
     task = tmp_path / "task.jsonl"
     lines = [
-        {"prompt": f"Q: 1+{at}? A:", "answer": f"{at + 1}", "completion": f" {at + 1}\n"} for at in range(9)
+        {"prompt": f"Q: 1+{at}? A:", "answer": f"{at + 1}", "completion": f" {at + 1}\n"} for at in range(6)
     ]
     task.write_text("".join(json.dumps(line) + "\n" for line in lines))
     grid = ["--alpha", "0.5", "--beta", "0.5", "--weight", "0.5", "--folds", "3"]

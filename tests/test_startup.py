@@ -32,9 +32,11 @@ def imported_by(code: str) -> set[str]:
     ("code", "unneeded"),
     [
         ("import cosd_core", HEAVY),
-        ("import langchain_cosd", OPTIONAL),
-        ("import llama_index_cosd", OPTIONAL),
-        ("from cosd_core import CoSDDecoder, Settings, TreeVerifier", OPTIONAL),
+        (
+            "import langchain_cosd, llama_index_cosd\n"
+            "from cosd_core import CoSDDecoder, Settings, TreeVerifier",
+            OPTIONAL,
+        ),
     ],
 )
 def test_imports_load_no_package_that_they_do_not_need(code: str, unneeded: set[str]) -> None:

@@ -21,7 +21,7 @@ from cosd_core import (
 )
 from tests.models import counted_passes, random_model, table_model, word_tokenizer
 
-properties = settings(deadline=None, max_examples=60)
+properties = settings(deadline=None, max_examples=20)
 PROMPTS = ["The capital", "é😀", "x = 1\n", "a"]
 
 
@@ -161,7 +161,7 @@ def test_the_figures_of_a_generation_are_the_sums_of_its_steps(data, decoder, pr
         assert 0 <= stats.acceptance_rate <= 1
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(data=st.data(), decoder=decoders, prompts=prompts, options=options)
 def test_the_async_twins_tell_the_same(data, decoder, prompts, options):
     with_stops(data, decoder, prompts, options)

@@ -267,10 +267,10 @@ CANONICAL_PROMPTS = {
 
 @pytest.mark.parametrize("kind", CANONICAL)
 def test_one_tokenizer_taken_for_two_gives_the_text_that_it_gives(kind: str) -> None:
-    """300 random cases over both kinds, and every answer of them."""
+    """100 random cases over both kinds, and every answer of them."""
     tokenizer = CANONICAL[kind]()
     replaced = ended = 0
-    for number in range(150):
+    for number in range(50):
         random = Random(number)
         draft, *assistants = (
             random_over(
@@ -288,8 +288,8 @@ def test_one_tokenizer_taken_for_two_gives_the_text_that_it_gives(kind: str) -> 
         ours, theirs = plain.generate(prompt, **options), forced(plain).generate(prompt, **options)
         replaced += same(ours, theirs)
         ended += ours.finish_reason == "stop"
-    assert replaced > 50
-    assert 20 < ended < 130
+    assert replaced > 15
+    assert 6 < ended < 44
 
 
 @pytest.mark.parametrize(

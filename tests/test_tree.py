@@ -36,7 +36,7 @@ from cosd_core.frontend.settings import Settings as CoreSettings
 from cosd_core.verifiers import Leaf, Split
 from tests.models import random_model
 
-properties = settings(deadline=None, max_examples=80)
+properties = settings(deadline=None, max_examples=30)
 shares = st.floats(0, 1, allow_subnormal=False)
 
 
@@ -450,7 +450,7 @@ def test_a_tree_brings_the_temperatures_that_it_was_learned_at(tmp_path):
             CoSDDecoder(draft, assistant, verifier=wrong)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(seed=st.integers(0, 5), length=st.integers(1, 8), cost=st.sampled_from([0.1, 1.0, 10.0]))
 def test_lazy_decoding_with_a_learned_tree_writes_the_fixed_schedules_text(seed, length, cost):
     pair = random_model(seed=seed), random_model(seed=seed + 1)

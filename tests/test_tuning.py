@@ -75,7 +75,7 @@ def write(cache: ReplayCache, setting: Setting, prompts: int = len(PROMPTS)) -> 
     return cache.generate([(setting, prompt) for prompt in range(prompts)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(PAIRS),
     options,
@@ -202,7 +202,7 @@ DEFAULT, OTHER = "rule (0.5, 0.5), A drafts", "rule (0.9, 0.25), A drafts"
 HOT, TREE = "rule (0.5, 0.5), calibrated, A drafts", "tree, A drafts"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 4))
 def test_a_choice_does_not_depend_on_the_fold_that_judges_it(seed: int, fold: int) -> None:
     draw = np.random.default_rng(seed)

@@ -33,7 +33,7 @@ def group(name: str) -> tuple[LanguageModel, ...]:
     return tuple(ascii_over(ZOO[each](), seed=20 + at) for at, each in enumerate(GROUPS[name]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from(["one tokenizer", *GROUPS]),
     options,

@@ -26,7 +26,7 @@ _SUMMARIES = {
     "generate": "Write one text with a draft model and its assistants.",
     "chat": "Talk with a draft model and its assistants.",
     "serve": "Answer the requests of OpenAI's clients over HTTP, with a page to try the pair.",
-    "batch": "Answer every line of a file, on this machine or a Ray cluster; an interrupted run continues.",
+    "batch": "Answer every row of a file, on this machine or a Ray cluster; an interrupted run continues.",
     "explain": "Show which model wrote each token of a saved answer.",
     "bench": "Time every method on a pair, relative to the draft alone in its own library.",
     "evaluate": "Compare all methods on tasks: accuracy with intervals, gain over the better model, cost.",

@@ -9,10 +9,11 @@ from itertools import zip_longest
 import torch
 
 from cosd_core.generation.lookup import GuessWidth
+from cosd_core.generation.prompt_reading import PromptReading
 from cosd_core.generation.row import PassRequest, Row
 from cosd_core.generation.scheduling import Schedule, start
 from cosd_core.generation.text_state import RowConfig
-from cosd_core.models.base import OpensSessions, Rows, Session
+from cosd_core.models.base import OpensSessions
 from cosd_core.outputs import Step
 from cosd_core.prediction import Prediction
 from cosd_core.verifiers.base import can_replace
@@ -69,11 +70,9 @@ class Batch:
         self._steps: list[Step] = []  # of the last round
         self._num_known = 0  # rows that have been through a round
         self._prefills = True  # whether the next pass of the draft reads a prompt
-        self._chunk_size = prefill_chunk_size
-        self._is_drafted = False  # whether the blocks wait for assistants that read the prompts
         is_long = sum(len(row.input_ids) for row in rows) > prefill_chunk_size
-        self._unread = set(self._sessions) if is_long else set[Session]()
-        self._unshared = set(self._unread)
+        self._reading = PromptReading(self._sessions if is_long else (), prefill_chunk_size)
+        self._is_drafted = False  # whether the blocks wait for assistants that read the prompts
         self._guess_width = GuessWidth(measured=not deterministic) if lookup else None
 
     def rounds(self) -> Iterator[Step]:
@@ -92,34 +91,30 @@ class Batch:
         must be reported. For the same reason the schedule gets the steps when the next round begins.
         """
         if not self._is_drafted:
-            if self._read_chunk(self._draft, [row.input_ids for row in self.rows]):
+            if self._reading.read_chunk(self._draft, [row.input_ids for row in self.rows]):
                 return []
             self._begin_round()
             self._draft_blocks()
-        if self._unread and any(row.verify() for row in self.rows):
-            was_drafted, self._is_drafted = self._is_drafted, True
-            if not was_drafted or self._read_assistants_chunk():  # the draft has had this turn
-                return []
-        self._is_drafted = False
+        if self._assistants_read_on():
+            return []
         self._verify_blocks()
         return self._commit_blocks()
 
     @property
     def is_reading(self) -> bool:
         """Whether the next round may read a chunk of long prompts."""
-        return self._draft in self._unread or self._is_drafted
+        return self._draft in self._reading.unread or self._is_drafted
 
-    def _read_assistants_chunk(self) -> bool:
-        return any(
-            self._read_chunk(session, [row.assistant_ids(at) for row in self.rows])
-            for at, session in enumerate(self._assistants)
-        )
-
-    def _read_chunk(self, session: Session, rows: Rows) -> bool:
-        """Have a model read a chunk of the prompts; false if it has read them, but for one chunk at most."""
-        if session in self._unread and session.read(rows, self._chunk_size):
-            self._unread.discard(session)
-        return session in self._unread
+    def _assistants_read_on(self) -> bool:
+        """Whether the blocks wait for assistants, which read the prompts when they are first needed."""
+        waits = bool(self._reading.unread) and any(row.verify() for row in self.rows)
+        if waits and self._is_drafted:  # otherwise the draft has had this turn
+            waits = any(
+                self._reading.read_chunk(session, [row.assistant_ids(at) for row in self.rows])
+                for at, session in enumerate(self._assistants)
+            )
+        self._is_drafted = waits
+        return waits
 
     def _begin_round(self) -> None:
         self._schedule.begin_round(len(self.rows), len(self.rows) - self._num_known, self._steps)
@@ -196,9 +191,7 @@ class Batch:
         """Every row appends what stands to its text."""
         self._steps = [row.commit() for row in self.rows]
         self._num_known = len(self.rows)
-        for session in self._unshared - self._unread:
-            session.share()  # calls that wait for their turn to read may begin alike
-        self._unshared &= self._unread
+        self._reading.share()
         return self._steps
 
     def can_join(self, rows: Sequence[Row]) -> bool:
@@ -208,8 +201,8 @@ class Batch:
         the prompts of new rows.
         """
         new = [*self.rows[self._num_known :], *rows]
-        is_short = sum(len(row.input_ids) for row in new) <= self._chunk_size
-        return is_short and not self._unread and all(map(_of_like_length, ([*self.rows, *rows], new)))
+        is_short = sum(len(row.input_ids) for row in new) <= self._reading.chunk_size
+        return is_short and not self._reading.unread and all(map(_of_like_length, ([*self.rows, *rows], new)))
 
     def add(self, rows: Sequence[Row]) -> None:
         """Add rows between two rounds."""
@@ -223,7 +216,7 @@ class Batch:
             for mine, others in zip(self._sessions, other._sessions, strict=True)
         )
         is_new = self._num_known < len(self.rows) or other._num_known < len(other.rows)
-        is_read = not (self._unread or other._unread or is_new)
+        is_read = not (self._reading.unread or other._reading.unread or is_new)
         return in_order and is_read and _of_like_length([*self.rows, *other.rows])
 
     def merge(self, other: "Batch") -> None:

@@ -11,5 +11,7 @@ pip=("$environment/bin/python" -m pip --disable-pip-version-check)
 "${pip[@]}" uninstall --quiet --yes torchvision torchaudio torchcodec
 # What cosd imports beyond vLLM's own requirements.
 "${pip[@]}" install --quiet accelerate lazy_loader scikit-learn pytest pytest-asyncio
+# Clients, for the tests.
+"${pip[@]}" install --quiet langchain-openai llama-index-llms-openai-like
 # Without dependencies: those that are imported here are installed.
 "${pip[@]}" install --quiet --no-deps --editable .

@@ -1,4 +1,4 @@
-"""Starts vLLM's own OpenAI server in processes of its own."""
+"""Starts vLLM's own OpenAI server in processes of its own, directly or by `cosd serve`."""
 
 import os
 import signal
@@ -7,24 +7,33 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.vllm.conftest import CONTEXT
 
+SIZES = ("--dtype=float32", f"--max-model-len={CONTEXT}", "--max-num-seqs=4")
+
+
+def served(model: str, *arguments: str, log: Path) -> AbstractContextManager[str]:
+    """The address of a server of this model."""
+    command = ["-m", "vllm.entrypoints.openai.api_server", "--model", model, "--enforce-eager", *SIZES]
+    return _started([*command, *arguments], log)
+
+
+def served_by_cosd(*arguments: str, log: Path) -> AbstractContextManager[str]:
+    """The address of a server that `cosd serve` starts with these arguments."""
+    sizes = [f"--vllm-arg={each}" for each in SIZES]
+    return _started(["-m", "cosd_core", "serve", "--engine", "vllm", *sizes, *arguments], log)
+
 
 @contextmanager
-def served(model: str, *arguments: str, log: Path) -> Iterator[str]:
-    """The address of a server of this model."""
+def _started(arguments: Sequence[str], log: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--host", "127.0.0.1",
-        "--port", str(port), "--dtype", "float32", "--max-model-len", str(CONTEXT), "--enforce-eager",
-        "--max-num-seqs", "4", *arguments,
-    ]  # fmt: skip
+    command = [sys.executable, *arguments, "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     with log.open("w") as output:
         server = subprocess.Popen(

@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("ray", reason="make test-ray installs Ray")
+
+import pyarrow
+import pyarrow.parquet
 
 from cosd_core import Chat
 from tests.serving.servers import decoder
@@ -22,9 +26,9 @@ ROWS = [{"prompt": f"Hello {number}", "id": number, "mark": "\u2028ä\ud800"} fo
 LONG = {"prompt": "x " * 3000, "id": 48}
 
 
-def batch(folder: Path, *flags: str) -> subprocess.Popen[str]:
+def batch(folder: Path, *flags: str, rows: str = "rows.jsonl") -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-m", "cosd_core", "batch", str(folder / "rows.jsonl"), str(folder / "answers"),
+        sys.executable, "-m", "cosd_core", "batch", str(folder / rows), str(folder / "answers"),
         *PAIR, "--max-new-tokens", "12", "--part-rows", "4", "--dtype", "float32", *flags,
     ]  # fmt: skip
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -92,3 +96,16 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_ours(folder: Path) -> None
     assert "error: " in errors
     assert "empty" in errors.rpartition("error: ")[2]
     assert "Traceback" not in errors
+
+
+def test_parquet_comes_back_as_parquet(tmp_path: Path) -> None:
+    columns = {
+        "prompt": [row["prompt"] for row in ROWS[:6]],
+        "day": [date(2026, 11, day) for day in range(1, 7)],
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
+    finish(batch(tmp_path, rows="rows.parquet"))
+    written = sorted((tmp_path / "answers").glob("part-*.parquet"))
+    table = pyarrow.concat_tables(map(pyarrow.parquet.read_table, written))
+    assert table.select(["prompt", "day"]).to_pydict() == columns
+    assert all(table.column("text").to_pylist())

@@ -116,6 +116,22 @@ def test_sessions_that_begin_from_earlier_texts_return_the_logits_of_uncached_pa
         session.select([])
 
 
+@pytest.mark.parametrize("name", ["llama", "lfm2", "falcon_h1", "mamba", "rwkv"])
+@torch.inference_mode()
+def test_what_a_session_shares_stays_as_it_was_while_the_session_goes_on(name: str) -> None:
+    model = with_prefixes(pair(name)[0])
+    prompt, block, others = STEMS[0][:30], [7, 8, 9, 10], [11, 12, 13, 14]
+    session = model.open_session(vocabulary=VOCABULARY)
+    for at in range(1, len(block) + 1):
+        session.logits([prompt + block[:at]], last=1)
+    session.share()
+    for at in range(1, len(others) + 1):
+        session.logits([prompt + others[:at]], last=1)
+    begun = model.open_session(vocabulary=VOCABULARY)
+    rows = [[*prompt, *block, 20], [*prompt, *block[:3], 21]]
+    assert_agrees(begun.logits(rows, last=1), model, rows)
+
+
 @contextmanager
 def fed_to(model: LanguageModel) -> Iterator[list[int]]:
     """How many token ids the model processes meanwhile, per pass."""

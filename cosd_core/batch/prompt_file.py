@@ -24,7 +24,7 @@ class PromptFile(ABC):
     """
 
     suffix: ClassVar[str]
-    prompts: list[str | list[dict[str, Any]]]
+    prompts: list[Any]
 
     @abstractmethod
     def answered(self, start: int, answers: Sequence[dict[str, Any]]) -> bytes:
@@ -107,11 +107,7 @@ def read_prompt_file(path: str | Path) -> PromptFile:
     try:
         path = Path(path)
         rows = ParquetRows(path) if path.suffix == ".parquet" else JSONLines(path)
-    except (
-        OSError,
-        TypeError,
-        ValueError,
-    ) as error:  # also names that are no path
+    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:  # also those of pyarrow
         raise EvaluationFileError(f"cannot read prompts {quoted(str(path))}: {quoted(error)}") from error
     if not rows.prompts:
         raise EvaluationFileError(f'{path} holds no prompt; every row should have a "prompt"')

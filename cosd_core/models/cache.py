@@ -48,10 +48,7 @@ class DecodingCache:
         """Keep at most the first ``lengths[row]`` ids of every row, and as many of them as possible."""
 
     def saved(self, row: int, start: int) -> States:
-        """Return a row's states from this position on, for :class:`PrefixCache`.
-
-        The session has no further use for the row.
-        """
+        """Return a copy of a row's states from this position on, for :class:`PrefixCache`."""
         raise NotImplementedError  # this cache holds nothing
 
 

@@ -87,8 +87,8 @@ class StateCache(DecodingCache):
             self._cache.layers = [_restored(live, saved, latest.length) for live, saved in layers]
 
     def saved(self, row: int, start: int) -> "StateCache":  # noqa: ARG002
-        """The cache itself. As :meth:`DecodingCache.saved`."""
-        return self
+        """A copy of the cache. As :meth:`DecodingCache.saved`."""
+        return copy.deepcopy(self)
 
     def restored(self, length: int) -> "StateCache":
         """A copy, as it was at this length or before."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.real_tasks import make_tasks
 from cosd_core import Chat, CoSDDecoder
 from cosd_core.models.prefix_cache import free_prefix_caches
 
@@ -160,6 +161,18 @@ def together(draft: Any, assistants: Any) -> None:
     print(f"16 chats: one by one {alone:.1f} s, at once {spent:.1f} s: {alone / spent:.1f} times", flush=True)
 
 
+def questions(models: tuple[Any, ...]) -> None:
+    """How many draft passes a token takes in answers of a line, to the first task of `real_tasks.py`."""
+    _, task = next(iter(make_tasks(40)))
+    prompts = [item.prompt for item in task.items]
+    for draft, assistant in (models, models[::-1]):
+        for verifier in ("draft", "rule", "assistant"):
+            decoder = CoSDDecoder(draft, assistant, verifier=verifier)
+            found = decoder.generate(prompts, max_new_tokens=28, stop=["\n"])
+            passes = sum(each.stats.draft_passes for each in found) / sum(each.stats.tokens for each in found)
+            print(f"{len(prompts)} questions, {draft.name} drafts, {verifier}: {passes:.2f}", flush=True)
+
+
 def documents(cached: CoSDDecoder, plain: CoSDDecoder) -> None:
     """Eight questions about one document of 1,000 tokens, as a list and as calls at the same time."""
     document = SENTENCE * (1000 // len(cached.draft.encode(SENTENCE)))
@@ -196,7 +209,7 @@ def main() -> None:
     parser.add_argument(
         "--parts",
         nargs="*",
-        choices=["streams", "arrivals", "together", "turns", "documents"],
+        choices=["streams", "arrivals", "together", "turns", "documents", "questions"],
         help="all if not given",
     )
     given = parser.parse_args()
@@ -212,6 +225,7 @@ def main() -> None:
         "together": lambda: together(plain.draft, plain.assistants),
         "turns": lambda: turns(cached, plain),
         "documents": lambda: documents(cached, plain),
+        "questions": lambda: questions(cached.models),
     }
     for part in given.parts or parts:
         parts[part]()

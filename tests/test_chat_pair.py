@@ -11,7 +11,7 @@ from examples.bundled_pairs.chat.words import EXCLUDED, is_held_out
 
 @pytest.fixture(scope="module")
 def dialogues():
-    return list(exam(0, 30))
+    return list(exam(0, 60))
 
 
 def test_together_they_call_and_read(dialogues) -> None:
@@ -25,18 +25,18 @@ def test_together_they_call_and_read(dialogues) -> None:
         return right / asked
 
     assert share(talker, "call") < 0.2 < 0.65 < share(together, "call")
-    assert share(caller, "read") < 0.2 < 0.4 < share(together, "read")
+    assert share(caller, "read") < 0.2 < 0.5 < share(together, "read")
     assert share(together, "result") > 0.8
     right = [sum(correct for correct, _ in table.values()) for table in (caller, talker, together)]
     assert right[2] > max(right[:2])
 
 
 def test_the_actor_takes_the_steps_of_a_react_agent() -> None:
-    steps = list(exam(0, 20, ACTING))
+    steps = list(exam(0, 40, ACTING))
     right, asked = score(CoSDDecoder(*load_chat_pair("actor"), verifier=RuleVerifier(0.9, 0.5)), steps)["act"]
     none, _ = score(CoSDDecoder(*load_chat_pair("caller"), verifier=RuleVerifier(0.9, 0.5)), steps)["act"]
-    assert asked == 20
-    assert none < 2 < 12 < right
+    assert asked == 40
+    assert none < 4 < 24 < right
 
 
 def test_no_training_dialogue_holds_what_the_standard_suite_asks() -> None:

@@ -24,9 +24,9 @@ from cosd_core import (
     TreeVerifier,
     observe,
 )
-from cosd_core.models.base import open_logits_session
 from cosd_core.models.gguf.context import Context
 from cosd_core.models.gguf.library import llama_cpp
+from cosd_core.models.logits_session import open_logits_session
 from cosd_core.training.examples import Example
 from cosd_core.verifiers import AssistantVerifier, AverageVerifier, DraftVerifier, Leaf, Split
 from langchain_cosd import ChatCoSD

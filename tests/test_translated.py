@@ -288,7 +288,7 @@ def test_one_tokenizer_taken_for_two_gives_the_text_that_it_gives(kind: str) -> 
         ours, theirs = plain.generate(prompt, **options), forced(plain).generate(prompt, **options)
         replaced += same(ours, theirs)
         ended += ours.finish_reason == "stop"
-    assert replaced > 15
+    assert replaced > 16
     assert 6 < ended < 44
 
 

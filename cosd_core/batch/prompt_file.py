@@ -44,7 +44,11 @@ class JSONLines(PromptFile):
     def __init__(self, path: Path) -> None:
         self._lines: list[str] = []
         self.prompts = []
-        for number, line in enumerate(text_lines(path), start=1):
+        try:
+            lines = text_lines(path)
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
+        for number, line in enumerate(lines, start=1):
             if line.strip():
                 self._lines.append(line)
                 self.prompts.append(_prompt_of(f"{path}, line {number}", line))
@@ -67,10 +71,14 @@ class ParquetRows(PromptFile):
     suffix = ".parquet"
 
     def __init__(self, path: Path) -> None:
-        import pyarrow.parquet  # comes with Ray Data
+        import pyarrow  # comes with Ray Data
+        import pyarrow.parquet
 
         self._path = path
-        self._table: Any = pyarrow.parquet.read_table(path)
+        try:
+            self._table: Any = pyarrow.parquet.read_table(path)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise _unreadable(path, error) from error
         _check_names(str(path), self._table.column_names)
         self.prompts = [
             _checked(f"{path}, row {number}", _without_nulls(prompt))
@@ -98,20 +106,20 @@ class ParquetRows(PromptFile):
         return hashlib.sha256(self._path.read_bytes()).hexdigest()
 
 
-def read_prompt_file(path: str | Path) -> PromptFile:
+def read_prompt_file(path: Path) -> PromptFile:
     """The rows of an input file; a name that ends in ``.parquet`` is of that format, others are JSONL.
 
     Raises:
         EvaluationFileError: The file cannot be read, a row is none, with its number, or there are none.
     """
-    try:
-        path = Path(path)
-        rows = ParquetRows(path) if path.suffix == ".parquet" else JSONLines(path)
-    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:  # also those of pyarrow
-        raise EvaluationFileError(f"cannot read prompts {quoted(str(path))}: {quoted(error)}") from error
+    rows = ParquetRows(path) if path.suffix == ".parquet" else JSONLines(path)
     if not rows.prompts:
         raise EvaluationFileError(f'{path} holds no prompt; every row should have a "prompt"')
     return rows
+
+
+def _unreadable(path: Path, error: Exception) -> EvaluationFileError:
+    return EvaluationFileError(f"cannot read prompts {quoted(str(path))}: {quoted(error)}")
 
 
 def _prompt_of(where: str, line: str) -> Any:

@@ -24,7 +24,8 @@ import torch
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidPromptError, VerifierError, quoted
-from cosd_core.models.base import BaseLanguageModel, LogitsSession, open_logits_session
+from cosd_core.models.base import BaseLanguageModel
+from cosd_core.models.logits_session import LogitsSession, open_logits_session
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
 from cosd_core.options import GenerationOptions
 from cosd_core.prediction import Opinions, Prediction

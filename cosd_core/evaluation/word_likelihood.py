@@ -36,7 +36,7 @@ from cosd_core.generation.row import Row
 from cosd_core.generation.row_factory import MakeRow
 from cosd_core.generation.scheduling import FixedSchedule
 from cosd_core.generation.text_state import RowConfig
-from cosd_core.models.base import open_logits_session
+from cosd_core.models.logits_session import open_logits_session
 from cosd_core.models.vocabulary_alignment import align
 from cosd_core.options import GenerationOptions
 from cosd_core.outputs import Step

@@ -6,7 +6,7 @@ from cosd_core.models.base import Rows, Session
 
 
 class PromptReading:
-    """What the sessions of a batch have read of its long prompts.
+    """How far the sessions of a batch have read its long prompts.
 
     Attributes:
         chunk_size: About how many ids of prompts a model processes in one turn of the batch.

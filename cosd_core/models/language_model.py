@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cosd_core.errors import InvalidOptionError, ModelUnloadedError, UnsupportedModelError, quoted
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
 from cosd_core.models.backend_options import LLAMA_CPP_OPTIONS, check_options_apply
-from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter, without_adapter
+from cosd_core.models.base import BaseLanguageModel, with_adapter, without_adapter
 from cosd_core.models.comparison import ProbedModel
 from cosd_core.models.fingerprint import fingerprint
 from cosd_core.models.forward import PassRunner, Plan, input_device
@@ -24,6 +24,7 @@ from cosd_core.models.loading import (
     load,
     resolve_source,
 )
+from cosd_core.models.logits_session import LogitsSession
 from cosd_core.models.memory import release_memory
 from cosd_core.models.plan_choice import choose_plan
 from cosd_core.models.prefix_cache import PrefixCache

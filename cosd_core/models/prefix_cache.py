@@ -197,7 +197,7 @@ def _prefix(entry: _Entry | None, length: int) -> Prefix:
 
 
 def common_beginnings(texts: Iterable[list[int]]) -> list[list[int]]:
-    """What several texts begin with, the longest beginnings that whole groups of them share."""
+    """The longest common beginning of every group of texts that begin alike."""
     groups: dict[tuple[int, ...], list[list[int]]] = {}
     for ids in texts:
         groups.setdefault(tuple(ids[:LEAST_IDS]), []).append(ids)

@@ -8,9 +8,9 @@ from typing import Self
 import torch
 from torch.nn.functional import pad
 
-from cosd_core.models.base import LogitsSession
 from cosd_core.models.cache import DecodingCache, RowCache
 from cosd_core.models.forward import PassRunner
+from cosd_core.models.logits_session import LogitsSession
 from cosd_core.models.prefix_cache import Prefix, PrefixCache, States
 from cosd_core.utils import agreed_prefix
 

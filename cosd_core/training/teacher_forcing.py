@@ -18,7 +18,8 @@ import torch
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import ChatPrompt
 from cosd_core.errors import InvalidOptionError, ModelOutputError, TrainingDataError, quoted
-from cosd_core.models.base import BaseLanguageModel, open_logits_session
+from cosd_core.models.base import BaseLanguageModel
+from cosd_core.models.logits_session import open_logits_session
 from cosd_core.models.vocabulary_alignment import Alignment, align
 from cosd_core.options import check_counts
 from cosd_core.training.checkpoint import Checkpoint

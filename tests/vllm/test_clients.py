@@ -75,7 +75,7 @@ def llm(url: str) -> OpenAILike:
 
 @pytest.fixture(scope="module")
 def text(draft: LanguageModel, assistant: LanguageModel) -> str:
-    """What the pair writes behind the prompt; vLLM leaves out an unfinished character at the end."""
+    """The text of the pair behind the prompt; vLLM leaves out an unfinished character at the end."""
     ids = byte_tokenizer()(PROMPT)["input_ids"]
     written = write(draft, [assistant], RuleVerifier(ALPHA), ids, max_new_tokens=LENGTH)
     assert written.replaced
@@ -149,5 +149,5 @@ def test_llama_index(llm: OpenAILike, text: str) -> None:
 
 
 def test_a_context_that_is_too_small_is_an_error(client: OpenAI) -> None:
-    with pytest.raises(BadRequestError):
+    with pytest.raises(BadRequestError, match="max_tokens"):
         client.completions.create(model="pair", prompt=PROMPT, max_tokens=CONTEXT + 1)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, ModelUnloadedError, quoted
 from cosd_core.models.backend_options import TRANSFORMERS_OPTIONS, check_options_apply
-from cosd_core.models.base import BaseLanguageModel, LogitsSession, with_adapter
+from cosd_core.models.base import BaseLanguageModel, with_adapter
 from cosd_core.models.fingerprint import tokenizer_facts
 from cosd_core.models.gguf.file_digest import digest_files
 from cosd_core.models.gguf.files import all_parts, find_gguf, gguf_name, gguf_source, is_gguf
@@ -24,6 +24,7 @@ from cosd_core.models.gguf.tokenizer import build_tokenizer
 from cosd_core.models.gguf.tokenizer_check import check_tokenizer
 from cosd_core.models.gguf.weights import LoraAdapter, Weights
 from cosd_core.models.loading import hub_access, load_tokenizer
+from cosd_core.models.logits_session import LogitsSession
 from cosd_core.models.memory import release_memory
 from cosd_core.models.prefix_cache import PrefixCache
 from cosd_core.models.weight_sharing import ModelRegistry

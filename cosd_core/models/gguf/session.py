@@ -10,9 +10,10 @@ import torch
 from torch.nn.functional import pad
 
 from cosd_core.errors import GenerationError
-from cosd_core.models.base import LogitsSession, Rows
+from cosd_core.models.base import Rows
 from cosd_core.models.gguf.context import MAX_ROWS, Context, Feed
 from cosd_core.models.gguf.pool import ContextPool
+from cosd_core.models.logits_session import LogitsSession
 from cosd_core.models.prefix_cache import Piece, Prefix, PrefixCache, States
 from cosd_core.utils import agreed_prefix
 

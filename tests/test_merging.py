@@ -424,7 +424,7 @@ async def test_a_prompt_that_does_not_fit_alone_fails_alone(
         return sampling.predict(logits, positions, *more, **named)
 
     sampling = importlib.import_module("cosd_core.sampling.predict")
-    monkeypatch.setattr("cosd_core.models.base.predict", predict)
+    monkeypatch.setattr("cosd_core.models.logits_session.predict", predict)
     results = await join_one_by_one(decoder, [(prompt, LONG) for prompt in prompts])
     for prompt, result, expected in zip(prompts, results, alone, strict=True):
         if prompt in PROMPTS:

@@ -11,8 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosd_core import CoSDDecoder, LanguageModel
+from cosd_core import CoSDDecoder, LanguageModel, RuleVerifier, observe
+from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
+from cosd_core.evaluation.word_likelihood import TextContinuation, word_likelihoods
 from cosd_core.models.prefix_cache import LEAST_IDS, PrefixCache, free_prefix_caches
+from cosd_core.tuning import ReplayCache, Setting
 from tests.models import VOCABULARY, ascii_model, on_pass, random_model
 from tests.test_architectures import pair
 from tests.test_session import assert_agrees
@@ -231,6 +234,49 @@ async def test_what_calls_that_come_together_begin_with_is_read_once() -> None:
     assert [each.token_ids for each in found] == expected
     for fed in (of_draft, of_assistant):
         assert sum(fed) < len(PROMPT) + len(prompts) * 40, "one beginning, and what is new of each prompt"
+
+
+SHOTS = "Q: one plus one? A: two. Q: two plus one? A: three. Q: "
+ASKED = [f"{SHOTS}{at} plus {at}? A:" for at in range(8)]
+
+
+def learned(decoder: CoSDDecoder) -> Any:
+    seen = observe(decoder.models, [(prompt, f" {at}") for at, prompt in enumerate(ASKED)])
+    return seen.gaps.ravel().tolist()
+
+
+def scored(decoder: CoSDDecoder) -> Any:
+    return [each.log for each in log_likelihoods(decoder, [ids_of(decoder, prompt) for prompt in ASKED])]
+
+
+def scored_by_words(decoder: CoSDDecoder) -> Any:
+    texts = [TextContinuation(ids_of(decoder, prompt).prompts, " ten") for prompt in ASKED]
+    return [each.log for each in word_likelihoods(decoder, texts)]
+
+
+def replayed(decoder: CoSDDecoder) -> Any:
+    cache = ReplayCache(decoder.models, ASKED, {"max_new_tokens": 4})
+    found = cache.generate([(Setting(RuleVerifier()), at) for at in range(len(ASKED))])
+    return [float(ord(each)) for ending in found for each in ending.text]
+
+
+def ids_of(decoder: CoSDDecoder, prompt: str) -> Continuation:
+    return Continuation((tuple(decoder.draft.tokenizer.encode(prompt)),) * 2, (7, 8))
+
+
+@pytest.mark.parametrize("reads", [learned, scored, scored_by_words, replayed])
+def test_examples_before_many_questions_are_read_once(reads: Any) -> None:
+    """Wherever texts are read: to learn from them, to score them, and to tune settings."""
+    asks_always = RuleVerifier(1, 0)
+    cached, plain = decoder(8, verifier=asks_always), decoder(0, verifier=asks_always)
+    found, fed = [], []
+    for each in (cached, plain):
+        with fed_to(each.draft) as of_draft, fed_to(each.assistants[0]) as of_assistant:
+            found.append(reads(each))
+        fed.append((sum(of_draft), sum(of_assistant)))
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+    for once, every_time in zip(*fed, strict=True):
+        assert every_time - once >= (len(ASKED) - 1) * len(SHOTS)
 
 
 def test_a_deterministic_decoder_does_not_use_it() -> None:

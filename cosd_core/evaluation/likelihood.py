@@ -151,7 +151,7 @@ class _Scorer:
         column_of = [column for _, column, _ in window.positions]
 
         def run(model: int) -> list[Prediction]:
-            logits = sessions[model].logits(window.prefixes(rows[model]), last=window.last)
+            logits = sessions[model].read_logits(window.prefixes(rows[model]), last=window.last)
             logits = self._alignment.bar(logits[row_of, column_of])
             role = "draft" if model == 0 else f"assistant {model - 1}"
             calibration = self._decoder.calibration[model]

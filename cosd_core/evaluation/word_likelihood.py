@@ -119,6 +119,7 @@ class _WordScorer:
     def __init__(self, decoder: CoSDDecoder, logits_at_once: int) -> None:
         self._models = decoder.models
         self._verifier = decoder.verifier
+        self._chunk_size = decoder.prefill_chunk_size
         self._logits_at_once = logits_at_once
         names = tuple(model.name for model in self._models)
         self._config = RowConfig(self._verifier, _DRAFT_LENGTH, True, names, decoder.calibration)
@@ -187,9 +188,12 @@ class _WordScorer:
             vocabularies=[view.size for view in self._views],
             config=self._config,
             schedule=FixedSchedule(),
+            prefill_chunk_size=self._chunk_size,
         )
         while batch.rows:
-            following = [_next_row(*each) for each in zip(walks, batch.round(), strict=True)]
+            if not (steps := batch.round()):
+                continue  # it has read a chunk of the prompts
+            following = [_next_row(*each) for each in zip(walks, steps, strict=True)]
             walks = [walk for walk, row in zip(walks, following, strict=True) if row]
             batch.remove([old for old, row in zip(batch.rows, following, strict=True) if not row])
             batch.rows = [row for row in following if row]
@@ -264,7 +268,7 @@ class _WordScorer:
         width = pass_width([self._models[model]], max(counts), self._logits_at_once // (len(rows) * size))
         session = open_logits_session(self._models[model], vocabulary=size)
         for window in windows(counts, max(counts), width):
-            logits = session.logits(window.prefixes(rows), last=window.last)
+            logits = session.read_logits(window.prefixes(rows), last=window.last)
             for row, column, target in window.positions:
                 (word, first, token), at = targets[row][target], read[row]
                 writes = writers[at][word] == model

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from cosd_core.models.base import OpensSessions, PendingPredictions, Positions, Rows, Session
+from cosd_core.models.logits_session import READ_AT_ONCE
 from cosd_core.prediction import Prediction
 from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.verifiers.types import logits_of
@@ -68,6 +69,8 @@ class KeptSession:
             self._ids.append(next(iter(wanted.values()))[0][:1])  # until it is used
         for row, (ids, _) in wanted.items():
             self._ids[row] = ids
+        while not self._session.read(self._ids, READ_AT_ONCE):
+            pass  # what many prompts begin with is processed once
         positions = [wanted[row][1] if row in wanted else () for row in range(len(self._ids))]
         found = self._session.predict(self._ids, positions, keep_logits=True)
         self.computed += sum(map(len, positions))

@@ -15,6 +15,9 @@ from cosd_core.sampling.predict import predict
 from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.utils import agreed_prefix
 
+READ_AT_ONCE = 2048
+"""About how many ids a pass processes where nothing else waits for it."""
+
 
 class LogitsSession(Session):
     """A session of a model that returns the logits of its whole vocabulary."""
@@ -100,6 +103,18 @@ class LogitsSession(Session):
             GenerationError: The pass failed.
             ModelOutputError: The logits are of an unexpected shape.
         """
+
+    def read_logits(self, rows: Rows, *, last: int, most: int = READ_AT_ONCE) -> torch.Tensor:
+        """The logits of texts that may be long, or begin alike, which is processed once.
+
+        Args:
+            rows: As in :meth:`logits`, like the result and the errors.
+            last: As in :meth:`logits`.
+            most: About how many ids a pass processes.
+        """
+        while not self.read(rows, most):
+            pass
+        return self.logits(rows, last=last)
 
     def position_logits(self, rows: Rows, counts: Sequence[int]) -> list[torch.Tensor]:
         """Run one pass, and return the logits behind each of the last ``counts[row]`` ids of every row.

@@ -192,7 +192,7 @@ def _observe_batch(
     size = max(1, _NUMBERS_AT_ONCE // vocabulary)
     for window in windows(targets, max(text.length for text in batch), width):
         logits = [
-            alignment.bar(session.logits(window.prefixes(each), last=window.last))
+            alignment.bar(session.read_logits(window.prefixes(each), last=window.last, most=tokens_per_pass))
             for session, each in zip(sessions, rows, strict=True)
         ]
         for start in range(0, len(window.positions), size):

@@ -49,12 +49,12 @@ class ChatCoSD(ChatOptions, ChatListCalls):
     ``"length"`` and is never parsed as a whole one: a call becomes an invalid call, and
     :meth:`with_structured_output` raises.
 
-    Every setting is a constructor parameter, and an option of each call. Asynchronous calls never block the
-    event loop; cancelling one, or closing a stream, stops the work. ``response_metadata`` holds the finish
-    reason, verifier, statistics, with ``logprobs`` those of every token in OpenAI's form, and with
-    ``return_trace`` the trace that :func:`cosd_core.explain.to_html` shows. With
-    ``continue_final_message=True`` a call continues the last message, the assistant's; its answer is what is
-    new.
+    Every setting is a constructor parameter; those that do not load models are options of each call, too.
+    Asynchronous calls never block the event loop; cancelling one, or closing a stream, stops the work.
+    ``response_metadata`` holds the finish reason, verifier, statistics, with ``logprobs`` those of every
+    token in OpenAI's form, and with ``return_trace`` the trace that :func:`cosd_core.explain.to_html` shows.
+    With ``continue_final_message=True`` a call continues the last message, the assistant's; its answer is
+    what is new.
 
     Raises:
         InvalidOptionError: A parameter is unknown or of a wrong type or value.

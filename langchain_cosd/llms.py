@@ -26,10 +26,11 @@ class CoSDLLM(CoSDModel, BaseLLM):
         llm.invoke("The capital of France", stop=["."])
         (prompt | llm | StrOutputParser()).invoke(...)
 
-    Every setting is a constructor parameter, and an option of each call. A list of prompts is decoded as
-    batches. Asynchronous calls never block the event loop; cancelling one, or closing a stream, stops the
-    work. ``generation_info`` holds the finish reason, verifier, statistics, token usage, with ``logprobs``
-    those of every token, and with ``return_trace`` the trace that :func:`cosd_core.explain.to_html` shows.
+    Every setting is a constructor parameter; those that do not load models are options of each call, too. A
+    list of prompts is decoded as batches. Asynchronous calls never block the event loop; cancelling one, or
+    closing a stream, stops the work. ``generation_info`` holds the finish reason, verifier, statistics,
+    token usage, with ``logprobs`` those of every token, and with ``return_trace`` the trace that
+    :func:`cosd_core.explain.to_html` shows.
 
     Raises:
         InvalidOptionError: A parameter is unknown or of a wrong type or value.

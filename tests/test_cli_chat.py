@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from cosd_core import Chat, CoSDDecoder
-from cosd_core.cli.conversation import MAX_NEW_TOKENS, Conversation
+from cosd_core.cli.conversation import Conversation
 from cosd_core.errors import CoSDError
 from cosd_core.explain import ColoredStream
+from cosd_core.options import ANSWER_TOKENS
 from examples.bundled_pairs import WEIGHTS, load_chat_pair
 from tests.chats import chat_model
 from tests.test_cli import IRON, cosd, models, pair  # noqa: F401 - fixtures
@@ -169,8 +170,8 @@ def test_the_oldest_messages_are_left_out_of_a_conversation_that_is_too_long() -
 
 def test_a_default_answer_leaves_room_for_the_conversation(decoder: CoSDDecoder) -> None:
     options = Conversation(decoder, {})._options
-    window = min(model.context_length or MAX_NEW_TOKENS * 2 for model in decoder.models)
-    assert options["max_new_tokens"] == min(MAX_NEW_TOKENS, window // 2)
+    window = min(model.context_length or ANSWER_TOKENS * 2 for model in decoder.models)
+    assert options["max_new_tokens"] == min(ANSWER_TOKENS, window // 2)
 
 
 def test_a_coloured_stream_is_the_text_of_its_chunks(decoder: CoSDDecoder) -> None:

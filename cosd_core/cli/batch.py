@@ -38,14 +38,14 @@ def run_batch(
     ] = False,
     workers: Annotated[int, typer.Option(help="The most workers. Each has a copy of the models.")] = 1,
     num_cpus: Annotated[
-        float | None, typer.Option(help="Processors of a worker, and its threads. Default: 1.")
+        float | None, typer.Option(help="CPUs of a worker, and its threads. Default: 1.")
     ] = None,
     num_gpus: Annotated[float | None, typer.Option(help="GPUs of a worker. Default: none.")] = None,
     part_rows: Annotated[
         int, typer.Option(help="Rows of a part, which are answered together and written at once.")
     ] = 64,
     settings_file: Annotated[
-        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags go before it.")
+        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags take precedence.")
     ] = None,
     *,
     settings: dict[str, Any],

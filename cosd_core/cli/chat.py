@@ -13,7 +13,7 @@ from cosd_core import explain
 from cosd_core.chat.events import ReasoningDelta, TextDelta
 from cosd_core.cli.console import err, out, write_text
 from cosd_core.cli.conversation import Conversation
-from cosd_core.cli.flags import with_settings
+from cosd_core.cli.flags import ANSWER_LIMIT, with_settings
 from cosd_core.cli.progress import progress
 from cosd_core.cli.shared import BUNDLED_TEMPLATE, make_settings, names_models, with_models
 from cosd_core.errors import CoSDError, InvalidOptionError, InvalidPromptError, quoted
@@ -31,14 +31,14 @@ _COMMANDS = {
 }
 
 
-@with_settings()
+@with_settings(max_new_tokens=ANSWER_LIMIT)
 def run_chat(
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
     show_sources: Annotated[
         bool, typer.Option("--explain", help="Mark the assistants' tokens in every answer, and count them.")
     ] = False,
     settings_file: Annotated[
-        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags go before it.")
+        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags take precedence.")
     ] = None,
     *,
     settings: dict[str, Any],

@@ -9,10 +9,8 @@ from cosd_core.chat import Chat, Turn
 from cosd_core.chat.events import Event, ParsedAnswer
 from cosd_core.chat.messages import Message
 from cosd_core.decoder import CoSDDecoder
+from cosd_core.options import ANSWER_TOKENS
 from cosd_core.outputs import Chunk, Generation
-
-MAX_NEW_TOKENS = 512
-"""The limit of an answer's tokens unless the caller gives one; at most half of the context window."""
 
 
 class Conversation:
@@ -46,7 +44,7 @@ class Conversation:
         """
         self._decoder = decoder
         self._windows = [model.context_length or inf for model in decoder.models]
-        self._options = {"max_new_tokens": int(min(MAX_NEW_TOKENS, min(self._windows) // 2)), **options}
+        self._options = {"max_new_tokens": int(min(ANSWER_TOKENS, min(self._windows) // 2)), **options}
         self._first: list[Message] = [] if system is None else [{"role": "system", "content": system}]
         self._chat_template, self._remembers = chat_template, remembers
         self.messages: list[Message] = []

@@ -19,10 +19,12 @@ def run_explain(
     """Show which model wrote each token of a saved answer.
 
         cosd generate --draft org/model-a --assistant org/model-b --json "The capital of France" > answer.json
+
         cosd explain answer.json --html answer.html
 
-    The file is what cosd generate --json printed, or the JSON of a LangChain message or a LlamaIndex response
-    that was made with return_trace=True.
+    The file is what cosd generate --json printed, an answer of cosd serve with provenance, or the JSON of a
+    LangChain message or a LlamaIndex response that was made with return_trace=True.
+
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
     check_file(html)

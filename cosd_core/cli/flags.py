@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from cosd_core.frontend.settings import Settings, SettingsFields
 from cosd_core.frontend.text_values import json_value, parts_of
+from cosd_core.options import ANSWER_TOKENS
 
 _FLAG_NAMES = {"draft_model": "draft", "assistant_model": "assistant"}
 _WITHOUT_FLAG = {"grammar", "logits_processor"}
@@ -19,10 +20,17 @@ _ONE_OR_PER_ASSISTANT = ("verifier", "tree_path")
 """Fields where one value is for all assistants, and a list holds one value per assistant."""
 
 
-def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+ANSWER_LIMIT = (
+    f"Token limit, the end token included. Default: {ANSWER_TOKENS}, at most half of the context window."
+)
+"""The help of ``--max-new-tokens`` where answers may be longer than elsewhere."""
+
+
+def with_settings(*left_out: str, **helps: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command a flag per field of :class:`Settings`, except for the fields ``left_out``.
 
-    The command receives the values of the flags that were given as ``settings``.
+    ``helps`` are the texts of flags that mean something else in this command than their field says. The
+    command receives the values of the flags that were given as ``settings``.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -38,7 +46,7 @@ def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..
 
         signature = inspect.signature(command)
         parameters = [each for each in signature.parameters.values() if each.name != "settings"]
-        parameters += [_parameter(name, Settings.model_fields[name]) for name in names]
+        parameters += [_parameter(name, Settings.model_fields[name], helps.get(name)) for name in names]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         return run
@@ -46,16 +54,17 @@ def with_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..
     return decorate
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, text: str | None) -> inspect.Parameter:
     flag = f"--{_FLAG_NAMES.get(name, name).replace('_', '-')}"
     hide_default = field.is_required() or field.default in (None, "", ()) or field.default is False
     default = "" if hide_default else f" Default: {field.default}."
     kind = _flag_type(field.annotation)
     element = (get_args(kind) or (kind,))[0]
+    several = "" if element is kind else " Repeat the flag for several."
     option = typer.Option(
         None,
         f"{flag}/--no-{flag[2:]}" if field.annotation is bool else flag,
-        help=f"{field.description}{default}",
+        help=text or f"{field.description}{default}{several}",
         show_default=False,
         metavar=None if kind is bool else f"<{element.__name__}>",
     )

@@ -43,7 +43,7 @@ def run_generate(
     ] = False,
     html: Annotated[Path | None, typer.Option(help="Write the explanation as an HTML page.")] = None,
     settings_file: Annotated[
-        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags go before it.")
+        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags take precedence.")
     ] = None,
     *,
     settings: dict[str, Any],

@@ -9,7 +9,7 @@ import typer
 from pydantic import SecretStr
 from transformers.utils import logging as transformers_logging
 
-from cosd_core.cli.flags import with_settings
+from cosd_core.cli.flags import ANSWER_LIMIT, with_settings
 from cosd_core.cli.shared import bundled_chat_settings, make_settings, names_models
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings
@@ -32,7 +32,7 @@ _PACKAGES = {"fastapi": "0.115", "prometheus_client": "0.20", "uvicorn": "0.30"}
 """The packages of the extra, with their oldest releases that work."""
 
 
-@with_settings()
+@with_settings(max_new_tokens=ANSWER_LIMIT)
 def run_serve(
     models: Annotated[
         list[str] | None,
@@ -83,7 +83,7 @@ def run_serve(
     ] = _DEFAULTS.shutdown_grace,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log prompts and texts, too.")] = False,
     settings_file: Annotated[
-        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags go before it.")
+        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags take precedence.")
     ] = None,
     *,
     settings: dict[str, Any],

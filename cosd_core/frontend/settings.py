@@ -76,7 +76,7 @@ class SettingsFields(LoadingOptions, GenerationOptions):
 
     draft_model: Source = Field(description="The model that proposes: hub id or path.")
     assistant_model: Source | list[Source] = Field(
-        description="The model that verifies and corrects: hub id or path. Several are possible."
+        description="The model whose tokens may replace the draft's: hub id or path. Several are possible."
     )
     draft_adapter: str | None = Field(
         default=None, description="A PEFT adapter (such as LoRA) over the draft: hub id or path."

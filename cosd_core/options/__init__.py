@@ -12,6 +12,7 @@ from cosd_core.options.checks import (
     check_number,
 )
 from cosd_core.options.generation import (
+    ANSWER_TOKENS,
     CallKwargs,
     ChatOptions,
     GenerationKwargs,
@@ -22,6 +23,7 @@ from cosd_core.options.generation import (
 from cosd_core.options.loading import CODE_OPTIONS, SECRET_OPTIONS, LoadingKwargs, LoadingOptions
 
 __all__ = [
+    "ANSWER_TOKENS",
     "CODE_OPTIONS",
     "SECRET_OPTIONS",
     "CallKwargs",

@@ -106,6 +106,10 @@ class SyncCallKwargs(CallKwargs, total=False):
     share_batches: bool
 
 
+ANSWER_TOKENS = 512
+"""The ``max_new_tokens`` of chats and servers unless it is given; at most half of the context window."""
+
+
 class GenerationOptions(Options):
     """Options of one generation. The names and meanings are those of transformers' ``GenerationConfig``.
 

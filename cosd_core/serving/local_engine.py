@@ -10,14 +10,11 @@ from pydantic import ConfigDict, Field
 
 from cosd_core.frontend.call import Call
 from cosd_core.frontend.framework_model import FrameworkModel
-from cosd_core.options import ChatOptions
+from cosd_core.options import ANSWER_TOKENS, ChatOptions
 from cosd_core.serving.choices import ChatWriter, ChoiceWriter, Piece, TextWriter
 from cosd_core.serving.options import ServerOptions
 from cosd_core.serving.requests import ChatRequest, CompletionRequest, TextRequest
 from cosd_core.serving.work import Emit
-
-MAX_NEW_TOKENS = 512
-"""The limit of a text's tokens unless settings or request give one; at most half of the context window."""
 
 
 class _Pair(ChatOptions, FrameworkModel):
@@ -54,7 +51,7 @@ class LocalEngine:
         models = self._pair.call({}).decoder().models
         if "max_new_tokens" not in self._pair.model_fields_set:
             window = min(model.context_length or inf for model in models)
-            self._pair.max_new_tokens = int(min(MAX_NEW_TOKENS, window / 2, options.max_tokens_limit or inf))
+            self._pair.max_new_tokens = int(min(ANSWER_TOKENS, window / 2, options.max_tokens_limit or inf))
         self.name = self._pair.model_name
         self.max_requests = self._pair.max_concurrent + self._pair.max_waiting
 

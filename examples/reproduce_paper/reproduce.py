@@ -33,8 +33,8 @@ METHODS = {
 """The paper's columns and our settings. What the tree is learned from, the README says."""
 
 
-ONE_TOKENIZER = {"speculative", "average", "tree", "MMLU", "HellaSwag", "TruthfulQA"}
-"""What needs models with one tokenizer: methods that mix or learn, benchmarks scored by likelihoods."""
+ONE_TOKENIZER = {"speculative", "average"}
+"""Methods that mix distributions over one vocabulary."""
 
 
 def model_args(pair: dict, method: str) -> dict[str, object]:

@@ -46,7 +46,7 @@ def server_command(
         raise InvalidOptionError(f"vLLM's server has one API key, not {len(options.api_keys)}")
     ServerSettings(**fusing)  # its errors come before vLLM's
     if find_spec("vllm") is None:
-        raise MissingExtraError('vLLM is not installed: pip install "cosd[vllm]", or see docs/vllm.md')
+        raise MissingExtraError("vLLM is not installed: docs/vllm.md says how")
     speculation = {
         "method": "draft_model",
         "model": draft,

@@ -54,7 +54,7 @@ def _problems(config: Any) -> list[tuple[bool, str]]:
         )]  # fmt: skip
     draft, assistant = speculative.draft_model_config, config.model_config
     return [
-        (not current_platform.is_cpu(), "the plugin was tested on processors only, not on GPUs"),
+        (not current_platform.is_cpu(), "the plugin was tested on CPUs only, not on GPUs"),
         (config.use_v2_model_runner, "it needs Model Runner V1: set VLLM_USE_V2_MODEL_RUNNER=0"),
         (config.scheduler_config.async_scheduling, "it needs synchronous scheduling: async_scheduling=False"),
         (

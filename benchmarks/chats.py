@@ -14,6 +14,7 @@ from contextlib import aclosing
 from itertools import pairwise
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from benchmarks.real_tasks import make_tasks
@@ -81,9 +82,14 @@ def turns(cached: CoSDDecoder, plain: CoSDDecoder) -> None:
             flush=True,
         )
     start = SENTENCE * (length // 2) + "Use the tool twelve times."
-    sums = [sum(spent for _, _, spent in conversation(each, start, STEPS, 24)) for each in (cached, plain)]
-    ratio = sums[1] / sums[0]
-    print(f"an agent of 13 turns: {sums[0]:.1f} s, without the cache {sums[1]:.1f} s: {ratio:.1f} times")
+    agents = [conversation(each, start, STEPS, 24) for each in (cached, plain)]
+    sums = [sum(spent for _, _, spent in answers) for answers in agents]
+    same = sum(one[0] == other[0] for one, other in zip(*agents, strict=True))
+    print(
+        f"an agent of 13 turns: {sums[0]:.1f} s, without the cache {sums[1]:.1f} s: "
+        f"{sums[1] / sums[0]:.1f} times; {same} of 13 texts are the same",
+        flush=True,
+    )
 
 
 def streams(draft: Any, assistant: Any) -> None:
@@ -199,6 +205,23 @@ def documents(cached: CoSDDecoder, plain: CoSDDecoder) -> None:
         )
 
 
+def prompts(draft: str, assistant: str, options: dict[str, Any]) -> None:
+    """What the prefix caches hold, at most 32 MB each, and the process, while 1,000 prompts are read."""
+    limit, process, sizes = 32, psutil.Process(), []
+    decoder = CoSDDecoder.from_pretrained(
+        draft, assistant, verifier="assistant", prefix_cache_mb=limit, **options
+    )
+    for number in range(1, 1001):
+        decoder.generate(f"{number * 7919} ships. {SENTENCE}", max_new_tokens=1)
+        sizes += [prefixes.nbytes for each in decoder.models if (prefixes := getattr(each, "prefixes", None))]
+        if number in (100, 1000):
+            print(
+                f"after {number} prompts: a cache held at most {max(sizes) / 2**20:.1f} of {limit} MB, the "
+                f"process {process.memory_info().rss / 2**20:.0f} MB",
+                flush=True,
+            )
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -209,7 +232,7 @@ def main() -> None:
     parser.add_argument(
         "--parts",
         nargs="*",
-        choices=["streams", "arrivals", "together", "turns", "documents", "questions"],
+        choices=["streams", "arrivals", "together", "turns", "documents", "questions", "prompts"],
         help="all if not given",
     )
     given = parser.parse_args()
@@ -226,6 +249,7 @@ def main() -> None:
         "turns": lambda: turns(cached, plain),
         "documents": lambda: documents(cached, plain),
         "questions": lambda: questions(cached.models),
+        "prompts": lambda: prompts(given.draft, given.assistant, options),
     }
     for part in given.parts or parts:
         parts[part]()

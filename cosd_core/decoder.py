@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 _OF_MODELS = ("draft", "assistants", "_alignment", "_rows", "_open_batch", "_engine")
 """The attributes of a decoder that refer to its models."""
 
-
 _CPU_CHUNK, _GPU_CHUNK = 256, 2048
 """Tokens of a prompt: enough of them that a pass is efficient, few enough that others do not wait long."""
 
@@ -80,13 +79,9 @@ class CoSDDecoder(Unloadable):
         assistants: The models that predict at the same positions.
         verifier: Decides token by token whose token stands.
         schedule: Decides how far to draft before the assistants run.
-        draft_length: K, the most tokens per block.
-        batch_size: The most prompts that are decoded together. Async calls beyond that open further batches.
         calibration: The temperature of every model's confidences, the draft's first.
-        max_concurrent: Async calls begin while fewer prompts of async calls are decoded; others wait.
-        max_waiting: The most async calls that wait.
-        lookup: Whether the draft checks guesses that are copied from prompt and text.
-        prefill_chunk_size: About how many tokens of long prompts a model processes at once.
+        draft_length, batch_size, max_concurrent, max_waiting, lookup, prefill_chunk_size: The arguments of
+            :meth:`from_pretrained`.
     """
 
     def __init__(

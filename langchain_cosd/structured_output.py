@@ -1,21 +1,23 @@
 """Structured output: a chat model that is bound to a schema, and a parser of its complete answers."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel
-from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
-from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
+from langchain_core.output_parsers import JsonOutputParser
+from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from cosd_core import InvalidOptionError
 from cosd_core.errors import quoted
-from langchain_cosd.tools import described_tools, is_not_object, schema_format
+from langchain_cosd.tools import described_tools, is_json_schema, schema_format
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
@@ -30,13 +32,18 @@ def structured_output(
         )
     if schema is None and method != "json_mode":
         raise InvalidOptionError(f'method="{method}" needs a schema')
-    if schema is not None:  # for LangSmith
+    if (
+        schema is not None
+    ):  # for LangSmith; LangChain takes any JSON schema as the arguments of a function only
         arguments = {"method": method, **({} if strict is None else {"strict": strict})}
-        options = {"ls_structured_output_format": {"kwargs": arguments, "schema": schema}, **options}
+        known = (
+            {"name": "answer", "description": "", "parameters": schema} if is_json_schema(schema) else schema
+        )
+        options = {"ls_structured_output_format": {"kwargs": arguments, "schema": known}, **options}
     if method != "function_calling":
         response_format = {"type": "json_object"} if method == "json_mode" else schema_format(schema)
         return chat.bind(response_format=response_format, **options), json_parser(schema)
-    if is_not_object(schema):
+    if is_json_schema(schema) and schema.get("type", "object") != "object":
         raise InvalidOptionError(
             f'schema={quoted(schema)}: functions take objects; method="json_schema" takes any schema'
         )
@@ -82,13 +89,19 @@ class _CheckedParser:
             if isinstance(generation, ChatGeneration):
                 _check(generation)
         try:
-            return super().parse_result(result, partial=partial)  # type: ignore[misc]
+            return self._parse_answer(result, partial=partial)
         except RecursionError as error:
             raise OutputParserException("the answer is nested too deeply") from error
-        except ValidationError as error:  # of LangChain's parsers, only some convert it
+        except (ValidationError, ValidationErrorV1) as error:
+            if partial:
+                return None
+            title = getattr(error, "title", "the class")
             raise OutputParserException(
-                f"{error.title} refuses the answer: {quoted(error, 240)}", result[0].text
+                f"{title} refuses the answer: {quoted(error, 240)}", result[0].text
             ) from error
+
+    def _parse_answer(self, result: list[Generation], *, partial: bool) -> Any:
+        return super().parse_result(result, partial=partial)  # type: ignore[misc]
 
 
 def _check(generation: ChatGeneration) -> None:
@@ -105,14 +118,43 @@ def _check(generation: ChatGeneration) -> None:
         raise OutputParserException(f"the answer is not valid: {error}", generation.text)
 
 
-def _checked(name: str, parser: type[Runnable[Any, Any]]) -> Any:
-    return type(name, (_CheckedParser, parser), {"__module__": __name__})
+_Json: Any = JsonOutputParser  # whose annotations mypy's plugin for pydantic would evaluate in this file
 
 
-_JsonParser = _checked("_JsonParser", JsonOutputParser)
-_PydanticParser = _checked("_PydanticParser", PydanticOutputParser)
-_KeyToolsParser = _checked("_KeyToolsParser", JsonOutputKeyToolsParser)
-_PydanticToolsParser = _checked("_PydanticToolsParser", PydanticToolsParser)
+class _JsonParser(_CheckedParser, _Json):  # type: ignore[misc]
+    pass
+
+
+class _PydanticParser(_JsonParser):
+    pydantic_object: type[Any]
+
+    @property
+    def OutputType(self) -> type[Any]:  # noqa: N802 - LangChain's name
+        """The class."""
+        return self.pydantic_object
+
+    def _parse_answer(self, result: list[Generation], *, partial: bool) -> Any:
+        value = super()._parse_answer(result, partial=partial)
+        return None if value is None and partial else _instance(self.pydantic_object, value)
+
+
+class _ToolParser(_CheckedParser, JsonOutputKeyToolsParser):
+    pass
+
+
+class _PydanticToolParser(_ToolParser):
+    pydantic_object: type[Any]
+
+    def _parse_answer(self, result: list[Generation], *, partial: bool) -> Any:
+        arguments = super()._parse_answer(result, partial=partial)
+        return None if arguments is None else _instance(self.pydantic_object, arguments)
+
+
+def _instance(schema: type[Any], value: Any) -> Any:
+    """An instance of a pydantic class from JSON: a strict class takes a string for a date there."""
+    if issubclass(schema, BaseModel):
+        return schema.model_validate_json(json.dumps(value))
+    return schema.parse_obj(value)
 
 
 def json_parser(schema: Any) -> Any:
@@ -125,5 +167,5 @@ def json_parser(schema: Any) -> Any:
 def tool_parser(schema: Any, name: str) -> Any:
     """A parser of one call's arguments: to an instance of a pydantic class, else to a dictionary."""
     if isinstance(schema, type) and is_basemodel_subclass(schema):
-        return _PydanticToolsParser(tools=[schema], first_tool_only=True)
-    return _KeyToolsParser(key_name=name, first_tool_only=True)
+        return _PydanticToolParser(key_name=name, first_tool_only=True, pydantic_object=schema)
+    return _ToolParser(key_name=name, first_tool_only=True)

@@ -34,10 +34,8 @@ def schema_format(schema: Any) -> dict[str, Any]:
 
 def _as_json_schema(schema: Any) -> dict[str, Any]:
     """A schema in any form that LangChain supports, as JSON schema with a title."""
-    if is_not_object(schema):  # LangChain converts functions only, and their arguments are objects
+    if is_json_schema(schema):  # LangChain converts objects with properties only
         return {"title": "answer", **schema}
-    if isinstance(schema, dict) and ("properties" in schema or "$ref" in schema):
-        schema = {"title": "answer", **schema}
     try:
         if _is_recursive(schema):
             return {"title": schema.__name__, **TypeAdapter(schema).json_schema()}
@@ -46,9 +44,9 @@ def _as_json_schema(schema: Any) -> dict[str, Any]:
         raise InvalidOptionError(f"schema={quoted(schema)}: {quoted(error, 240)}") from error
 
 
-def is_not_object(schema: Any) -> bool:
-    """Whether this is the JSON schema of a value other than an object."""
-    return isinstance(schema, dict) and schema.get("type", "object") not in ("object", "function")
+def is_json_schema(schema: Any) -> bool:
+    """Whether this is a JSON schema, and no description of a function that holds one."""
+    return isinstance(schema, dict) and not {"function", "parameters", "input_schema"} & schema.keys()
 
 
 def _described(tool: ToolLike) -> dict[str, Any]:

@@ -114,7 +114,13 @@ class CoSDLLM(ToolCallingModel):
                 answer: CompletionResponse = await self.acomplete(prompt, formatted, **kwargs)
                 return answer
 
-        return list(await asyncio.gather(*map(complete, prompts)))
+        tasks = [asyncio.ensure_future(complete(prompt)) for prompt in prompts]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # after an error nobody reads the other answers
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # Chats
 

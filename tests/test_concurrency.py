@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from cosd_core import CoSDDecoder, Generation, LanguageModel
-from cosd_core.models.sessions import BatchedSession
+from cosd_core.models.batched_session import BatchedSession
 from tests.models import counted_passes, random_model
 
 PROMPTS = ["The capital", "é😀", "x = 1\n", "Once upon a time", "a", ["b", "c", "d"], [1, 2, 3], "z" * 30]

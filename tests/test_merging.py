@@ -28,7 +28,7 @@ from cosd_core.errors import ScheduleError, VerifierError
 from cosd_core.generation.loop import Batch
 from cosd_core.generation.row import Row
 from cosd_core.generation.scheduling import Schedule, ScheduleState
-from cosd_core.models.sessions import BatchedSession
+from cosd_core.models.batched_session import BatchedSession
 from cosd_core.outputs import Step
 from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.verifiers.types import Position, Replacement

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from cosd_core import CoSDDecoder, GenerationError, LanguageModel, RuleVerifier, UnsupportedModelError
-from cosd_core.models.sessions import SequentialSession
+from cosd_core.models.sequential_session import SequentialSession
 from cosd_core.models.state_cache import StateCache
 from cosd_core.training.teacher_forcing import observe
 from tests.models import EOS, VOCABULARY, byte_tokenizer, counted_passes, random_model

@@ -55,9 +55,13 @@ class JSONLines(PromptFile):
 
     def answered(self, start: int, answers: Sequence[dict[str, Any]]) -> bytes:
         """As :meth:`PromptFile.answered`."""
-        rows = map(json_object, self._lines[start : start + len(answers)])
-        lines = (json.dumps({**row, **answer}) for row, answer in zip(rows, answers, strict=True))
-        return "".join(f"{line}\n" for line in lines).encode()
+        rows = self._lines[start : start + len(answers)]
+        # The user's own fields stay as they were written: numbers of any length, for example.
+        lines = (
+            f"{row.rstrip().removesuffix('}').rstrip()}, {json.dumps(answer)[1:]}\n"
+            for row, answer in zip(rows, answers, strict=True)
+        )
+        return "".join(lines).encode()
 
     @property
     def digest(self) -> str:
@@ -74,16 +78,16 @@ class ParquetRows(PromptFile):
         import pyarrow  # comes with Ray Data
         import pyarrow.parquet
 
-        self._path = path
         try:
-            self._table: Any = pyarrow.parquet.read_table(path)
-        except (OSError, pyarrow.ArrowException) as error:
+            content = path.read_bytes()
+            self._table: Any = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
+            _check_names(str(path), self._table.column_names)
+            prompts = self._table.column("prompt").to_pylist()
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise _unreadable(path, error) from error
-        _check_names(str(path), self._table.column_names)
-        self.prompts = [
-            _checked(f"{path}, row {number}", _without_nulls(prompt))
-            for number, prompt in enumerate(self._table.column("prompt").to_pylist(), start=1)
-        ]
+        self._digest = hashlib.sha256(content).hexdigest()
+        values = map(_without_nulls, prompts)
+        self.prompts = [_checked(f"{path}, row {number}", each) for number, each in enumerate(values, 1)]
 
     def answered(self, start: int, answers: Sequence[dict[str, Any]]) -> bytes:
         """As :meth:`PromptFile.answered`; all added columns are strings, the provenance is JSON."""
@@ -103,7 +107,7 @@ class ParquetRows(PromptFile):
     @property
     def digest(self) -> str:
         """As :attr:`PromptFile.digest`."""
-        return hashlib.sha256(self._path.read_bytes()).hexdigest()
+        return self._digest
 
 
 def read_prompt_file(path: Path) -> PromptFile:
@@ -142,7 +146,8 @@ def _checked(where: str, prompt: Any) -> Any:
     """The prompt, if it is one."""
     try:
         read_prompt(prompt)
-    except CoSDError as error:
+        json.dumps(prompt)
+    except (CoSDError, TypeError) as error:  # a column of times, for example, is no JSON
         raise EvaluationFileError(f"{where}: {error}") from error
     return prompt
 

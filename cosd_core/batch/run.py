@@ -14,9 +14,10 @@ from cosd_core.batch.part_folder import PartFolder
 from cosd_core.batch.prompt_file import PromptFile
 from cosd_core.batch.worker import Job, Worker
 from cosd_core.errors import CoSDError, GenerationError, quoted
-from cosd_core.frontend.settings import SERVING_SETTINGS
+from cosd_core.frontend.settings import SERVING_SETTINGS, Settings
 from cosd_core.frontend.settings_file import writable
 from cosd_core.options import Options
+from cosd_core.verifiers.base import described
 
 _ELSEWHERE = (*SERVING_SETTINGS, "device", "device_map", "cache_dir", "local_files_only")
 """Settings of where and together with what a text is decoded, which may change between two runs."""
@@ -99,4 +100,6 @@ def _answers(
 def _identity(rows: PromptFile, job: Job, options: WorkerOptions) -> dict[str, Any]:
     """The values on which the answers, and their division into parts, depend."""
     settings = {name: value for name, value in writable(job.settings).items() if name not in _ELSEWHERE}
+    settings["verifier"] = described(Settings(**job.settings).method()["verifier"])
+    settings.pop("tree_path", None)  # the file may change
     return {**asdict(job), "settings": settings, "input": rows.digest, "part_rows": options.part_rows}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from cosd_core.chat.events import CallDelta, CallEnd, CallStart, Event, InvalidCall
+from cosd_core.grammar.schema_validation import refuse_constant
 
 FindError = Callable[[str, Mapping[str, Any]], str | None]
 """What is wrong with the arguments of the tool of a name; None if nothing is."""
@@ -109,12 +110,8 @@ class CallRecorder:
 def parse_json(text: str) -> Any:
     """A JSON value; raises ``MalformedCall`` if the text is no JSON, or nested too deeply."""
     try:
-        return json.loads(text, parse_constant=_reject_constant)
+        return json.loads(text, parse_constant=refuse_constant)
     except RecursionError:
         raise MalformedCall("broken JSON: nested too deeply") from None
     except ValueError as error:
         raise MalformedCall(f"broken JSON: {error}") from None
-
-
-def _reject_constant(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")

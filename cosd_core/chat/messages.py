@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, get_args
 from cosd_core.chat.tools import as_json, function_part, parse_tools
 from cosd_core.errors import InvalidOptionError, InvalidPromptError, quoted
 from cosd_core.grammar.schema_limits import MAX_DEPTH, check_limits
+from cosd_core.options import check_flags
 
 Role = Literal["system", "user", "assistant", "tool"]
 Message = Mapping[str, Any]
@@ -77,8 +78,7 @@ class Chat:
         variables = dict(self.chat_template_kwargs)
         continues = [self.continue_final_message, variables.pop("continue_final_message", False)]
         for value in continues:
-            if not isinstance(value, bool):
-                raise InvalidOptionError(f"continue_final_message={quoted(value)} should be True or False")
+            check_flags(continue_final_message=value)
         for key in variables:
             if not isinstance(key, str) or key in _RESERVED_KWARGS:
                 raise InvalidOptionError(

@@ -6,6 +6,7 @@ Options that are not valid raise :class:`InvalidOptionError`.
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from cosd_core.chat.tools import function_part
 from cosd_core.errors import InvalidOptionError, quoted
 
 ANSWER_OPTIONS = (
@@ -21,7 +22,7 @@ def named_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
         choice = function.get("name") or function.get("type") if isinstance(function, dict) else choice
     if choice is None or choice is False or choice == "auto":
         return "auto"
-    names = [tool["function"]["name"] for tool in tools]
+    names = [str(function_part(tool).get("name")) for tool in tools]
     if choice in names or choice == "none":
         return cast(str, choice)
     if choice is True or choice in ("any", "required"):

@@ -3,6 +3,7 @@
 Help and version appear without importing torch: a command's file is imported when the command runs.
 """
 
+import inspect
 import io
 import os
 import sys
@@ -43,6 +44,9 @@ _STYLE: dict[str, Any] = {
 }
 
 
+_EXIT_CODES = "Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C."
+
+
 class _LazyGroup(TyperGroup):
     """Imports the file of the command that runs; the list of commands needs no import."""
 
@@ -57,7 +61,10 @@ def _load_command(name: str) -> Any:
     with quiet_interrupts():
         function = getattr(import_module(f"cosd_core.cli.{file}"), f"run_{file}")
     command = typer.Typer(**_STYLE)
-    command.command(name, context_settings=FORWARD_ARGUMENTS if name == "lm-eval" else None)(function)
+    if name == "lm-eval":
+        command.command(name, context_settings=FORWARD_ARGUMENTS)(function)
+    else:
+        command.command(name, help=f"{inspect.getdoc(function)}\n\n{_EXIT_CODES}")(function)
     return typer.main.get_command(command)
 
 

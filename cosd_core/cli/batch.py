@@ -10,7 +10,7 @@ from cosd_core.cli.flags import with_settings
 from cosd_core.cli.progress import progress
 from cosd_core.cli.prompts import check_chat_flags
 from cosd_core.cli.shared import make_settings
-from cosd_core.frontend.settings_file import merge_settings, read_settings
+from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.utils import require_version
 
 
@@ -44,9 +44,6 @@ def run_batch(
     part_rows: Annotated[
         int, typer.Option(help="Rows of a part, which are answered together and written at once.")
     ] = 64,
-    settings_file: Annotated[
-        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags take precedence.")
-    ] = None,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -57,8 +54,6 @@ def run_batch(
     The output has the rows of the input with "text" and "finish_reason", in the same format. A prompt that
     the models cannot take, such as one that is too long, has an "error" instead of a text. RAY_ADDRESS names
     a cluster.
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
     require_version("ray", "2.60", extra="ray", user="batches")
     from cosd_core.batch import run
@@ -66,11 +61,14 @@ def run_batch(
     from cosd_core.batch.worker import Job
 
     options = run.WorkerOptions(workers=workers, num_cpus=num_cpus, num_gpus=num_gpus, part_rows=part_rows)
-    if settings_file:
-        settings = merge_settings(read_settings(settings_file), settings)
     make_settings(settings)
     check_chat_flags(chat, system)
     rows = read_prompt_file(prompts)
+    if system is not None and not all(isinstance(each, str) for each in rows.prompts):
+        raise InvalidOptionError(
+            f"--system {quoted(system)} is for prompts that are texts, and {prompts} also holds chats: "
+            "put it into their messages"
+        )
     job = Job(settings, chat, system, provenance)
     with progress("starting the workers") as report:
         run.run_batch(rows, to, job, options, lambda done: report("rows", done, len(rows.prompts)))

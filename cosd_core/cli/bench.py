@@ -43,8 +43,6 @@ def run_bench(
 
     Without --draft and --assistant it measures the bundled pair on its own questions.
     Methods take turns within each repeat; the ratios are medians over repeats.
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
     lines = _lines(prompts) if prompts else [each.prompt for each in bundled_questions(20)]
     if plot:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +16,6 @@ from cosd_core.cli.flags import ANSWER_LIMIT, with_settings
 from cosd_core.cli.progress import progress
 from cosd_core.cli.shared import BUNDLED_TEMPLATE, make_settings, names_models, with_models
 from cosd_core.errors import CoSDError, InvalidOptionError, InvalidPromptError, quoted
-from cosd_core.frontend.settings_file import merge_settings, read_settings
 
 _BUNDLED = (
     "The bundled pair knows sums, capitals and elements, such as: letters in the capital of France plus 4?\n"
@@ -37,9 +35,6 @@ def run_chat(
     show_sources: Annotated[
         bool, typer.Option("--explain", help="Mark the assistants' tokens in every answer, and count them.")
     ] = False,
-    settings_file: Annotated[
-        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags take precedence.")
-    ] = None,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -51,11 +46,7 @@ def run_chat(
     /explain shows who wrote the last answer, /reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C
     stops an answer. If standard input is no terminal, each of its lines is a message. Without --draft and
     --assistant the bundled pair answers questions.
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
-    if settings_file:
-        settings = merge_settings(read_settings(settings_file), settings)
     is_bundled = not names_models(settings)
     if is_bundled and system is not None:
         raise InvalidOptionError(f"--system {quoted(system)}: the bundled pair takes none; give --draft")

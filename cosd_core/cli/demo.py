@@ -36,8 +36,6 @@ def run_demo(
 
     The facts model knows capitals and elements, the arithmetic model sums and letter counts. Each was
     trained on the other's questions with wrong answers on purpose, so that it is honestly unsure there.
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
     check_file(html)
     decoder = CoSDDecoder(*load_bundled_pair())

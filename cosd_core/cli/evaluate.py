@@ -73,8 +73,6 @@ def run_evaluate(
         cosd evaluate --draft org/a --assistant org/b --task sums.jsonl --out sums
 
     Without --draft and --assistant it compares them on the bundled pair and its questions.
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
     if settings_file and not names_models(settings):
         first, of_models = read_settings(settings_file[0]), (*MODEL_SETTINGS, *LoadingOptions.model_fields)

@@ -24,8 +24,6 @@ def run_explain(
 
     The file is what cosd generate --json printed, an answer of cosd serve with provenance, or the JSON of a
     LangChain message or a LlamaIndex response that was made with return_trace=True.
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
     check_file(html)
     where = "standard input" if file == "-" else quoted(file)

@@ -3,12 +3,14 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, get_args
 
 import typer
 from pydantic.fields import FieldInfo
 
 from cosd_core.frontend.settings import Settings, SettingsFields
+from cosd_core.frontend.settings_file import merge_settings, read_settings
 from cosd_core.frontend.text_values import json_value, parts_of
 from cosd_core.options import ANSWER_TOKENS
 
@@ -19,6 +21,12 @@ _WITHOUT_FLAG = {"grammar", "logits_processor"}
 _ONE_OR_PER_ASSISTANT = ("verifier", "tree_path")
 """Fields where one value is for all assistants, and a list holds one value per assistant."""
 
+_FILE = inspect.Parameter(
+    "settings_file",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=typer.Option(None, help="JSON with settings, as cosd tune writes it. Flags take precedence."),
+    annotation=Path | None,
+)
 
 ANSWER_LIMIT = (
     f"Token limit, the end token included. Default: {ANSWER_TOKENS}, at most half of the context window."
@@ -29,8 +37,9 @@ ANSWER_LIMIT = (
 def with_settings(*left_out: str, **helps: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command a flag per field of :class:`Settings`, except for the fields ``left_out``.
 
-    ``helps`` are the texts of flags that mean something else in this command than their field says. The
-    command receives the values of the flags that were given as ``settings``.
+    A command that leaves none out also gets ``--settings-file``. ``helps`` are the texts of flags that mean
+    something else in this command than their field says. The command receives the values of the flags that
+    were given as ``settings``.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -42,10 +51,13 @@ def with_settings(*left_out: str, **helps: str) -> Callable[[Callable[..., None]
         def run(**arguments: Any) -> None:
             values = {name: arguments.pop(name) for name in names}
             given = {name: _parse(name, value) for name, value in values.items() if value not in (None, [])}
+            if not left_out and (path := arguments.pop(_FILE.name)):
+                given = merge_settings(read_settings(path), given)
             command(settings=given, **arguments)
 
         signature = inspect.signature(command)
         parameters = [each for each in signature.parameters.values() if each.name != "settings"]
+        parameters += [] if left_out else [_FILE]
         parameters += [_parameter(name, Settings.model_fields[name], helps.get(name)) for name in names]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
         run.__annotations__ = {each.name: each.annotation for each in parameters}

@@ -18,7 +18,6 @@ from cosd_core.cli.targets import check_file, write_page
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.frontend.prompts import as_prompt
 from cosd_core.frontend.settings import Settings
-from cosd_core.frontend.settings_file import merge_settings, read_settings
 from cosd_core.outputs import Generation
 
 
@@ -42,9 +41,6 @@ def run_generate(
         bool, typer.Option("--explain", help="Colour tokens by who wrote them, add a summary.")
     ] = False,
     html: Annotated[Path | None, typer.Option(help="Write the explanation as an HTML page.")] = None,
-    settings_file: Annotated[
-        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags take precedence.")
-    ] = None,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -54,11 +50,7 @@ def run_generate(
 
     The text is streamed to standard output, errors go to standard error. A terminal shows control
     characters in it as symbols; a file or another program receives it unchanged.
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
-    if settings_file:
-        settings = merge_settings(read_settings(settings_file), settings)
     merged = make_settings(settings)
     check_chat_flags(chat, system)
     check_file(html)

@@ -2,7 +2,6 @@
 
 import os
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -13,7 +12,6 @@ from cosd_core.cli.flags import ANSWER_LIMIT, with_settings
 from cosd_core.cli.shared import bundled_chat_settings, make_settings, names_models
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.frontend.settings import VERIFIER_OF_SETTING, Settings
-from cosd_core.frontend.settings_file import merge_settings, read_settings
 from cosd_core.serving.options import ServerOptions
 from cosd_core.serving.vllm.command import server_command
 from cosd_core.utils import require_version
@@ -82,9 +80,6 @@ def run_serve(
         float, typer.Option(min=0, help="Seconds that a shutdown gives requests to end.")
     ] = _DEFAULTS.shutdown_grace,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log prompts and texts, too.")] = False,
-    settings_file: Annotated[
-        Path | None, typer.Option(help="JSON with settings, as cosd tune writes it. Flags take precedence.")
-    ] = None,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -95,8 +90,6 @@ def run_serve(
     Endpoints are /v1/chat/completions, /v1/completions, /v1/models, /health, /metrics, and the page at /.
     The log is JSON lines on standard error, without prompts and texts. Without models a bundled pair answers.
     Ctrl-C or SIGTERM ends the server when the requests under way are done, at most --shutdown-grace later.
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
     options = ServerOptions(
         host=host,
@@ -110,8 +103,6 @@ def run_serve(
         shutdown_grace=shutdown_grace,
         log_prompts=log_prompts,
     )
-    if settings_file:
-        settings = merge_settings(read_settings(settings_file), settings)
     if engine is Engine.VLLM:
         _become_vllm(models or [], settings, options, vllm_arg or [])
     if vllm_arg:

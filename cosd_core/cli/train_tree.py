@@ -62,8 +62,6 @@ def run_train_tree(
 
     All models read every prompt and its true completion. Use the tree with --verifier tree --tree-path.
     Several assistants share one tree, unless there is an --out for each.
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
     for path in to:  # checked before the work, not after it
         if not path.absolute().parent.is_dir():

@@ -70,8 +70,6 @@ def run_tune(
     compared by cross-validation. The recommended settings are for --settings-file and for every constructor.
     Without --draft and --assistant it tunes the bundled pair on held-out questions that are not
     among those of cosd evaluate.
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
     """
     if settings_file:
         found = read_settings(settings_file)

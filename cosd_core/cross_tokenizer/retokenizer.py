@@ -51,10 +51,7 @@ class RetokenizedText:
         self._prompt_length = len(prompt)
         self._names = names
         self._sampler = sampler
-        self._decided = (
-            0,
-            len(prompt),
-        )  # the end of the last decided word, and the ids up to there
+        self._decided = (0, len(prompt))  # the end of the last decided word, and the ids up to there
         self._undecided: list[tuple[int, int]] = []  # the same of every later word
 
     def encode(self, text: bytes | bytearray, cuts: Sequence[int], after: int) -> None:

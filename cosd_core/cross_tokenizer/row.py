@@ -40,7 +40,7 @@ class CrossTokenizerRow:
         draft: TokenizerView,
         names: frozenset[str],
         retokenized: Sequence[RetokenizedText],
-        verification: type[BlockVerification] = BlockVerification,
+        verification: type[BlockVerification],
     ) -> None:
         """Begin after the prompt of an empty text, whose buffer takes bytes.
 
@@ -220,7 +220,7 @@ class CrossTokenizerRow:
         """Run the verification up to its next request, or to its end."""
         assert self._run is not None, "the verification has begun"
         try:
-            self._continuation = self._run.send(prediction)  # type: ignore[arg-type]  # None begins
+            self._continuation = next(self._run) if prediction is None else self._run.send(prediction)
         except StopIteration as end:
             self._continuation, self._edit = None, end.value
         if self._edit:

@@ -74,20 +74,18 @@ class CrossTokenizerRowFactory(RowFactory):
     def _tokenizer_views(self, named: Sequence[int] | None) -> list[TokenizerView]:
         """The tokens of every model; ``named`` are the draft's end tokens if a call names some."""
         differences = (None, *self._alignment.differences)
+        of_draft = self._shared_eos_ids if named is None else frozenset(named)
         return [
             TokenizerView.of(
                 model,
                 size,
-                self._eos_token_ids(model, named) if other else self._draft_eos_token_ids(named),
+                self._eos_token_ids(model, named) if other else of_draft,
                 finishes_words=bool(other),
             )
             for model, size, other in zip(
                 self._models, self._alignment.vocabularies, differences, strict=True
             )
         ]
-
-    def _draft_eos_token_ids(self, named: Sequence[int] | None) -> frozenset[int]:
-        return self._shared_eos_ids if named is None else frozenset(named)
 
     def _eos_token_ids(self, model: BaseLanguageModel, named: Sequence[int] | None) -> frozenset[int]:
         """The ids that end the texts of a model with other tokens: those of the same names, if any."""

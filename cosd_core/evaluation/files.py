@@ -22,7 +22,7 @@ def read_lines(path: str | PathLike[str]) -> list[bytes]:
         if len(whole) < len(content):
             os.truncate(path, len(whole))
     except (OSError, TypeError, ValueError) as error:  # also names that are no path
-        raise EvaluationFileError(f"cannot read answers {quoted(str(path))}: {quoted(error)}") from error
+        raise EvaluationFileError(f"cannot read {quoted(str(path))}: {quoted(error)}") from error
     return whole.split(b"\n")[:-1]
 
 
@@ -40,7 +40,7 @@ def append_lines(path: str | PathLike[str], lines: Iterable[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, TypeError, ValueError) as error:
-        raise EvaluationFileError(f"cannot write answers {quoted(str(path))}: {quoted(error)}") from error
+        raise EvaluationFileError(f"cannot write {quoted(str(path))}: {quoted(error)}") from error
 
 
 def save_files(folder: str | Path, contents: Mapping[str, Any], *, private: bool = False) -> list[Path]:

@@ -24,6 +24,7 @@ import torch
 
 from cosd_core.decoder import CoSDDecoder
 from cosd_core.errors import InvalidPromptError, VerifierError, quoted
+from cosd_core.generation.requests import check_ids
 from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.logits_session import LogitsSession, open_logits_session
 from cosd_core.models.vocabulary_alignment import require_one_vocabulary
@@ -112,10 +113,7 @@ class _Scorer:
                 f"{len(self._decoder.models)}"
             )
         for ids in (text.ids, *text.prompts):
-            if unknown := [token for token in ids if not 0 <= token < self._vocabulary]:
-                raise InvalidPromptError(
-                    f"a text holds token id {unknown[0]}, outside the vocabulary of {self._vocabulary} tokens"
-                )
+            check_ids("a text", ids, self._vocabulary)
 
     @torch.inference_mode()
     def score(self, batch: Sequence[Sequence[Continuation]]) -> list[list[Likelihood]]:

@@ -13,20 +13,18 @@ In Python ``lm_eval.simple_evaluate(model="cosd", model_args={...})`` works once
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Self
 
-import torch
 from tqdm import tqdm
 
 from cosd_core.chat.messages import Chat
 from cosd_core.chat.rendering import render
 from cosd_core.cross_tokenizer.word_boundaries import word_ends
-from cosd_core.errors import ContextOverflowError, InvalidOptionError, MissingExtraError, quoted
+from cosd_core.errors import ContextOverflowError, MissingExtraError
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
+from cosd_core.evaluation.lm_eval_arguments import read_arguments
 from cosd_core.evaluation.lm_eval_options import read_task_options
 from cosd_core.evaluation.word_likelihood import TextContinuation, word_likelihoods
-from cosd_core.frontend.settings import Settings
 from cosd_core.generation.requests import read_prompts
 from cosd_core.models.base import BaseLanguageModel
 from cosd_core.models.vocabulary_alignment import align
@@ -44,10 +42,6 @@ except ImportError as error:
     ) from error
 
 __all__ = ["CoSDLM", "cli_evaluate"]
-
-_ALIASES = {"draft": "draft_model", "assistant": "assistant_model"}
-_SEVERAL = ("assistant_model", "assistant_adapter", "verifier", "tree_path", "calibration")
-"""Settings that may hold several values, separated by plus signs."""
 
 _MOST_TOKENS = 256
 """The longest answer if neither task nor user gives one, as in the harness."""
@@ -95,24 +89,7 @@ class CoSDLM(TemplateLM):  # type: ignore[misc]  # the harness is not typed
             CoSDError: As :meth:`CoSDDecoder.from_pretrained`.
         """
         super().__init__()
-        values = {_ALIASES.get(name, name): value for name, value in settings.items()}
-        values.update({name: _split_values(name, values[name]) for name in _SEVERAL if name in values})
-        if len(values) < len(settings):
-            raise InvalidOptionError(
-                f"{', '.join(settings)}: draft and draft_model, assistant and assistant_model are the same"
-            )
-        for alias, name in _ALIASES.items():
-            if name not in values:
-                raise InvalidOptionError(f"{alias} is missing: give a hub id or the path of a model folder")
-        if isinstance(values.get("token"), str):
-            raise InvalidOptionError(
-                "token is given, but the harness writes its arguments into its reports: set HF_TOKEN instead"
-            )
-        if (size := _batch_size(batch_size, max_batch_size)) is not None:
-            values["batch_size"] = size
-        if device is not None and values.get("device_map") is None:
-            values.setdefault("device", _device(device))
-        self.settings = Settings(**values)
+        self.settings = read_arguments(settings, batch_size, max_batch_size, device)
         self.decoder = self.settings.decoder()
         self._alignment = align(self.decoder.models)
         self.tokenizer = self.decoder.draft.tokenizer
@@ -356,34 +333,3 @@ def _prefix_token(model: BaseLanguageModel) -> int | None:
     """The token before a text without a prompt: BOS, else the end token."""
     bos = model.tokenizer.bos_token_id
     return bos if bos is not None else _end_token(model)
-
-
-def _split_values(name: str, value: Any) -> Any:
-    """The values between plus signs; a path with a plus sign in its name is one value."""
-    if not isinstance(value, str) or "+" not in value or Path(value).exists():
-        return value
-    parts = value.split("+")
-    if name != "calibration":
-        return parts
-    try:
-        return list(map(float, parts))
-    except ValueError:
-        raise InvalidOptionError(
-            f"calibration={quoted(value)} should hold numbers with a plus sign between them, such as 1.2+0.8"
-        ) from None
-
-
-def _batch_size(size: int | str | None, most: int | None) -> int | None:
-    if size is None or str(size).startswith("auto"):
-        return most
-    try:
-        return int(size)
-    except ValueError:
-        raise InvalidOptionError(
-            f'batch_size={quoted(size)} should be a whole number of at least 1, or "auto"'
-        ) from None
-
-
-def _device(device: Any) -> Any:
-    missing = str(device).startswith("cuda") and not torch.cuda.is_available()
-    return "auto" if missing else device

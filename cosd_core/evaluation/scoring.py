@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cosd_core.errors import InvalidOptionError, quoted
-from cosd_core.options import check_number, named
+from cosd_core.options import check_flags, check_number, named
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NUMBER = re.compile(
@@ -66,7 +66,7 @@ class ExactScoring(Scoring):
     name: ClassVar[str] = "exact"
 
     def __post_init__(self) -> None:
-        _check_flag("ignore_case", self.ignore_case)
+        check_flags(ignore_case=self.ignore_case)
 
     def extract(self, text: str) -> str:
         """The text without the white space around it."""
@@ -95,8 +95,7 @@ class RegexScoring(Scoring):
     name: ClassVar[str] = "regex"
 
     def __post_init__(self) -> None:
-        _check_flag("last", self.last)
-        _check_flag("ignore_case", self.ignore_case)
+        check_flags(last=self.last, ignore_case=self.ignore_case)
         try:
             re.compile(self.pattern)
         except (re.error, TypeError, OverflowError, RecursionError) as error:
@@ -240,11 +239,6 @@ def make_scoring(scoring: str | Mapping[str, Any] | Scoring) -> Scoring:
     if not isinstance(described, Mapping):
         raise InvalidOptionError(f"scoring={quoted(scoring)} should be one of {', '.join(SCORINGS)}")
     return named("scoring", described, SCORINGS)
-
-
-def _check_flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise InvalidOptionError(f"{name}={quoted(value)} should be true or false")
 
 
 def _folded(text: str, ignore_case: bool) -> str:

@@ -98,17 +98,16 @@ class Task:
         return Task(self.name, kept, self.options)
 
 
-def bundled_task(questions: int = 300, seed: int = 0) -> Task:
+def bundled_task(questions: int = 300) -> Task:
     """The bundled pair's held-out questions: three kinds, one group each.
 
     Args:
         questions: The number of each kind.
-        seed: Selects the questions.
 
     Raises:
         InvalidOptionError: There are not so many.
     """
-    return _bundled(each for kind in KINDS for each in held_out(kind, questions, seed))
+    return _bundled(each for kind in KINDS for each in held_out(kind, questions))
 
 
 def unasked_task(questions: int = 100) -> Task:

@@ -31,7 +31,7 @@ from cosd_core.errors import (
 )
 from cosd_core.evaluation.likelihood import LOGITS_AT_ONCE, Likelihood, pass_width
 from cosd_core.generation.loop import Batch
-from cosd_core.generation.requests import Request
+from cosd_core.generation.requests import Request, check_ids
 from cosd_core.generation.row import Row
 from cosd_core.generation.row_factory import MakeRow
 from cosd_core.generation.scheduling import FixedSchedule
@@ -148,10 +148,7 @@ class _WordScorer:
         words = tuple(whole[start:end] for start, end in pairwise([0, *word_ends(whole, 0), len(whole)]))
         prompts, tokens = [], []
         for model, view, prompt in zip(self._models, self._views, text.prompts, strict=True):
-            if unknown := [token for token in prompt if not 0 <= token < view.size]:
-                raise InvalidPromptError(
-                    f"a prompt holds token id {unknown[0]}, outside the vocabulary of {view.size} tokens"
-                )
+            check_ids("a prompt", prompt, view.size)
             tokens.append(tuple(view.encode(word.decode())[0] for word in words))
             length = sum(map(len, tokens[-1]))
             room = len(prompt) if view.window is None else view.window - length

@@ -59,7 +59,7 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-if TYPE_CHECKING:  # the types that constructors accept, as in cosd_core/options.py
+if TYPE_CHECKING:  # the types that constructors accept, as in cosd_core/options/generation.py
     from cosd_core.decoder import LoadedModel
 
     Source = ModelSource | LoadedModel

@@ -65,6 +65,8 @@ class SyncCall(Call):
     def received(self) -> Iterator[Step]:
         """The steps received so far; raises the error that ended the call, or AnswerTimeoutError."""
         event: Event
+        if not self._events:  # a round has read a chunk of a long prompt
+            self._check_deadline()
         try:
             while self._events:
                 event = self._events.popleft()

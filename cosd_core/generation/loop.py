@@ -71,7 +71,8 @@ class Batch:
         self._num_known = 0  # rows that have been through a round
         self._prefills = True  # whether the next pass of the draft reads a prompt
         is_long = sum(len(row.input_ids) for row in rows) > prefill_chunk_size
-        self._reading = PromptReading(self._sessions if is_long else (), prefill_chunk_size)
+        readers = self._sessions if can_replace(config.verifier, 0.0) else [self._draft]
+        self._reading = PromptReading(readers if is_long else (), prefill_chunk_size)
         self._is_drafted = False  # whether the blocks wait for assistants that read the prompts
         self._guess_width = GuessWidth(measured=not deterministic) if lookup else None
 

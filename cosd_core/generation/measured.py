@@ -55,7 +55,7 @@ class KeptSession:
     """
 
     def __init__(self, model: OpensSessions, vocabulary: int, measure: Measure) -> None:
-        """Open a session; the arguments are those of :meth:`BaseLanguageModel.open_session`."""
+        """Open a session of the model; ``measure`` makes the confidences of its predictions."""
         self._session = model.open_session(vocabulary=vocabulary)
         self._measure = measure
         self._ids: list[list[int]] = []
@@ -69,8 +69,9 @@ class KeptSession:
             self._ids.append(next(iter(wanted.values()))[0][:1])  # until it is used
         for row, (ids, _) in wanted.items():
             self._ids[row] = ids
-        while not self._session.read(self._ids, READ_AT_ONCE):
-            pass  # what many prompts begin with is processed once
+        if not self._session.num_rows:
+            while not self._session.read(self._ids, READ_AT_ONCE):
+                pass  # what many prompts begin with is processed once
         positions = [wanted[row][1] if row in wanted else () for row in range(len(self._ids))]
         found = self._session.predict(self._ids, positions, keep_logits=True)
         self.computed += sum(map(len, positions))
@@ -89,7 +90,7 @@ class MeasuredModel(OpensSessions):
     rows: int
 
     def open_session(self, **_: Any) -> Session:
-        """A session of a batch; the arguments are those of the kept one."""
+        """A session of a batch, over the kept one; the arguments are ignored."""
         return _MeasuredSession(self.session, self.rows)
 
 

@@ -119,7 +119,7 @@ def _checked(
         if not ids:
             raise InvalidPromptError(f"prompt {quoted(prompt)} is empty: it should hold at least one token")
     for ids, vocabulary in zip(request.prompts, alignment.vocabularies, strict=True):
-        _check_ids(ids, vocabulary)
+        check_ids("the prompt", ids, vocabulary)
     return replace(request, prompts=_fit(request.prompts, options, models))
 
 
@@ -134,7 +134,7 @@ def _of_ids(
         raise _too_long(len(ids), options, models[0])
     if not all(map(_is_id, ids)):
         raise InvalidPromptError(f"a prompt should be text or a list of token ids, not {quoted(ids)}")
-    _check_ids(ids, alignment.vocabularies[0])
+    check_ids("the prompt", ids, alignment.vocabularies[0])
     request = Request(models[0].decode(ids), (tuple(ids),) * len(models), options)
     if alignment.shared:
         return request
@@ -194,10 +194,15 @@ def _encode_end(text: str, model: BaseLanguageModel, room: float, special: bool)
     return tuple(model.encode(text, add_special_tokens=special))
 
 
-def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
+def check_ids(what: str, ids: Sequence[int], vocabulary: int) -> None:
+    """Check that token ids lie in a vocabulary; the message says that ``what`` holds another.
+
+    Raises:
+        InvalidPromptError: One does not.
+    """
     if unknown := [token for token in ids if not 0 <= token < vocabulary]:
         raise InvalidPromptError(
-            f"the prompt holds token id {quoted(unknown[0])}, outside the vocabulary of {vocabulary} tokens"
+            f"{what} holds token id {quoted(unknown[0])}, outside the vocabulary of {vocabulary} tokens"
         )
 
 

@@ -66,7 +66,7 @@ def _named_draft(name: object) -> Any:
 
 def text_error(source: str, text: str) -> str | None:
     """What is wrong with a text as the JSON of a value of the schema, in one sentence; None if nothing is."""
-    return _checked(source, lambda: json.loads(text, parse_constant=_refuse, parse_float=_finite))
+    return _checked(source, lambda: json.loads(text, parse_constant=refuse_constant, parse_float=_finite))
 
 
 def value_error(source: str, value: Any) -> str | None:
@@ -134,7 +134,8 @@ def _pattern_error(schema: Any) -> str | None:
     return None
 
 
-def _refuse(constant: str) -> Any:
+def refuse_constant(constant: str) -> Any:
+    """Raise a ``ValueError`` for ``NaN`` and ``Infinity``, which Python's reader of JSON admits."""
     raise ValueError(f"{constant} is no JSON")
 
 

@@ -12,6 +12,7 @@ from cosd_core.errors import InvalidOptionError, ModelUnloadedError, Unsupported
 from cosd_core.models.adapters import Adapter, unwrapped, with_active
 from cosd_core.models.backend_options import LLAMA_CPP_OPTIONS, check_options_apply
 from cosd_core.models.base import BaseLanguageModel, with_adapter, without_adapter
+from cosd_core.models.batched_session import BatchedSession
 from cosd_core.models.comparison import ProbedModel
 from cosd_core.models.fingerprint import fingerprint
 from cosd_core.models.forward import PassRunner, Plan, input_device
@@ -21,21 +22,27 @@ from cosd_core.models.loading import (
     best_device,
     check_path,
     display_name,
+    hub_access,
     load,
+    load_tokenizer,
     resolve_source,
 )
 from cosd_core.models.logits_session import LogitsSession
 from cosd_core.models.memory import release_memory
 from cosd_core.models.plan_choice import choose_plan
 from cosd_core.models.prefix_cache import PrefixCache
-from cosd_core.models.sessions import BatchedSession, SequentialSession
+from cosd_core.models.sequential_session import SequentialSession
 from cosd_core.models.traits import ModelTraits
 from cosd_core.models.weight_sharing import ModelRegistry, lock_of
-from cosd_core.options import LoadingKwargs, LoadingOptions, check_number
+from cosd_core.options import LoadingKwargs, LoadingOptions, check_counts, check_number
 from cosd_core.utils import Unloadable
 
 if TYPE_CHECKING:
     from cosd_core.models.server.model import ServerModel
+
+
+_MAX_TIMEOUT = 1e6
+"""Seconds; much longer times are none that a socket can wait."""
 
 
 class LanguageModel(Unloadable, BaseLanguageModel):
@@ -203,18 +210,27 @@ class LanguageModel(Unloadable, BaseLanguageModel):
             InvalidOptionError: An argument is of a wrong type or value.
             ModelLoadError: The server does not answer, has no such model, or the tokenizer cannot be loaded.
         """
-        from cosd_core.models.server.model import ServerModel
+        from cosd_core.models.server.client import Client
+        from cosd_core.models.server.model import ServerModel, end_ids
 
-        return ServerModel.connect(
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            raise InvalidOptionError(f"url={quoted(url)} should begin with http:// or https://")
+        check_counts(max_connections=max_connections, ahead=ahead)
+        check_number("timeout", timeout, most=_MAX_TIMEOUT)
+        check_number("max_retries", max_retries)
+        client = Client(
             url,
-            model=model,
-            tokenizer=tokenizer,
+            model,
             api_key=api_key,
             timeout=timeout,
             max_connections=max_connections,
-            max_retries=max_retries,
-            ahead=ahead,
+            max_retries=int(max_retries),
         )
+        if tokenizer is None or isinstance(tokenizer, str):
+            name = tokenizer or client.model
+            loaded = load_tokenizer(name, hub_access(LoadingOptions()))
+            return ServerModel(client, loaded, eos_token_ids=end_ids(name), ahead=ahead)
+        return ServerModel(client, tokenizer, eos_token_ids=(), ahead=ahead)
 
     @classmethod
     def _of_source(

@@ -34,7 +34,8 @@ class LogitsSession(Session):
         self._role = role
         self._calibration = calibration
         self._may_read_beginnings = prefixes is not None
-        self._beginnings: LogitsSession | None = None  # reads the common beginnings of the first rows
+        self._beginnings: list[list[int]] = []  # what the first rows begin with
+        self._reader: LogitsSession | None = None  # processes it, a row for each
 
     @abstractmethod
     def _another(self) -> "LogitsSession":
@@ -67,15 +68,17 @@ class LogitsSession(Session):
         """
         if not self._may_read_beginnings or self._prefixes is None:
             return False
-        heads = [ids for ids in common_beginnings(rows) if self._prefixes.lacks(ids)]
-        self._may_read_beginnings = bool(heads)
-        if heads:
-            self._beginnings = self._beginnings or self._another()
-            if self._beginnings.read(heads, most):
-                self._beginnings.logits(heads, last=1)
-                self._beginnings.share()
-                self._may_read_beginnings, self._beginnings = False, None
-        return bool(heads)
+        if self._reader is None:
+            self._beginnings = [ids for ids in common_beginnings(rows) if self._prefixes.lacks(ids)]
+            self._may_read_beginnings = bool(self._beginnings)
+            if not self._beginnings:
+                return False
+            self._reader = self._another()
+        if self._reader.read(self._beginnings, most):
+            self._reader.logits(self._beginnings, last=1)
+            self._reader.share()
+            self._may_read_beginnings, self._reader = False, None
+        return True
 
     def _heads(self, rows: Rows, known: Sequence[list[int]], most: int) -> list[list[int]] | None:
         """The beginnings of rows that hold about ``most`` ids more than what is processed, ``known[row]``.

@@ -16,34 +16,29 @@ _ONE_BY_ONE = ((0, 1, 0), (0, 1, 1), (1, 4, 0), (0, 2, 0), (1, 5, 0))
 """The same for a model that takes several ids only without a cached state."""
 
 
-class PlanCheck:
-    """A comparison of a plan with passes without a cache: three passes for a batched plan, six for others.
+def check_plan(probed: ProbedModel, plan: Plan, *, short: bool) -> tuple[bool, int]:
+    """Compare a plan with passes without a cache: three passes for a batched plan, six for others.
 
     Six ids suffice where the plan is known to be right for the model's class. Twenty also show windows of a
-    few ids, as the probe's texts do.
+    few ids, as the probe's texts do. Errors of the passes are left to the probe, which describes them.
 
-    Attributes:
-        confirmed: Whether the plan is right. The difference must be so small that the probe would not compare
-            the plan with others. False says only that this is not known.
-        passes: How many passes were made.
+    Returns:
+        Whether the plan is right, and how many passes were made. The difference must be so small that the
+        probe would not compare the plan with others. False says only that this is not known.
     """
-
-    def __init__(self, probed: ProbedModel, plan: Plan, *, short: bool) -> None:
-        """Run the passes. Their errors are left to the probe, which describes them."""
-        self.confirmed, self.passes = False, 0
-        length = _SHORT if short else _LONG
-        if probed.longest_text(beside=2) < length:
-            return
-        ids = probed.common_ids(length + 2)
-        text, suffix = ids[:length], ids[length:]
-        try:
-            comparison = Comparison(probed, (text, text[:-1]), suffix)
-            found = _difference(comparison, plan)
-        except Exception:  # of any type: the model's own code runs
-            return
-        limit = probed.accepted_difference(comparison.reference[0]) / SURE
-        self.confirmed = found <= (limit if probed.tolerance is None else min(limit, probed.tolerance))
-        self.passes = comparison.passes
+    length = _SHORT if short else _LONG
+    if probed.longest_text(beside=2) < length:
+        return False, 0
+    ids = probed.common_ids(length + 2)
+    text, suffix = ids[:length], ids[length:]
+    try:
+        comparison = Comparison(probed, (text, text[:-1]), suffix)
+        found = _difference(comparison, plan)
+    except Exception:  # of any type: the model's own code runs
+        return False, 0
+    limit = probed.accepted_difference(comparison.reference[0]) / SURE
+    limit = limit if probed.tolerance is None else min(limit, probed.tolerance)
+    return found <= limit, comparison.passes
 
 
 def _difference(comparison: Comparison, plan: Plan) -> float:

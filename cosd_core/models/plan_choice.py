@@ -8,7 +8,7 @@ import torch
 from cosd_core.models.comparison import UNCACHED, ProbedModel
 from cosd_core.models.forward import Plan, input_device
 from cosd_core.models.known_architectures import KNOWN_ARCHITECTURES
-from cosd_core.models.plan_check import PlanCheck
+from cosd_core.models.plan_check import check_plan
 from cosd_core.models.probe import Probe, candidates, first_plan
 from cosd_core.models.remembered_plans import RememberedPlan
 
@@ -37,9 +37,8 @@ def choose_plan(probed: ProbedModel) -> Plan:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         likely, source = _likely(probed, remembered)
         if likely is not None:
-            check = PlanCheck(probed, likely, short=source == _TABLE)
-            passes += check.passes
-            if check.confirmed:
+            confirmed, passes = check_plan(probed, likely, short=source == _TABLE)
+            if confirmed:
                 _report(probed, likely, f"{source}, and checked", passes, began)
                 return likely
         probe = Probe(probed)

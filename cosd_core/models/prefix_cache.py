@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from operator import attrgetter
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -168,7 +169,8 @@ class PrefixCache:
 
     def _make_room(self) -> None:
         while self._entries and (self.nbytes > self._max_bytes or len(self._entries) > _MOST_ENTRIES):
-            self._drop([min((each for each in self._entries if not each.children), key=_last_use)])
+            oldest = min((each for each in self._entries if not each.children), key=attrgetter("last_use"))
+            self._drop([oldest])
 
     def _drop(self, entries: list[_Entry]) -> None:
         for entry in entries:
@@ -176,10 +178,6 @@ class PrefixCache:
                 entry.parent.children -= 1
             self.nbytes -= entry.nbytes
         self._entries = [each for each in self._entries if each not in entries]
-
-
-def _last_use(entry: _Entry) -> int:
-    return entry.last_use
 
 
 def _path_bytes(entry: _Entry | None) -> int:

@@ -18,7 +18,7 @@ _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 @dataclass(frozen=True, slots=True)
 class ModelTraits:
-    """Properties of a model that passes over a few tokens cannot show. :func:`probe` finds out the others.
+    """Properties of a model that passes over a few tokens cannot show. :meth:`Probe.plan` finds the others.
 
     Attributes:
         context_length: The most tokens of prompt and answer together; None if there is no limit.

@@ -10,8 +10,8 @@ from cosd_core.errors import InvalidOptionError, quoted
 def check_number(name: str, value: object, *, least: float = 0.0, most: float = inf) -> None:
     """Check that a value is a finite number within bounds."""
     bounds = f"of at least {least:g}" if most == inf else f"between {least:g} and {most:g}"
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and least <= value <= min(most, float_info.max)):  # type: ignore[operator]
+    highest = min(most, float_info.max)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= highest:
         raise InvalidOptionError(f"{name}={quoted(value)} should be a finite number {bounds}")
 
 

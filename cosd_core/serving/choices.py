@@ -16,6 +16,7 @@ from cosd_core.serving.responses import (
     ChatChoice,
     ChatDelta,
     ChatLogprobs,
+    Choice,
     FinishReason,
     MessageFields,
     TextChoice,
@@ -44,13 +45,11 @@ class ChoiceWriter(ABC):
     def whole(self, generation: Generation) -> Any:
         """The choice of a finished text."""
 
-    def _traced(self, generation: Generation | None, tokens: tuple[TracedToken, ...] = ()) -> dict[str, Any]:
-        if not self._provenance:
-            return {}
-        whole = (
-            {"tokens": [asdict(token) for token in tokens]} if generation is None else generation.to_dict()
-        )
-        return {"provenance": whole}
+    def _trace(
+        self, choice: Choice, generation: Generation | None, tokens: tuple[TracedToken, ...] = ()
+    ) -> None:
+        if self._provenance:
+            choice["provenance"] = generation.to_dict() if generation else {"tokens": [*map(asdict, tokens)]}
 
 
 Piece = tuple[ChoiceWriter, Chunk]
@@ -79,7 +78,7 @@ class TextWriter(ChoiceWriter):
             logprobs=self._logprobs(piece.tokens),
             finish_reason=piece.finish_reason,
         )
-        choice.update(self._traced(generation, piece.tokens))  # type: ignore[typeddict-item]
+        self._trace(choice, generation, piece.tokens)
         return choice
 
     def _logprobs(self, tokens: tuple[TracedToken, ...]) -> TextLogprobs | None:
@@ -114,9 +113,7 @@ class ChatWriter(ChoiceWriter):
         self._turn = turn
         self._tokens: list[TracedToken] = []  # of which no piece has had the logprobs
         self._has_role = False
-        self._calls: dict[
-            int, int
-        ] = {}  # their numbers in the answer, by those in the text, where some have no name
+        self._calls: dict[int, int] = {}  # number in the answer by that in the text, where some have no name
         self._complete_calls = 0
         self._schema_error: str | None = None
 
@@ -126,16 +123,16 @@ class ChatWriter(ChoiceWriter):
         tokens = chunk.tokens
         for event in self._turn.read(chunk):
             if delta := self._delta(event):
-                yield self._piece(delta, self._traced(None, tokens))
+                yield self._piece(delta, None, tokens)
                 tokens = ()
         if chunk.generation is not None:
-            last = self._piece({}, self._traced(chunk.generation))
+            last = self._piece({}, chunk.generation)
             last["finish_reason"] = self._finish_reason(chunk.generation)
             if self._schema_error is not None:
                 last["schema_error"] = self._schema_error
             yield last
         elif tokens and self._provenance:
-            yield self._piece({}, self._traced(None, tokens))
+            yield self._piece({}, None, tokens)
 
     def whole(self, generation: Generation) -> ChatChoice:
         """The whole message."""
@@ -157,10 +154,12 @@ class ChatWriter(ChoiceWriter):
         )
         if self._schema_error is not None:
             choice["schema_error"] = self._schema_error
-        choice.update(self._traced(generation))  # type: ignore[typeddict-item]
+        self._trace(choice, generation)
         return choice
 
-    def _piece(self, delta: MessageFields, traced: dict[str, Any]) -> ChatDelta:
+    def _piece(
+        self, delta: MessageFields, generation: Generation | None, tokens: tuple[TracedToken, ...] = ()
+    ) -> ChatDelta:
         if not self._has_role:
             delta = {"role": "assistant", "content": "", **delta}
             self._has_role = True
@@ -168,7 +167,7 @@ class ChatWriter(ChoiceWriter):
             index=self.index, delta=delta, logprobs=self._logprobs(tuple(self._tokens)), finish_reason=None
         )
         self._tokens.clear()
-        piece.update(traced)  # type: ignore[typeddict-item]
+        self._trace(piece, generation, tokens)
         return piece
 
     def _delta(self, event: Event) -> MessageFields:

@@ -54,6 +54,7 @@ class LocalEngine:
             self._pair.max_new_tokens = int(min(ANSWER_TOKENS, window / 2, options.max_tokens_limit or inf))
         self.name = self._pair.model_name
         self.max_requests = self._pair.max_concurrent + self._pair.max_waiting
+        self._places = asyncio.Semaphore(self.max_requests)  # choices that the decoder has no room for wait
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +72,7 @@ class LocalEngine:
                     TextWriter(at * len(seeds) + number, call, provenance=request.provenance)
                     for at in range(len(prompts))
                 ]
-                tasks.create_task(_decode(call, prompts, writers, emit, seed=seed))
+                tasks.create_task(self._decode(call, prompts, writers, emit, seed=seed))
 
     async def chat(self, request: ChatRequest, emit: Emit[Piece]) -> None:
         """Continue the chat of a request; errors as of :class:`Turn` and :meth:`CoSDDecoder.astream`."""
@@ -81,7 +82,7 @@ class LocalEngine:
         async def choose(number: int, seed: int | None) -> None:
             turn = await call.decoder_cache.run_in_thread(call.turn, messages, form)
             writer = ChatWriter(number, call, turn, provenance=request.provenance)
-            await _decode(call, [turn.prompt], [writer], emit, seed=seed, grammar=turn.grammar)
+            await self._decode(call, [turn.prompt], [writer], emit, seed=seed, grammar=turn.grammar)
 
         async with asyncio.TaskGroup() as tasks:
             for number, seed in enumerate(request.seeds(call.settings.seed)):
@@ -91,11 +92,15 @@ class LocalEngine:
         options = request.options(self._pair.verifier)
         return await self._pair.decoder_cache.run_in_thread(self._pair.call, options)
 
-
-async def _decode(
-    call: Call, prompts: Sequence[Any], writers: Sequence[ChoiceWriter], emit: Emit[Piece], **options: Any
-) -> None:
-    given = {name: value for name, value in options.items() if value is not None}
-    async with aclosing(call.astream(prompts, **given)) as chunks:
-        async for chunk in chunks:
-            emit((writers[chunk.index], chunk))
+    async def _decode(
+        self,
+        call: Call,
+        prompts: Sequence[Any],
+        writers: Sequence[ChoiceWriter],
+        emit: Emit[Piece],
+        **options: Any,
+    ) -> None:
+        given = {name: value for name, value in options.items() if value is not None}
+        async with self._places, aclosing(call.astream(prompts, **given)) as chunks:
+            async for chunk in chunks:
+                emit((writers[chunk.index], chunk))

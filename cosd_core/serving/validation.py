@@ -29,7 +29,8 @@ def validation_error(problems: Sequence[Any], body: Any) -> RequestError:
         body: The body.
     """
     # Of the parts of a union the one that fits best fails at the deepest place.
-    problem = max((each for each in problems if each["loc"][:2] == problems[0]["loc"][:2]), key=_depth)
+    parts = (each for each in problems if each["loc"][:2] == problems[0]["loc"][:2])
+    problem = max(parts, key=lambda each: len(each["loc"]))
     path = problem["loc"][1:]
     if problem["type"] == "json_invalid":
         return RequestError(f"the body is no JSON: {problem['ctx']['error']} at character {path[0]}")
@@ -51,10 +52,6 @@ def validation_error(problems: Sequence[Any], body: Any) -> RequestError:
         return RequestError(f"{where}={value} is not supported: {reason}", param=where)
     found = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return RequestError(f"{where}={value} {found}", param=where)
-
-
-def _depth(problem: Any) -> int:
-    return len(problem["loc"])
 
 
 def _where(path: Sequence[str | int]) -> str:

@@ -1,4 +1,4 @@
-"""A lock for forked processes, a context manager that unloads, prefixes, lines, a check for matplotlib."""
+"""A lock for forked processes, a context manager that unloads, prefixes, lines, checks of packages."""
 
 import os
 from collections.abc import Sequence
@@ -32,17 +32,13 @@ class Lock:
         with suppress(RuntimeError):  # a thread that forked inside of ``with`` leaves it in both processes
             self._lock.release()
 
-    def renew(self) -> None:
-        """Replace the lock by an open one."""
-        self._lock = ThreadLock()
-
 
 _locks: WeakSet[Lock] = WeakSet()
 
 
 def _renew_locks() -> None:
     for lock in _locks:
-        lock.renew()
+        lock._lock = ThreadLock()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork

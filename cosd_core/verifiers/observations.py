@@ -84,7 +84,7 @@ class Observations:
     partitions: Floats
     slopes: Floats
     cut: Flags
-    alone: "tuple[Observations, ...]" = ()
+    alone: tuple[Self, ...] = ()
 
     def __len__(self) -> int:
         """The number of positions."""
@@ -167,7 +167,7 @@ class Observations:
         """
         order = list(models)
         if self.alone and len(order) == 1:
-            return self.alone[order[0]]  # type: ignore[return-value]
+            return self.alone[order[0]]
         if self.alone and order[0] != 0:
             raise InvalidOptionError(
                 f"of_models({', '.join(map(str, order))}): models with different tokenizers are observed in "

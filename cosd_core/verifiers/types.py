@@ -32,15 +32,12 @@ class TokenSampler(Protocol):
 
         ``[vocabulary]`` -> ``[vocabulary]``.
         """
-        ...
 
     def draw(self, weights: torch.Tensor, purpose: str) -> int:
         """Draw from non-negative weights, ``[vocabulary]``, with the random number of that purpose."""
-        ...
 
     def uniform(self, purpose: str) -> float:
         """The random number in [0, 1) that belongs to this position and purpose."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

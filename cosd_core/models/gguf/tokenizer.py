@@ -44,8 +44,9 @@ def build_tokenizer(header: GGUFHeader, *, control: Sequence[int], adds_bos: boo
             f"the file; there can be {', '.join(_KINDS)}. Name that of the original model: tokenizer=..."
         )
     try:
-        tokenizer = make(_Vocabulary(header))
-        _add_special_tokens(tokenizer, header, control)
+        vocabulary = _Vocabulary(header)
+        tokenizer = make(vocabulary)
+        _add_special_tokens(tokenizer, vocabulary, control)
         named = _special_tokens(header)
         if adds_bos and "bos_token" in named:
             _begin_with(tokenizer, named["bos_token"])
@@ -69,7 +70,8 @@ class _Vocabulary:
     def __init__(self, header: GGUFHeader) -> None:
         values = header.values
         self.tokens = _tokens(header)
-        self.types = _types(header)
+        types = values.get("tokenizer.ggml.token_type")
+        self.types: Any = [_NORMAL] * len(self.tokens) if types is None else types
         self.scores = values.get("tokenizer.ggml.scores")
         self.merges: list[str] | None = values.get("tokenizer.ggml.merges")
         self.split = str(values.get("tokenizer.ggml.pre") or "default")
@@ -179,14 +181,9 @@ def _tokens(header: GGUFHeader) -> list[str]:
     return [_SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
 
 
-def _types(header: GGUFHeader) -> Any:
-    types = header.values.get("tokenizer.ggml.token_type")
-    return [_NORMAL] * len(header.values["tokenizer.ggml.tokens"]) if types is None else types
-
-
-def _add_special_tokens(tokenizer: Tokenizer, header: GGUFHeader, control: Sequence[int]) -> None:
+def _add_special_tokens(tokenizer: Tokenizer, vocabulary: _Vocabulary, control: Sequence[int]) -> None:
     """Keep control tokens, and those that a user of the tokenizer added, whole."""
-    tokens, types = _tokens(header), _types(header)
+    tokens, types = vocabulary.tokens, vocabulary.types
     special = {*control, *(at for at, kind in enumerate(types) if kind in (_CONTROL, _UNKNOWN))}
     added = [at for at, kind in enumerate(types) if kind == _USER_DEFINED and at not in special]
     added = [at for at in added if tokens[at].strip(_SPACE)]  # runs of spaces result from merges

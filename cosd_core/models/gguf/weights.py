@@ -56,14 +56,12 @@ class Weights:
         """The ids for which a function of llama.cpp's vocabulary returns true."""
         return [at for at in range(self.vocabulary_size) if test(self.vocabulary, at)]
 
-    def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
-        """The ids of a text by llama.cpp's own tokenizer."""
+    def tokenize(self, text: str) -> list[int]:
+        """The ids of a text by llama.cpp's own tokenizer: special tokens are parsed, and none is added."""
         data = text.encode("utf-8", errors="replace")
         room = len(data) + 8
         ids = (ctypes.c_int32 * room)()
-        count = llama_cpp().llama_tokenize(
-            self.vocabulary, data, len(data), ids, room, add_special, parse_special
-        )
+        count = llama_cpp().llama_tokenize(self.vocabulary, data, len(data), ids, room, False, True)
         return list(ids[: max(count, 0)])
 
 

@@ -9,7 +9,7 @@ from weakref import finalize
 
 from pydantic import SecretStr
 
-from cosd_core.errors import GenerationError, MissingExtraError, ModelLoadError, quoted
+from cosd_core.errors import GenerationError, InvalidOptionError, MissingExtraError, ModelLoadError, quoted
 from cosd_core.prediction import Prediction
 
 try:
@@ -56,7 +56,7 @@ class Client:
         url: str,
         model: str | None,
         *,
-        api_key: SecretStr | None,
+        api_key: SecretStr | str | None,
         timeout: float,
         max_connections: int,
         max_retries: int,
@@ -65,13 +65,17 @@ class Client:
         """Find the model.
 
         Raises:
+            InvalidOptionError: The address is none, or the key is no text that a header can hold.
             ModelLoadError: The server does not answer, or has no such model.
         """
         self.url = url.rstrip("/").removesuffix("/v1") + "/v1"
         self.num_requests = 0
-        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key.get_secret_value()}"}
+        try:
+            httpx.URL(self.url)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise InvalidOptionError(f"url={quoted(url)} is no address: {quoted(error)}") from error
         self._http = httpx.Client(
-            headers=headers,
+            headers=_authorization(api_key),
             timeout=timeout,
             limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
             transport=transport,
@@ -126,7 +130,7 @@ class Client:
         try:
             choices = sorted(answer["choices"], key=lambda each: each["index"])
             found = [_completion(each, prompt_predictions) for each in choices]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise GenerationError(
                 f"{self.url} returned no log-probabilities by token ids ({quoted(error)}): it should be a "
                 "server of vLLM"
@@ -158,6 +162,16 @@ class Client:
         response = self._http.request(method, self.url + path, json=body)
         response.raise_for_status()
         return response.json()
+
+
+def _authorization(api_key: SecretStr | str | None) -> dict[str, str]:
+    """The header with a key."""
+    if api_key is None:
+        return {}
+    key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
+    if not isinstance(key, str) or not all("!" <= letter <= "~" for letter in key):
+        raise InvalidOptionError("api_key should be visible ASCII characters alone, without spaces")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _may_retry(error: BaseException) -> bool:

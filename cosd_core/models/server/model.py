@@ -6,16 +6,14 @@ from collections.abc import Iterable
 from functools import cached_property
 
 import torch
-from pydantic import SecretStr
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.models.base import BaseLanguageModel, Session
 from cosd_core.models.fingerprint import tokenizer_facts
-from cosd_core.models.loading import hub_access, load_tokenizer
 from cosd_core.models.server.client import Client
 from cosd_core.models.server.session import ServerSession
-from cosd_core.options import GenerationOptions, LoadingOptions, check_counts, check_number
+from cosd_core.options import GenerationOptions
 
 
 class ServerModel(BaseLanguageModel):
@@ -39,39 +37,6 @@ class ServerModel(BaseLanguageModel):
         self.source = f"{client.url} {client.model}"
         self.ahead = ahead
         self._eos_token_ids = frozenset(eos_token_ids)
-
-    @classmethod
-    def connect(
-        cls,
-        url: str,
-        *,
-        model: str | None = None,
-        tokenizer: str | PreTrainedTokenizerBase | None = None,
-        api_key: str | SecretStr | None = None,
-        timeout: float = 60.0,
-        max_connections: int = 8,
-        max_retries: int = 4,
-        ahead: int = 8,
-    ) -> "ServerModel":
-        """Find a model behind a server; arguments and errors as in :meth:`LanguageModel.from_server`."""
-        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-            raise InvalidOptionError(f"url={quoted(url)} should begin with http:// or https://")
-        check_counts(max_connections=max_connections, ahead=ahead)
-        check_number("timeout", timeout)
-        check_number("max_retries", max_retries)
-        client = Client(
-            url,
-            model,
-            api_key=SecretStr(api_key) if isinstance(api_key, str) else api_key,
-            timeout=timeout,
-            max_connections=max_connections,
-            max_retries=int(max_retries),
-        )
-        if tokenizer is None or isinstance(tokenizer, str):
-            name = tokenizer or client.model
-            loaded = load_tokenizer(name, hub_access(LoadingOptions()))
-            return cls(client, loaded, eos_token_ids=_ends(name), ahead=ahead)
-        return cls(client, tokenizer, eos_token_ids=(), ahead=ahead)
 
     @cached_property
     def vocabulary_size(self) -> int:
@@ -140,7 +105,7 @@ class ServerModel(BaseLanguageModel):
         return f"{type(self).__name__}({self.name!r}, {self.client.url!r})"
 
 
-def _ends(name: str) -> list[int]:
+def end_ids(name: str) -> list[int]:
     """The end tokens in a generation config; none if there is no such file."""
     try:
         ids = GenerationConfig.from_pretrained(name).eos_token_id

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from cosd_core import utils
+from cosd_core import Leaf, TreeVerifier, utils
 from cosd_core.batch.part_folder import PartFolder
 from cosd_core.batch.prompt_file import read_prompt_file
+from cosd_core.batch.run import WorkerOptions, _identity
 from cosd_core.batch.worker import Job, Worker
 from cosd_core.errors import EvaluationFileError
 from tests.test_cli import cosd  # noqa: F401 - a fixture
@@ -74,6 +75,8 @@ def test_a_wrong_call_is_refused(cosd: Any, tmp_path: Path) -> None:
     assert "--draft is missing" in cosd("batch", str(rows), "answers").err
     assert "workers=0" in cosd("batch", str(rows), "answers", *FLAGS, "--workers", "0").err
     assert "--system" in cosd("batch", str(rows), "answers", *FLAGS, "--no-chat", "--system", "x").err
+    rows.write_text('{"prompt": [{"role": "user", "content": "x"}]}\n', encoding="utf-8")
+    assert "also holds chats" in cosd("batch", str(rows), "answers", *FLAGS, "--system", "x").err
 
 
 ANSWERS = [
@@ -93,6 +96,13 @@ def test_the_lines_of_the_output_have_the_fields_of_the_input(tmp_path: Path, en
     assert [json.loads(line) for line in lines] == [
         {**row, **answer} for row, answer in zip(fields[1:], ANSWERS, strict=True)
     ]
+
+
+def test_what_the_users_own_fields_hold_is_not_written_anew(tmp_path: Path) -> None:
+    line = '{"prompt": "x", "big": 1e999, "id": 12345678901234567.890}'
+    (tmp_path / "rows.jsonl").write_text(f"{line} \n", encoding="utf-8")
+    written = read_prompt_file(tmp_path / "rows.jsonl").answered(0, ANSWERS[1:]).decode()
+    assert written == f'{line[:-1]}, "text": null, "finish_reason": "error", "error": "too long"}}\n'
 
 
 def test_the_columns_of_a_parquet_file_stay_and_those_of_the_answers_are_added(tmp_path: Path) -> None:
@@ -122,6 +132,10 @@ def test_the_columns_of_a_parquet_file_stay_and_those_of_the_answers_are_added(t
         ({"prompt": [7]}, "row 1: prompt=7"),
         ({"prompt": ["x"], "text": ["y"]}, "the field text"),
         ({"prompt": pyarrow.array([], pyarrow.string())}, "holds no prompt"),
+        (
+            {"prompt": [[{"role": "user", "content": [{"type": "text", "text": "x", "at": date(1, 1, 1)}]}]]},
+            "row 1: .*JSON",
+        ),
     ],
 )
 def test_a_bad_table_is_refused(tmp_path: Path, columns: dict[str, Any], words: str) -> None:
@@ -134,6 +148,17 @@ def test_what_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_text('{"prompt": "x"}', encoding="utf-8")
     with pytest.raises(EvaluationFileError, match="cannot read prompts"):
         read_prompt_file(tmp_path / "rows.parquet")
+
+
+def test_a_tree_that_changed_is_another_batch(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "x"}\n', encoding="utf-8")
+    rows, tree = read_prompt_file(tmp_path / "rows.jsonl"), tmp_path / "tree.json"
+    job = Job({**PAIR, "verifier": "tree", "tree_path": str(tree)} | {"alpha": 0.5})
+    identities = []
+    for replace in (False, True, True):
+        TreeVerifier((Leaf(replace),)).save(tree)
+        identities.append(_identity(rows, job, WorkerOptions()))
+    assert identities[0] != identities[1] == identities[2]
 
 
 def test_a_folder_knows_its_parts_and_refuses_another_batch(tmp_path: Path) -> None:

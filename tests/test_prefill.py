@@ -3,15 +3,23 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosd_core import CoSDDecoder, GenerationError, InvalidOptionError, LanguageModel, RuleVerifier
+from cosd_core import (
+    AnswerTimeoutError,
+    CoSDDecoder,
+    GenerationError,
+    InvalidOptionError,
+    LanguageModel,
+    RuleVerifier,
+)
 from cosd_core.demo import load_pair
+from cosd_core.generation import call
 from tests.models import on_pass, random_model
 from tests.reference import assert_agrees, write
 from tests.test_sampling_invariance import ASSISTANT, DRAFT, SECOND
@@ -53,7 +61,7 @@ def test_with_different_tokenizers_too(chunk: int) -> None:
 
 def long_pair(**settings: Any) -> CoSDDecoder:
     models = [random_model(seed=seed, max_position_embeddings=4096) for seed in (1, 2)]
-    return CoSDDecoder(*models, verifier=RULE, prefill_chunk_size=CHUNK, **settings)
+    return CoSDDecoder(*models, **{"verifier": RULE, "prefill_chunk_size": CHUNK, **settings})
 
 
 @contextmanager
@@ -115,6 +123,23 @@ async def test_rows_that_have_read_their_prompts_share_passes() -> None:
     assert [each.token_ids for each in found[1:]] == [
         each.token_ids for each in long_pair().generate(["x" * 150, "y" * 150, "z" * 150], **OPTIONS)
     ]
+
+
+async def test_rows_whose_assistants_never_run_share_passes() -> None:
+    decoder = long_pair(verifier="draft")
+    prompts = ["x" * 150, "y" * 150, "z" * 150]
+    with fed(decoder) as shapes:
+        await asyncio.gather(*(decoder.agenerate(prompt, **OPTIONS) for prompt in prompts))
+    assert max(rows for rows, _ in shapes) == 3
+
+
+def test_a_call_ends_at_its_timeout_while_its_prompt_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = long_pair()
+    seconds = count()
+    monkeypatch.setattr(call.time, "monotonic", lambda: float(next(seconds)))
+    with fed(decoder) as shapes, pytest.raises(AnswerTimeoutError):
+        decoder.generate("a" * LENGTH, timeout=5, **OPTIONS)
+    assert len(shapes) < 10 < LENGTH / CHUNK
 
 
 async def test_a_failure_or_an_end_while_a_prompt_is_read_touches_no_other() -> None:

@@ -225,6 +225,29 @@ def test_what_the_prompts_of_a_list_begin_with_is_read_once(kinds: tuple[str, st
         assert sum(fed) < 2 * 60 + len(prompts) * 25, "two beginnings, and what is new of each prompt"
 
 
+@pytest.mark.parametrize("changes", ["added", "gone"])
+@torch.inference_mode()
+def test_beginnings_that_others_add_or_drop_meanwhile_are_read_on(changes: str) -> None:
+    model = with_prefixes(pair("llama")[0])
+    begins = [STEMS[0][:40], STEMS[1][:40]]
+    rows = [[*begin, last] for begin in begins for last in (70, 80)]
+    other = model.open_session(vocabulary=VOCABULARY)
+    assert model.prefixes is not None
+    if changes == "gone":
+        other.logits(begins[:1], last=1)
+        other.share()
+    session = model.open_session(vocabulary=VOCABULARY)
+    assert not session.read(rows, 8)
+    if changes == "gone":
+        model.prefixes.clear()
+    else:
+        other.logits(begins[:1], last=1)
+        other.share()
+    while not session.read(rows, 8):
+        pass
+    assert_agrees(session.logits(rows, last=1), model, rows)
+
+
 async def test_what_calls_that_come_together_begin_with_is_read_once() -> None:
     cached, plain = (decoder(size, prefill_chunk_size=32, schedule="fixed") for size in (8, 0))
     prompts = [f"{PROMPT}Question {at}?" for at in range(6)]

@@ -164,6 +164,14 @@ def test_a_server_that_cannot_be_used() -> None:
         LanguageModel.from_server("http://127.0.0.1:9", max_retries=0)
     with pytest.raises(InvalidOptionError, match="url='127"):
         LanguageModel.from_server("127.0.0.1:8000")
+    for url in ("http://localhost:abc", "http://[::1", "http://local\nhost"):
+        with pytest.raises(InvalidOptionError, match="is no address"):
+            LanguageModel.from_server(url)
+    for key in ("\u00fc", "a b", b"bytes"):
+        with pytest.raises(InvalidOptionError, match="api_key should be"):
+            LanguageModel.from_server("http://127.0.0.1:9", api_key=key)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptionError, match="timeout=1e"):
+        LanguageModel.from_server("http://127.0.0.1:9", timeout=1e300)
     with pytest.raises(InvalidOptionError, match="ahead=0"):
         LanguageModel.from_server("http://127.0.0.1:9", ahead=0)
     with pytest.raises(ModelLoadError, match="status 401"):

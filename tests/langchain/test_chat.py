@@ -9,6 +9,8 @@ import json
 import pickle
 import re
 import time
+from datetime import date
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -30,7 +32,7 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
-from pydantic import BaseModel, Field, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from transformers import LogitsProcessor
 from typing_extensions import TypedDict
 
@@ -612,6 +614,38 @@ async def test_structured_output_is_valid(schema: Any, method: Any, chat: Any, c
     assert last == value
 
 
+class Bell(Enum):
+    RINGS = "rings"
+    IS_STILL = "is still"
+
+
+class Strict(BaseModel):
+    """Takes Python's values alone, but from JSON what JSON has for them."""
+
+    model_config = ConfigDict(strict=True)
+
+    bell: Bell
+    day: date = Field(json_schema_extra={"enum": ["2026-11-30"]})
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+async def test_a_strict_class_takes_what_json_has_for_its_values(
+    method: Any, chat: Any, call: Caller
+) -> None:
+    llm = chat.with_structured_output(Strict, method=method).bind(max_tokens=120)
+    value = await call(llm, "invoke", "x")
+    assert isinstance(value.bell, Bell)
+    assert value.day == date(2026, 11, 30)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"enum": ["up"]}, {"const": "up"}, {"anyOf": [{"const": "up"}]}, {"type": ["string"], "const": "up"}],
+)
+async def test_any_json_schema_is_taken(schema: Any, chat: Any, call: Caller) -> None:
+    assert await call(chat.with_structured_output(schema).bind(max_tokens=20), "invoke", "x") == "up"
+
+
 async def test_a_stream_of_structured_output_grows(chat: Any, call: Caller) -> None:
     schema = {**SCHEMA, "properties": {"up": {"type": "boolean"}, "down": {"type": "boolean"}},
               "required": ["up", "down"]}  # fmt: skip
@@ -1117,6 +1151,12 @@ def test_histories_that_other_providers_wrote_are_read(chat: Any, part: dict[str
     told = AIMessage([{"type": "text", "text": each} for each in words])
     answers = [chat.invoke([HumanMessage("a"), each, HumanMessage("b")]).content for each in (foreign, told)]
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("choice", ["any", "none", "auto"])
+def test_tools_in_the_flat_form_may_be_chosen(chat: Any, choice: str) -> None:
+    answer = chat.invoke("x", tools=[{"type": "function", "name": "f"}], tool_choice=choice, max_tokens=120)
+    assert [each["name"] for each in answer.tool_calls] == ["f"] * (choice == "any")
 
 
 def test_functions_take_objects_only(chat: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from llama_index.core import SummaryIndex
 from llama_index.core.base.llms.types import ChatMessage
 
-from cosd_core import AnswerTimeoutError
+from cosd_core import AnswerTimeoutError, ContextOverflowError
 from tests.langchain.conftest import loop_stays_free
 from tests.llama_index.conftest import CHATS, METHODS, USER, responses, said, text_of, within
 from tests.models import counted_passes, on_pass
@@ -134,6 +134,15 @@ async def test_prompts_of_a_batch_and_calls_at_once_share_passes(llm: Any) -> No
         await asyncio.gather(*(text_of(llm, method, "Hello", max_tokens=48) for method in ASYNC))
     assert len(batch) < 2 * len(one)
     assert len(at_once) < 2.5 * len(one), "two prompts, for a chat may be shown otherwise"
+
+
+async def test_after_an_error_in_a_batch_the_other_prompts_are_given_up(llm: Any) -> None:
+    prompts = ["Hello"] * 4 + ["far too long " * 4000]
+    with pytest.raises(ContextOverflowError):
+        await llm.acomplete_batch(prompts, max_tokens=400)
+    with counted_passes(llm.draft_model) as passes:
+        await asyncio.sleep(0.3)
+    assert len(passes) < 50, "a round may be under way"
 
 
 async def test_a_batch_may_be_longer_than_what_the_decoder_lets_wait(llm: Any) -> None:

@@ -132,9 +132,10 @@ def test_requests_beyond_the_places_are_told_to_come_again(server: Running) -> N
     assert server.post("/v1/completions", **SHORT).status_code == 200
 
 
-def test_choices_beyond_the_places_of_the_decoder_are_refused(server: Running) -> None:
-    failed(server.post("/v1/completions", n=8, **LONG), 429, "overloaded")
-    server.wait_until(lambda: server.running() == 0)
+def test_choices_beyond_the_places_of_the_decoder_wait(server: Running) -> None:
+    response = server.post("/v1/completions", n=8, **SHORT)
+    assert response.status_code == 200, response.text
+    assert [choice["index"] for choice in response.json()["choices"]] == list(range(8))
 
 
 def test_a_reader_of_a_stream_that_leaves_ends_the_work(

@@ -302,13 +302,30 @@ def test_every_group_gets_advice_from_its_own_questions() -> None:
         np.concatenate([each.inner for each in parts], axis=2),
     )
     groups = ["facts"] * 200 + ["code"] * 200 + ["few"] * 6
-    found = {name: advice for name, (_, _, advice) in recommend_per_group(table, groups).items()}
+    overall = recommend(table, choose_nested(table))
+    found = {name: advice for name, (_, _, advice) in recommend_per_group(table, groups, overall).items()}
     assert found["facts"].sentences[0] == f"Fuse: {DEFAULT}."
     assert found["code"].sentences[0].startswith("Use B alone")
     assert list(found) == ["facts", "code"]
-    assert recommend_per_group(facts, ["facts"] * 200) == {}
+    assert recommend_per_group(facts, ["facts"] * 200, overall) == {}
     for name, part in (("facts", facts), ("code", code)):
         assert found[name] == recommend(part, choose_nested(part))
+
+
+@pytest.mark.parametrize(("facts", "shown"), [(0.6, True), (0.34, False)])
+def test_a_group_goes_its_own_way_only_where_its_questions_show_why(facts: float, shown: bool) -> None:
+    parts = made_up(facts, 0.3, 0.1, names=[DEFAULT]), made_up(0.2, 0.9, 0.1, names=[DEFAULT], items=400)
+    table = Table(
+        parts[0].candidates,
+        np.concatenate([each.fold_of for each in parts]),
+        np.concatenate([each.right for each in parts], axis=1),
+        np.concatenate([each.inner for each in parts], axis=2),
+    )
+    overall = recommend(table, choose_nested(table))
+    assert overall.sentences[0].startswith("Use B alone")
+    found = recommend_per_group(table, ["facts"] * 200 + ["code"] * 400, overall)["facts"][2]
+    assert table.candidates[found.recommended].name == ("A alone" if shown else "B alone")
+    assert any("may be chance" in each for each in found.sentences) != shown
 
 
 def test_a_gain_that_may_be_noise_is_called_so() -> None:

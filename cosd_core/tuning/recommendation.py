@@ -53,12 +53,18 @@ def recommend(table: Table, choice: Choice) -> Advice:
     return Advice(False, single, sentences)
 
 
-def recommend_per_group(table: Table, groups: Sequence[str]) -> dict[str, tuple[Table, Choice, Advice]]:
+def recommend_per_group(
+    table: Table, groups: Sequence[str], overall: Advice
+) -> dict[str, tuple[Table, Choice, Advice]]:
     """The same for every group of questions, chosen and judged on its own questions alone.
+
+    What is recommended for all questions is so for a group, too, unless another candidate is better there by
+    a whole interval: a group has fewer questions, and the better of several candidates is often so by chance.
 
     Args:
         table: All questions.
         groups: The group of every question.
+        overall: The advice for all questions.
 
     Returns:
         By group; empty if there is one group. Left out are groups with fewer than two questions per fold.
@@ -69,8 +75,22 @@ def recommend_per_group(table: Table, groups: Sequence[str]) -> dict[str, tuple[
         if len(questions) >= 2 * table.folds:
             part = table.of(questions)
             choice = choose_nested(part)
-            found[group] = part, choice, recommend(part, choice)
+            found[group] = part, choice, _unless_shown(recommend(part, choice), part, choice, overall)
     return found
+
+
+def _unless_shown(own: Advice, part: Table, choice: Choice, overall: Advice) -> Advice:
+    """The advice for all questions, unless that of a group is better on the group's questions."""
+    if own.recommended == overall.recommended:
+        return own
+    right = choice.right if own.fuse else part.right[own.recommended]
+    lead = difference(right, part.right[overall.recommended])
+    if lead.low > 0:
+        return own
+    names = [part.candidates[each.recommended].name for each in (overall, own)]
+    advice = f"Use {names[0]}, as for all questions."
+    reason = f"{names[1]} had {percent(lead, signed=True)} points against it, which may be chance."
+    return Advice(overall.fuse, overall.recommended, (advice, reason))
 
 
 def _compare_singles(table: Table) -> str:

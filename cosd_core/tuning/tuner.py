@@ -21,7 +21,7 @@ from cosd_core.training.teacher_forcing import observe
 from cosd_core.tuning.candidates import ALPHAS, BETAS, DEFAULT, WEIGHTS, make_candidates
 from cosd_core.tuning.decision_trie import Setting, order_of
 from cosd_core.tuning.folds import NONE_LEFT_OUT, Fit, Folds, divide, fit_without, temperatures_of
-from cosd_core.tuning.recommendation import recommend, recommend_per_group, warn
+from cosd_core.tuning.recommendation import Advice, recommend, recommend_per_group, warn
 from cosd_core.tuning.replay import ReplayCache, processes_logits
 from cosd_core.tuning.report import CalibrationSummary, CandidateLine, GroupResult, ReplacementRate, Tuning
 from cosd_core.tuning.scoring import CandidateScorer, Progress
@@ -117,7 +117,7 @@ def tune(
         recommended=lines[advice.recommended].name,
         settings=lines[advice.recommended].settings,
         advice=advice.sentences,
-        groups=tuple(_groups(table, [item.group for item in task.items], lines)),
+        groups=tuple(_groups(table, [item.group for item in task.items], advice, lines)),
         warnings=warn(table, rates, calibrations),
         notes=notes,
         replacement_rates=rates,
@@ -190,8 +190,10 @@ def _line(table: Table, index: int, models: Sequence[str], fit: Fit) -> Candidat
     )
 
 
-def _groups(table: Table, groups: Sequence[str], lines: Sequence[CandidateLine]) -> Iterator[GroupResult]:
-    for name, (part, choice, advice) in recommend_per_group(table, groups).items():
+def _groups(
+    table: Table, groups: Sequence[str], overall: Advice, lines: Sequence[CandidateLine]
+) -> Iterator[GroupResult]:
+    for name, (part, choice, advice) in recommend_per_group(table, groups, overall).items():
         yield GroupResult(
             name=name,
             questions=len(choice.right),

@@ -12,6 +12,12 @@ from cosd_core import InvalidOptionError
 from cosd_core.chat.tools import Tool
 from cosd_core.errors import quoted
 
+_OF_FUNCTIONS = {"function", "parameters", "input_schema"}
+_OF_SCHEMAS = {
+    "type", "enum", "const", "properties", "additionalProperties", "$ref", "allOf", "anyOf", "oneOf",
+}  # fmt: skip
+"""Keys that tell a JSON schema from other dictionaries."""
+
 ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
 
 
@@ -46,7 +52,9 @@ def _as_json_schema(schema: Any) -> dict[str, Any]:
 
 def is_json_schema(schema: Any) -> bool:
     """Whether this is a JSON schema, and no description of a function that holds one."""
-    return isinstance(schema, dict) and not {"function", "parameters", "input_schema"} & schema.keys()
+    if not isinstance(schema, dict) or _OF_FUNCTIONS & schema.keys():
+        return False
+    return bool(_OF_SCHEMAS & schema.keys())
 
 
 def _described(tool: ToolLike) -> dict[str, Any]:

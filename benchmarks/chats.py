@@ -206,7 +206,7 @@ def documents(cached: CoSDDecoder, plain: CoSDDecoder) -> None:
 
 
 def prompts(draft: str, assistant: str, options: dict[str, Any]) -> None:
-    """What the prefix caches hold, at most 32 MB each, and the process, while 1,000 prompts are read."""
+    """Read 1,000 prompts, and print the memory of the prefix caches, limited to 32 MB, and of the process."""
     limit, process, sizes = 32, psutil.Process(), []
     decoder = CoSDDecoder.from_pretrained(
         draft, assistant, verifier="assistant", prefix_cache_mb=limit, **options

@@ -32,14 +32,12 @@ def structured_output(
         )
     if schema is None and method != "json_mode":
         raise InvalidOptionError(f'method="{method}" needs a schema')
-    if (
-        schema is not None
-    ):  # for LangSmith; LangChain takes any JSON schema as the arguments of a function only
+    if schema is not None:  # for LangSmith
         arguments = {"method": method, **({} if strict is None else {"strict": strict})}
-        known = (
-            {"name": "answer", "description": "", "parameters": schema} if is_json_schema(schema) else schema
-        )
-        options = {"ls_structured_output_format": {"kwargs": arguments, "schema": known}, **options}
+        form = schema
+        if is_json_schema(schema):  # LangChain takes some of them only where they are those of a function
+            form = {"name": "answer", "description": "", "parameters": schema}
+        options = {"ls_structured_output_format": {"kwargs": arguments, "schema": form}, **options}
     if method != "function_calling":
         response_format = {"type": "json_object"} if method == "json_mode" else schema_format(schema)
         return chat.bind(response_format=response_format, **options), json_parser(schema)

@@ -146,9 +146,12 @@ def _checked(where: str, prompt: Any) -> Any:
     """The prompt, if it is one."""
     try:
         read_prompt(prompt)
-        json.dumps(prompt)
-    except (CoSDError, TypeError) as error:  # a column of times, for example, is no JSON
+    except CoSDError as error:
         raise EvaluationFileError(f"{where}: {error}") from error
+    try:
+        json.dumps(prompt)
+    except TypeError as error:  # a message with a time, for example, which a table can hold
+        raise EvaluationFileError(f"{where}: the prompt should be JSON: {error}") from error
     return prompt
 
 

@@ -55,10 +55,11 @@ def _bars() -> Iterator[Report]:
 @contextmanager
 def _lines(first: str) -> Iterator[Report]:
     """A thread prints the last report every few seconds, however seldom the work reports."""
-    last, begin, ended = [(first, 0, None)], monotonic(), Event()
+    last: list[tuple[str, int, int | None]] = [(first, 0, None)]
+    begin, ended = monotonic(), Event()
 
     def report(what: str, done: int = 0, total: int | None = None) -> None:
-        last[0] = what, done, total  # type: ignore[assignment]
+        last[0] = what, done, total
 
     def write() -> None:
         while not ended.wait(SECONDS):

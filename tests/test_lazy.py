@@ -4,8 +4,10 @@ The paper drafts up to the maximum length and asks about all of it; ``adaptive``
 asks only where an answer could matter.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import count, takewhile
 
 from cosd_core import AdaptiveSchedule, CoSDDecoder, FixedSchedule, Generation, RuleVerifier, Schedule
 from tests.models import random_model
@@ -82,3 +84,18 @@ def test_the_papers_loop_asks_once_per_round_about_everything() -> None:
         stats = each.generation.stats
         assert stats.assistant_passes == stats.rounds
         assert stats.assistant_skipped == 0
+
+
+def replaceable_before_stopping(seconds: Callable[[int], float]) -> int:
+    """How many replaceable tokens are drafted where a pass of the assistants over so many takes this long."""
+    state = AdaptiveSchedule().start(1, lambda _: True)
+    state.begin_round(1, 1, [])
+    for length in (1, 2, 8, 2, 8, 2, 8):  # the first passes read the prompt
+        for _ in range(length):
+            state.drafted(1.0)
+        state.verified(seconds(length))
+    return len(list(takewhile(lambda replaceable: state.should_draft([replaceable]), count())))
+
+
+def test_fewer_tokens_are_drafted_where_verifying_each_of_them_takes_time() -> None:
+    assert replaceable_before_stopping(lambda _: 5.0) > replaceable_before_stopping(float)

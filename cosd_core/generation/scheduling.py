@@ -93,7 +93,8 @@ class AdaptiveSchedule(Schedule):
     One more draft pass pays if the text it is expected to add per second exceeds what the batch adds per
     second on average. A token drafted after ``n`` replaceable ones is kept with probability
     ``(1 - r) ** n``, where ``r`` is the share of replaceable tokens that were replaced so far; the times of a
-    draft pass and of the assistants' passes are measured.
+    draft pass and of the assistants' passes are measured, also how the latter grow with the drafted tokens:
+    on a GPU hardly at all, in llama.cpp on a processor almost in proportion.
 
     Attributes:
         assistant_cost: The time of the assistants' passes in draft passes. None: measured while decoding.
@@ -128,8 +129,9 @@ class _AdaptiveState(ScheduleState):
     def __init__(self, rows: int, can_replace: CanReplace, assistant_cost: float | None) -> None:
         self._can_replace = can_replace
         self._assistant_cost = assistant_cost
-        self._draft_time = _MeanTime()
-        self._assistant_time = _MeanTime()
+        self._draft_time = _PassTime()
+        self._assistant_time = _PassTime()
+        self._num_unread = 0  # draft passes whose tokens the assistants have not processed
         # A weak prior: per row four tokens of four draft passes and one of the assistants, and one of two
         # replaceable tokens replaced.
         self._rows, self._tokens, self._draft_passes, self._assistant_passes = rows, 4.0 * rows, 4, 1
@@ -140,15 +142,17 @@ class _AdaptiveState(ScheduleState):
             return True
         kept = 1 - self._replaced / self._replaceable
         expected = sum(kept**count for count in num_replaceable)
-        return expected >= self._tokens / (self._draft_passes + self._cost * self._assistant_passes)
+        cost, growth = self._costs()
+        return expected >= self._tokens / (self._draft_passes + cost * self._assistant_passes) * (1 + growth)
 
-    @property
-    def _cost(self) -> float:
-        """The time of the assistants' passes, in draft passes."""
+    def _costs(self) -> tuple[float, float]:
+        """The time of the assistants' passes, and of a further drafted token there, in draft passes."""
         if self._assistant_cost is not None:
-            return self._assistant_cost
+            return self._assistant_cost, 0.0
         draft, assistant = self._draft_time.mean, self._assistant_time.mean
-        return assistant / draft if draft and assistant else _ASSUMED_COST
+        if not (draft and assistant):
+            return _ASSUMED_COST, 0.0
+        return assistant / draft, self._assistant_time.growth / draft
 
     def begin_round(self, rows: int, joined: int, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -160,11 +164,13 @@ class _AdaptiveState(ScheduleState):
 
     def drafted(self, seconds: float) -> None:
         self._draft_passes += 1
+        self._num_unread += 1
         self._draft_time.add(seconds)
 
     def verified(self, seconds: float) -> None:
         self._assistant_passes += 1
-        self._assistant_time.add(seconds)
+        self._assistant_time.add(seconds, self._num_unread)
+        self._num_unread = 0
 
     def _count(self, step: Step) -> None:
         decided = islice(zip(step.proposal, step.opinions, strict=True), step.verdict.kept + 1)
@@ -175,8 +181,8 @@ class _AdaptiveState(ScheduleState):
         self._tokens += len(step.tokens)
 
 
-class _MeanTime:
-    """The mean time of a pass; passes that prefill a prompt are left out.
+class _PassTime:
+    """The time of a pass, on average and by its length; passes that prefill a prompt are left out.
 
     Attributes:
         skip_next: Whether the next pass prefills a prompt.
@@ -185,19 +191,38 @@ class _MeanTime:
     def __init__(self) -> None:
         self.skip_next = True
         self._passes = 0
-        self._seconds = 0.0
+        self._seconds = self._tokens = 0.0
+        self._tokens_squared = self._tokens_by_seconds = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count a pass."""
+    def add(self, seconds: float, tokens: int = 1) -> None:
+        """Count a pass over so many tokens."""
         if not self.skip_next:
             self._passes += 1
             self._seconds += seconds
+            self._tokens += tokens
+            self._tokens_squared += tokens**2
+            self._tokens_by_seconds += tokens * seconds
         self.skip_next = False
 
     @property
     def mean(self) -> float | None:
         """In seconds; None before the first pass that counts."""
         return self._seconds / self._passes if self._passes else None
+
+    @property
+    def growth(self) -> float:
+        """The seconds that a further token takes; 0 before the first pass that counts.
+
+        The slope of the least squares line; not less than none of the mean time grows with the tokens, and
+        not more than all. The line begins as if half of it did, with the weight of half a pass.
+        """
+        if not self._tokens:
+            return 0.0
+        tokens, seconds = self._tokens / self._passes, self._seconds / self._passes
+        together = self._tokens_by_seconds - self._passes * tokens * seconds
+        alone = self._tokens_squared - self._passes * tokens**2
+        slope = (together + tokens * seconds / 8) / (alone + tokens**2 / 4)
+        return min(max(slope, 0.0), seconds / tokens)
 
 
 def start(schedule: Schedule, rows: int, can_replace: CanReplace) -> ScheduleState:

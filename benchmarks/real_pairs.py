@@ -1,8 +1,8 @@
 """Is the advice of `tune` right on real pairs? `python -m benchmarks.real_pairs MODEL MODEL [MODEL ...]`.
 
 Models are folders or GGUF files; nothing is downloaded. Every pair is tuned on each of the mixed tasks of
-`real_tasks.py`. Then both models alone, the default rule and a learned tree with either model as the draft,
-and what was advised, answer other questions. "Per group" follows the advice for each group of questions.
+`real_tasks.py`. Then both models alone, the default rule and learned trees with either model as the draft, and
+what was advised, answer other questions. "Per group" follows the advice for each group of questions.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -90,8 +90,8 @@ def _answers(pair: CoSDDecoder, tuning: Tuning, task: Task) -> Iterator[tuple[st
         yield f"{name} alone", right(Setting(DraftVerifier(), draft))
     for draft, name in enumerate(names):
         yield f"default rule, {name} drafts", right(Setting(RuleVerifier(), draft))
-    for draft, name in enumerate(names):
-        if line := by_name.get(f"tree, {name} drafts"):
+    for (draft, name), kind in product(enumerate(names), ("tree", "tree of mismatches")):
+        if line := by_name.get(f"{kind}, {name} drafts"):
             yield line.name, right(Setting(_verifier(line.settings), draft))
     found = {
         name: right(Setting(_verifier(line.settings), line.draft, 1 + at))

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import Field
 from cosd_core.batch.part_folder import PartFolder
 from cosd_core.batch.prompt_file import PromptFile
 from cosd_core.batch.worker import Job, Worker
-from cosd_core.errors import CoSDError, GenerationError, quoted
+from cosd_core.errors import CoSDError, GenerationError, InvalidOptionError, quoted
 from cosd_core.frontend.settings import SERVING_SETTINGS, Settings
 from cosd_core.frontend.settings_file import writable
 from cosd_core.options import Options
@@ -21,6 +22,9 @@ from cosd_core.verifiers.base import described
 
 _ELSEWHERE = (*SERVING_SETTINGS, "device", "device_map", "cache_dir", "local_files_only")
 """Settings of where and together with what a text is decoded, which may change between two runs."""
+
+_CONNECTING = 10.0
+"""Seconds that a cluster may take to accept a connection."""
 
 
 class WorkerOptions(Options):
@@ -50,6 +54,7 @@ def run_batch(
 
     Raises:
         EvaluationFileError: The folder holds answers of another batch, or cannot be written.
+        InvalidOptionError: ``RAY_ADDRESS`` names no running cluster.
         CoSDError: A model cannot be loaded, or decoding has failed; finished parts stay.
     """
     size = options.part_rows
@@ -70,12 +75,11 @@ def _answers(
     parts: Mapping[int, list[Any]], job: Job, options: WorkerOptions
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """The numbers of parts with the answers to their prompts, in the order in which they are finished."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _start_ray()
     import ray
     import ray.data
     from ray.exceptions import RayError
 
-    ray.init(logging_level=logging.WARNING, log_to_driver=False)
     try:
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -95,6 +99,28 @@ def _answers(
         raise GenerationError(f"a worker has failed: {quoted(error, 1000)}") from error
     finally:
         ray.shutdown()
+
+
+def _start_ray() -> None:
+    """Start Ray on this machine, or connect to the cluster that ``RAY_ADDRESS`` names.
+
+    Raises:
+        InvalidOptionError: There is no such cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, colon, port = address.rpartition(":")
+    try:
+        if colon and "://" not in address:  # Ray itself waits for minutes where nothing listens
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTING).close()
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    except (OSError, ValueError) as error:
+        raise InvalidOptionError(
+            f"RAY_ADDRESS={quoted(address)} should be the address of a running cluster, such as "
+            f"head-node:6379 or ray://head-node:10001: {quoted(error)}"
+        ) from error
 
 
 def _identity(rows: PromptFile, job: Job, options: WorkerOptions) -> dict[str, Any]:

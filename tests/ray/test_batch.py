@@ -98,6 +98,18 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_ours(folder: Path) -> None
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "127.0.0.1:x", "auto"])
+def test_an_address_of_no_cluster_is_refused_at_once(
+    folder: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    process = batch(folder)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 2
+    assert f"RAY_ADDRESS='{address}' should be the address of a running cluster" in errors
+    assert "Traceback" not in errors
+
+
 def test_parquet_comes_back_as_parquet(tmp_path: Path) -> None:
     columns = {
         "prompt": [row["prompt"] for row in ROWS[:6]],

@@ -1,8 +1,8 @@
 """Is the advice of `tune` right on real pairs? `python -m benchmarks.real_pairs MODEL MODEL [MODEL ...]`.
 
 Models are folders or GGUF files; nothing is downloaded. Every pair is tuned on each of the mixed tasks of
-`real_tasks.py`. Then both models alone, the default rule and learned trees with either model as the draft, and
-what was advised, answer other questions. "Per group" follows the advice for each group of questions.
+`real_tasks.py`. Then both models alone, the default rule and learned trees with either model as the draft,
+and what was advised, answer other questions. "Per group" follows the advice for each group of questions.
 """
 
 import argparse

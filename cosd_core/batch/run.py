@@ -106,6 +106,7 @@ def _start_ray() -> None:
 
     Raises:
         InvalidOptionError: There is no such cluster.
+        GenerationError: Ray does not start here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -116,7 +117,9 @@ def _start_ray() -> None:
         if colon and "://" not in address:  # Ray itself waits for minutes where nothing listens
             socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTING).close()
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
-    except (OSError, ValueError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        if not address:
+            raise GenerationError(f"Ray does not start on this machine: {quoted(error, 1000)}") from error
         raise InvalidOptionError(
             f"RAY_ADDRESS={quoted(address)} should be the address of a running cluster, such as "
             f"head-node:6379 or ray://head-node:10001: {quoted(error)}"

@@ -93,8 +93,8 @@ class AdaptiveSchedule(Schedule):
     One more draft pass pays if the text it is expected to add per second exceeds what the batch adds per
     second on average. A token drafted after ``n`` replaceable ones is kept with probability
     ``(1 - r) ** n``, where ``r`` is the share of replaceable tokens that were replaced so far; the times of a
-    draft pass and of the assistants' passes are measured, also how the latter grow with the drafted tokens:
-    on a GPU hardly at all, in llama.cpp on a processor almost in proportion.
+    draft pass and of the assistants' passes are measured, also how the latter grow with the drafted tokens,
+    which in llama.cpp on a CPU they do almost in proportion.
 
     Attributes:
         assistant_cost: The time of the assistants' passes in draft passes. None: measured while decoding.
@@ -213,8 +213,8 @@ class _PassTime:
     def growth(self) -> float:
         """The seconds that a further token takes; 0 before the first pass that counts.
 
-        The slope of the least squares line; not less than none of the mean time grows with the tokens, and
-        not more than all. The line begins as if half of it did, with the weight of half a pass.
+        The slope of the least squares line, between 0 and what a time in proportion to the tokens would have.
+        One pass is added to those that were measured: half longer than their mean, it takes a quarter more.
         """
         if not self._tokens:
             return 0.0

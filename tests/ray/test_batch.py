@@ -98,7 +98,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_ours(folder: Path) -> None
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "127.0.0.1:x", "auto"])
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "127.0.0.1:x", "127.0.0.1:99999", "auto"])
 def test_an_address_of_no_cluster_is_refused_at_once(
     folder: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +107,19 @@ def test_an_address_of_no_cluster_is_refused_at_once(
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 2
     assert f"RAY_ADDRESS='{address}' should be the address of a running cluster" in errors
+    assert "Traceback" not in errors
+
+
+def test_without_an_address_the_error_names_what_keeps_ray_from_starting(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(folder / "file"))
+    process = batch(folder)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "error: Ray does not start on this machine: " in errors
+    assert "RAY_ADDRESS" not in errors
     assert "Traceback" not in errors
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cosd_core.errors import ModelOutputError
+from cosd_core.errors import LogitsProcessorError, ModelOutputError
 from cosd_core.prediction import Prediction
 from cosd_core.sampling.logits_processors import process
 from cosd_core.sampling.sampler import SamplingPosition, invert_cdf
@@ -63,20 +63,25 @@ def _predict_group(
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     sampler = positions[0].sampler
-    if sampler.processors and not logits.amax(-1).isfinite().all():
-        raise _not_finite(purpose)  # the model's fault, not a processor's
-    masked, processed = _process(logits, positions)
+    try:
+        masked, processed = _process(logits, positions)
+    except LogitsProcessorError:
+        if not logits.amax(-1).isfinite().all():  # the model's fault, not the processor's
+            raise _not_finite(purpose) from None
+        raise
     scores = sampler.warp(processed)
     if sampler.greedy:
         ids = scores.argmax(-1)
     else:
         ids = invert_cdf(torch.softmax(scores, -1), [position.uniform(purpose) for position in positions])
     calibrated = masked if calibration == 1 else masked / calibration
-    confidences = torch.softmax(calibrated, -1).gather(-1, ids[:, None])[:, 0].tolist()
+    probabilities = torch.softmax(calibrated, -1).gather(-1, ids[:, None])[:, 0]
+    # One transfer for both, since each waits for the device. Floats hold ids exactly, up to 2**24.
+    picked, confidences = torch.stack([ids.to(probabilities.dtype), probabilities]).tolist()
     if any(map(math.isnan, confidences)):
         raise _not_finite(purpose)
     kept: Sequence[torch.Tensor | None] = processed.unbind() if keep_logits else [None] * len(positions)
-    return list(map(Prediction, ids.tolist(), confidences, kept))
+    return list(map(Prediction, map(int, picked), confidences, kept))
 
 
 def _not_finite(purpose: str) -> ModelOutputError:

@@ -22,6 +22,7 @@ from cosd_core import (
     InvalidOptionError,
     LanguageModel,
     MissingExtraError,
+    TreeVerifier,
 )
 from cosd_core.demo import KINDS, held_out, is_correct, load_pair
 from cosd_core.evaluation import (
@@ -47,6 +48,7 @@ from cosd_core.evaluation import (
 from cosd_core.evaluation.files import append_lines, read_lines
 from cosd_core.evaluation.intervals import paired_difference, share
 from cosd_core.utils import text_lines
+from cosd_core.verifiers import Leaf
 from tests.models import counted_passes, random_model
 from tests.test_cli import Output, cosd, models, pair  # noqa: F401 - fixtures
 
@@ -349,6 +351,12 @@ def test_both_roles_double_what_they_change(bundled: CoSDDecoder) -> None:
     swapped = both[-1].decoder(bundled)
     assert (swapped.draft, *swapped.assistants) == (bundled.assistants[0], bundled.draft)
     assert swapped.calibration == (3.0, 2.0)
+
+
+def test_a_tree_stays_in_the_role_that_it_was_learned_for(bundled: CoSDDecoder, tmp_path: Path) -> None:
+    TreeVerifier((Leaf(True),)).save(tmp_path / "tree.json")
+    [method] = named(bundled, "tree", both_roles=True, tree_path=str(tmp_path / "tree.json"))
+    assert not method.swapped
 
 
 def test_roles_are_swapped_between_two_models_only(draft, assistant, second_assistant) -> None:

@@ -53,7 +53,8 @@ def run_evaluate(
         ),
     ] = None,
     both_roles: Annotated[
-        bool, typer.Option("--both-roles", help="Also try each method with the models' roles swapped.")
+        bool,
+        typer.Option("--both-roles", help="Also try each method but a tree with the models' roles swapped."),
     ] = False,
     questions: Annotated[int, typer.Option(min=1, help="Bundled questions of each kind.")] = 300,
     limit: Annotated[

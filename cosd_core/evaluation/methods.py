@@ -20,8 +20,9 @@ METHODS = (*SINGLES, "speculative", "average", "rule", "tree")
 """Every method by its verifier's name."""
 
 _SWAPPED = ", roles swapped"
-_SYMMETRIC = (*SINGLES, AverageVerifier.name)
-"""Verifiers that add nothing with swapped roles: an average of w becomes that of 1 - w."""
+_IN_ONE_ROLE = (*SINGLES, AverageVerifier.name, TreeVerifier.name)
+"""Verifiers that are not tried with swapped roles: an average of w becomes that of 1 - w, and a tree was
+learned for one order of the models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ def make_methods(
         names: Of :data:`METHODS`.
         settings: Fields of :class:`Settings` for all methods. Those of one verifier (``alpha``, ``weight``,
             ...) apply to that method alone.
-        both_roles: Whether to add every method with the models' roles swapped, where that differs.
+        both_roles: Whether to add every method with the models' roles swapped, where that differs. A tree
+            is learned for one order of the models: another tree in a settings file is a method of its own.
 
     Raises:
         InvalidOptionError: There is no method of that name, a setting is wrong, or a tree has no file.
@@ -177,7 +179,7 @@ def _every_assistant(method: Method) -> Iterator[Method]:
 def _in_both_roles(methods: Sequence[Method]) -> Iterator[Method]:
     for method in methods:
         yield method
-        if method.verifier.name not in _SYMMETRIC:
+        if method.verifier.name not in _IN_ONE_ROLE:
             calibration = method.parts["calibration"]  # the draft's comes first
             parts = {**method.parts, "calibration": calibration[1:] + calibration[:1]}
             yield replace(method, name=method.name + _SWAPPED, parts=parts, swapped=True)

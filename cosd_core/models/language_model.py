@@ -22,9 +22,7 @@ from cosd_core.models.loading import (
     best_device,
     check_path,
     display_name,
-    hub_access,
     load,
-    load_tokenizer,
     resolve_source,
 )
 from cosd_core.models.logits_session import LogitsSession
@@ -34,15 +32,11 @@ from cosd_core.models.prefix_cache import PrefixCache
 from cosd_core.models.sequential_session import SequentialSession
 from cosd_core.models.traits import ModelTraits
 from cosd_core.models.weight_sharing import ModelRegistry, lock_of
-from cosd_core.options import LoadingKwargs, LoadingOptions, check_counts, check_number
+from cosd_core.options import LoadingKwargs, LoadingOptions, check_number
 from cosd_core.utils import Unloadable
 
 if TYPE_CHECKING:
     from cosd_core.models.server.model import ServerModel
-
-
-_MAX_TIMEOUT = 1e6
-"""Seconds; much longer times are none that a socket can wait."""
 
 
 class LanguageModel(Unloadable, BaseLanguageModel):
@@ -210,27 +204,18 @@ class LanguageModel(Unloadable, BaseLanguageModel):
             InvalidOptionError: An argument is of a wrong type or value.
             ModelLoadError: The server does not answer, has no such model, or the tokenizer cannot be loaded.
         """
-        from cosd_core.models.server.client import Client
-        from cosd_core.models.server.model import ServerModel, end_ids
+        from cosd_core.models.server.model import ServerModel
 
-        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-            raise InvalidOptionError(f"url={quoted(url)} should begin with http:// or https://")
-        check_counts(max_connections=max_connections, ahead=ahead)
-        check_number("timeout", timeout, most=_MAX_TIMEOUT)
-        check_number("max_retries", max_retries)
-        client = Client(
+        return ServerModel.connect(
             url,
-            model,
+            model=model,
+            tokenizer=tokenizer,
+            ahead=ahead,
             api_key=api_key,
             timeout=timeout,
             max_connections=max_connections,
-            max_retries=int(max_retries),
+            max_retries=max_retries,
         )
-        if tokenizer is None or isinstance(tokenizer, str):
-            name = tokenizer or client.model
-            loaded = load_tokenizer(name, hub_access(LoadingOptions()))
-            return ServerModel(client, loaded, eos_token_ids=end_ids(name), ahead=ahead)
-        return ServerModel(client, tokenizer, eos_token_ids=(), ahead=ahead)
 
     @classmethod
     def _of_source(

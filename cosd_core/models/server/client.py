@@ -10,6 +10,7 @@ from weakref import finalize
 from pydantic import SecretStr
 
 from cosd_core.errors import GenerationError, InvalidOptionError, MissingExtraError, ModelLoadError, quoted
+from cosd_core.options import check_counts, check_number
 from cosd_core.prediction import Prediction
 
 try:
@@ -23,6 +24,9 @@ except ImportError as error:
 
 _RETRIED = frozenset({408, 429, 502, 503, 504})
 """Statuses after which the same request may succeed."""
+
+_MAX_TIMEOUT = 1e6
+"""Seconds; much longer times are none that a socket can wait."""
 
 _MOST_SECONDS = 30.0
 """The longest wait before a retry, also where the server asks for a longer one."""
@@ -65,9 +69,15 @@ class Client:
         """Find the model.
 
         Raises:
-            InvalidOptionError: The address is none, or the key is no text that a header can hold.
+            InvalidOptionError: An argument is of a wrong type or value, such as an address that is none or a
+                key that no header can hold.
             ModelLoadError: The server does not answer, or has no such model.
         """
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            raise InvalidOptionError(f"url={quoted(url)} should begin with http:// or https://")
+        check_counts(max_connections=max_connections)
+        check_number("timeout", timeout, most=_MAX_TIMEOUT)
+        check_number("max_retries", max_retries)
         self.url = url.rstrip("/").removesuffix("/v1") + "/v1"
         self.num_requests = 0
         try:
@@ -81,7 +91,7 @@ class Client:
             transport=transport,
         )
         self._workers = ThreadPoolExecutor(max_connections, thread_name_prefix="cosd-server")
-        self._max_retries = max_retries
+        self._max_retries = int(max_retries)
         finalize(self, self._http.close).atexit = False
         try:
             listed = self._send("GET", "/models")["data"]

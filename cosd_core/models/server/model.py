@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any, Self
 
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -11,9 +12,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from cosd_core.errors import InvalidOptionError, quoted
 from cosd_core.models.base import BaseLanguageModel, Session
 from cosd_core.models.fingerprint import tokenizer_facts
+from cosd_core.models.loading import hub_access, load_tokenizer
 from cosd_core.models.server.client import Client
 from cosd_core.models.server.session import ServerSession
-from cosd_core.options import GenerationOptions
+from cosd_core.options import GenerationOptions, LoadingOptions, check_counts
 
 
 class ServerModel(BaseLanguageModel):
@@ -30,13 +32,32 @@ class ServerModel(BaseLanguageModel):
     def __init__(
         self, client: Client, tokenizer: PreTrainedTokenizerBase, *, eos_token_ids: Iterable[int], ahead: int
     ) -> None:
-        """Put the parts together; :meth:`LanguageModel.from_server` makes them."""
+        """Put the parts together."""
         self.client = client
         self.tokenizer = tokenizer
         self.name = client.model
         self.source = f"{client.url} {client.model}"
         self.ahead = ahead
         self._eos_token_ids = frozenset(eos_token_ids)
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        model: str | None,
+        tokenizer: str | PreTrainedTokenizerBase | None,
+        ahead: int,
+        **connection: Any,
+    ) -> Self:
+        """Find the model and load its tokenizer. As :meth:`LanguageModel.from_server`."""
+        check_counts(ahead=ahead)
+        client = Client(url, model, **connection)
+        if tokenizer is not None and not isinstance(tokenizer, str):
+            return cls(client, tokenizer, eos_token_ids=(), ahead=ahead)
+        name = tokenizer or client.model
+        loaded = load_tokenizer(name, hub_access(LoadingOptions()))
+        return cls(client, loaded, eos_token_ids=_end_ids(name), ahead=ahead)
 
     @cached_property
     def vocabulary_size(self) -> int:
@@ -105,7 +126,7 @@ class ServerModel(BaseLanguageModel):
         return f"{type(self).__name__}({self.name!r}, {self.client.url!r})"
 
 
-def end_ids(name: str) -> list[int]:
+def _end_ids(name: str) -> list[int]:
     """The end tokens in a generation config; none if there is no such file."""
     try:
         ids = GenerationConfig.from_pretrained(name).eos_token_id

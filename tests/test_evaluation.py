@@ -47,6 +47,7 @@ from cosd_core.evaluation import (
 )
 from cosd_core.evaluation.files import append_lines, read_lines
 from cosd_core.evaluation.intervals import paired_difference, share
+from cosd_core.frontend.settings_file import read_settings
 from cosd_core.utils import text_lines
 from cosd_core.verifiers import Leaf
 from tests.models import counted_passes, random_model
@@ -266,6 +267,14 @@ def test_only_a_newline_ends_a_line_of_a_file(tmp_path: Path, ending: str) -> No
     assert [item.prompt for item in read_task(path).items] == [f"a{each}b" for each in SEPARATORS]
     path.write_bytes(ending.join(f"a{each}b" for each in SEPARATORS).encode())
     assert text_lines(path) == [f"a{each}b" for each in SEPARATORS]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "windows.jsonl"
+    path.write_text('{"prompt": "a", "answer": "b"}', encoding="utf-8-sig")
+    assert [item.prompt for item in read_task(path).items] == ["a"]
+    path.write_text('{"alpha": 0.25}', encoding="utf-8-sig")
+    assert read_settings(path) == {"alpha": 0.25}
 
 
 def test_a_line_of_answers_may_hold_what_ends_lines_elsewhere(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
     """
     where = f"settings {quoted(str(path))}"
     try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        settings = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, TypeError) as error:
         raise EvaluationFileError(f"cannot read {where}: {quoted(error)}") from error
     if not isinstance(settings, dict):

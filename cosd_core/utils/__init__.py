@@ -81,7 +81,7 @@ def agreed_prefix(ids: Sequence[int], others: Sequence[int]) -> int:
 
 
 def text_lines(path: str | PathLike[str]) -> list[str]:
-    r"""The lines of a UTF-8 file, without their ends.
+    r"""The lines of a UTF-8 file, without their ends and without a byte order mark.
 
     Only ``\n`` and ``\r\n`` end a line, as in JSON Lines: U+2028 and others may be part of a text.
 
@@ -89,7 +89,7 @@ def text_lines(path: str | PathLike[str]) -> list[str]:
         OSError: The file cannot be read.
         UnicodeDecodeError: It is not UTF-8.
     """
-    return [line.removesuffix("\r") for line in Path(path).read_bytes().decode("utf-8").split("\n")]
+    return [line.removesuffix("\r") for line in Path(path).read_bytes().decode("utf-8-sig").split("\n")]
 
 
 def require_version(package: str, oldest: str, *, extra: str, user: str) -> None:

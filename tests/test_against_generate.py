@@ -3,6 +3,7 @@
 alpha = 0 and the verifier ``draft`` give the draft's greedy text, the verifier ``assistant`` the assistant's.
 """
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -26,6 +27,9 @@ NAMES = ["draft", "alpha=0", "assistant"]
 PROMPTS = ["Hello", "The quick brown fox", "a", "1 + 1 = ", "naïve 你好"]
 
 
+Texts = list[tuple[int, ...]]
+
+
 def generate(model: LanguageModel, prompt: str, **options: Any) -> tuple[int, ...]:
     """The new token ids of transformers' own greedy search."""
     ids = torch.tensor([model.encode(prompt)])
@@ -34,16 +38,22 @@ def generate(model: LanguageModel, prompt: str, **options: Any) -> tuple[int, ..
     return tuple(output[0, ids.shape[1] :].tolist())
 
 
+@cache
+def plain(model: LanguageModel, prompt: str) -> tuple[int, ...]:
+    """The same without any options."""
+    return generate(model, prompt)
+
+
 def ends(model: LanguageModel) -> list[int]:
     """Tokens that the model writes early for some prompt and late or never for others."""
-    return [generate(model, prompt)[place] for prompt, place in zip(PROMPTS, (2, 7, 13), strict=False)]
+    return [plain(model, prompt)[place] for prompt, place in zip(PROMPTS, (2, 7, 13), strict=False)]
 
 
 def part(model: LanguageModel, prompt: str, length: int) -> str | None:
     """A part of the model's text, if one is fit: generate would also find a stop string that begins in a
     prompt, where cosd reads nothing but its own text.
     """
-    text = model.decode(generate(model, prompt))
+    text = model.decode(plain(model, prompt))
     for at in range(3, 20):
         stop = text[at : at + length]
         if stop.isascii() and not any(
@@ -53,8 +63,8 @@ def part(model: LanguageModel, prompt: str, length: int) -> str | None:
     return None
 
 
-def check(verifier: Any, model: LanguageModel, *, theirs: dict[str, Any], ours: dict[str, Any]) -> list[int]:
-    """Compare on all prompts, in one batch and alone, and return the lengths."""
+def check(verifier: Any, model: LanguageModel, *, theirs: dict[str, Any], ours: dict[str, Any]) -> Texts:
+    """Compare on all prompts, in one batch and alone, and return what is written."""
     expected = [generate(model, prompt, **theirs) for prompt in PROMPTS]
     for schedule, length in (("adaptive", 8), ("fixed", 4), ("adaptive", 1), ("fixed", 64)):
         decoder = CoSDDecoder(DRAFT, ASSISTANT, verifier=verifier, schedule=schedule, draft_length=length)
@@ -64,7 +74,7 @@ def check(verifier: Any, model: LanguageModel, *, theirs: dict[str, Any], ours: 
         PROMPTS[1], **({"max_new_tokens": 24} | ours)
     )
     assert alone.token_ids == expected[1]
-    return list(map(len, expected))
+    return expected
 
 
 @pytest.mark.parametrize(("verifier", "model"), ALONE, ids=NAMES)
@@ -72,16 +82,16 @@ class TestGreedyTextIsTheModelsOwn:
     @pytest.mark.parametrize("length", [1, 2, 7, 40])
     def test_up_to_max_new_tokens(self, verifier: Any, model: LanguageModel, length: int) -> None:
         options = {"max_new_tokens": length}
-        assert max(check(verifier, model, theirs=options, ours=options)) == length
+        assert max(map(len, check(verifier, model, theirs=options, ours=options))) == length
 
     def test_up_to_an_end_token(self, verifier: Any, model: LanguageModel) -> None:
         options = {"eos_token_id": ends(model)[1]}
-        assert min(check(verifier, model, theirs=options, ours=options)) < 24
+        assert min(map(len, check(verifier, model, theirs=options, ours=options))) < 24
 
     def test_up_to_any_of_several_end_tokens(self, verifier: Any, model: LanguageModel) -> None:
         options = {"eos_token_id": [*ends(model), EOS]}
-        lengths = check(verifier, model, theirs=options, ours=options)
-        assert len(set(lengths)) > 1
+        texts = check(verifier, model, theirs=options, ours=options)
+        assert len(set(map(len, texts))) > 1
 
     def test_with_the_end_token_of_the_models_config(self, verifier: Any, model: LanguageModel) -> None:
         before = {each: each.model.generation_config.eos_token_id for each in (DRAFT, ASSISTANT)}
@@ -97,7 +107,7 @@ class TestGreedyTextIsTheModelsOwn:
     @pytest.mark.parametrize("least", [1, 5, 24])
     def test_with_min_new_tokens(self, verifier: Any, model: LanguageModel, least: int) -> None:
         options = {"eos_token_id": ends(model), "min_new_tokens": least}
-        assert min(check(verifier, model, theirs=options, ours=options)) >= least
+        assert min(map(len, check(verifier, model, theirs=options, ours=options))) >= least
 
     @pytest.mark.parametrize("penalty", [0.7, 1.2, 3.0])
     def test_with_a_repetition_penalty(self, verifier: Any, model: LanguageModel, penalty: float) -> None:
@@ -109,7 +119,7 @@ class TestGreedyTextIsTheModelsOwn:
         stops = [stop for prompt in PROMPTS[:4] if (stop := part(model, prompt, length))]
         assert stops
         theirs = {"stop_strings": stops, "tokenizer": model.tokenizer}
-        assert min(check(verifier, model, theirs=theirs, ours={"stop": stops})) < 24
+        assert min(map(len, check(verifier, model, theirs=theirs, ours={"stop": stops}))) < 24
 
     @pytest.mark.parametrize(
         "processor",
@@ -124,9 +134,9 @@ class TestGreedyTextIsTheModelsOwn:
     )
     def test_with_a_logits_processor(self, verifier: Any, model: LanguageModel, processor: Any) -> None:
         theirs = {"logits_processor": LogitsProcessorList([processor])}
-        check(verifier, model, theirs=theirs, ours={"logits_processor": processor})
-        changed = [generate(model, prompt, **theirs) != generate(model, prompt) for prompt in PROMPTS]
-        assert any(changed), "the processor should have something to do"
+        texts = check(verifier, model, theirs=theirs, ours={"logits_processor": processor})
+        changed = texts != [plain(model, prompt) for prompt in PROMPTS]
+        assert changed, "the processor should have something to do"
 
     def test_with_a_processor_that_counts_new_tokens(self, verifier: Any, model: LanguageModel) -> None:
         """Its state is the prompt's length alone, so it sees whether ids are cut at the right place."""

@@ -128,6 +128,13 @@ def decoder() -> CoSDDecoder:
     return CoSDDecoder(DRAFT, ASSISTANT, schedule="fixed", draft_length=4)
 
 
+@cache
+def ids_alone(prompt: str, **sampling: float) -> tuple[int, ...]:
+    """What a decoder with the settings of the fixture writes with the options ``LONG`` and these."""
+    decoder = CoSDDecoder(DRAFT, ASSISTANT, schedule="fixed", draft_length=4)
+    return decoder.generate(prompt, **LONG, **sampling).token_ids
+
+
 @contextmanager
 def most_rows(*models: LanguageModel) -> Iterator[list[int]]:
     """The number of rows of every pass."""
@@ -201,7 +208,7 @@ async def test_a_batch_that_never_empties_does_not_grow_wider_than_its_rows(draf
 
 
 def test_tasks_of_several_event_loops_share_a_decoder(decoder: CoSDDecoder) -> None:
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS]
+    alone = [ids_alone(prompt) for prompt in PROMPTS]
     results: dict[int, list[Any]] = {}
     barrier = threading.Barrier(3)
 
@@ -228,8 +235,7 @@ def test_an_event_loop_that_was_closed_stops_its_calls_and_no_others(decoder: Co
     left = decoder.astream("a", max_new_tokens=200, eos_token_id=[])
     loop.run_until_complete(anext(left))
     loop.close()
-    alone = decoder.generate("b", **LONG).token_ids
-    assert asyncio.run(decoder.agenerate("b", **LONG)).token_ids == alone
+    assert asyncio.run(decoder.agenerate("b", **LONG)).token_ids == ids_alone("b")
     assert not decoder._engine._driver._calls
 
 
@@ -238,7 +244,7 @@ def test_an_event_loop_that_was_closed_stops_its_calls_and_no_others(decoder: Co
 
 @pytest.mark.parametrize("gone", [0, 2, 4])
 async def test_who_leaves_a_shared_batch_does_not_disturb_it(decoder: CoSDDecoder, gone: int) -> None:
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS[:5]]
+    alone = [ids_alone(prompt) for prompt in PROMPTS[:5]]
 
     async def leave() -> None:
         async for _ in decoder.astream(PROMPTS[gone], **LONG):
@@ -278,9 +284,8 @@ class Fails(LogitsProcessor):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 async def test_a_failing_processor_fails_its_own_call_only(decoder: CoSDDecoder, temperature: float) -> None:
-    options = LONG | {"temperature": temperature, "seed": 3}
-    alone = [decoder.generate(prompt, **options) for prompt in PROMPTS]
-    calls = [(prompt, dict(options)) for prompt in PROMPTS]
+    sampling = {"temperature": temperature, "seed": 3}
+    calls = [(prompt, LONG | sampling) for prompt in PROMPTS]
     bad = (2, 7)
     for at in bad:
         calls[at][1]["logits_processor"] = [Fails(len(PROMPTS[at]) + 20 + at)]
@@ -291,7 +296,7 @@ async def test_a_failing_processor_fails_its_own_call_only(decoder: CoSDDecoder,
             assert "Fails raised ValueError: mine alone" in str(result)
         else:
             [generation] = result
-            assert generation.token_ids == alone[at].token_ids
+            assert generation.token_ids == ids_alone(PROMPTS[at], **sampling)
 
 
 async def test_what_a_failing_call_was_told_before_is_the_beginning_of_its_text(decoder: CoSDDecoder) -> None:
@@ -355,7 +360,7 @@ async def test_a_batch_that_is_too_large_for_the_memory_goes_on_in_parts(
     decoder: CoSDDecoder, role: int
 ) -> None:
     decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS]
+    alone = [ids_alone(prompt) for prompt in PROMPTS]
     failures = 0
 
     def act(_number: int, output: Any) -> None:
@@ -379,7 +384,7 @@ async def test_a_batch_that_is_too_large_for_the_memory_goes_on_in_parts(
 async def test_halves_of_a_batch_without_memory_go_on_one_after_another(decoder: CoSDDecoder) -> None:
     """They would need as much memory together as the batch did."""
     decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS[:8]]
+    alone = [ids_alone(prompt) for prompt in PROMPTS[:8]]
     driver = decoder._engine._driver
     others: list[int] = []
 
@@ -418,7 +423,7 @@ async def test_a_prompt_that_does_not_fit_alone_fails_alone(
     """Memory can also run out between the passes, where predictions are made."""
     decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
     prompts = [*PROMPTS[:5], "far too long " * 6, *PROMPTS[5:8]]
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in prompts]
+    alone = [ids_alone(prompt) for prompt in prompts]
 
     def predict(logits: torch.Tensor, positions: Sequence[SamplingPosition], *more: Any, **named: Any) -> Any:
         if any(position.prompt_length > 60 for position in positions):
@@ -540,7 +545,7 @@ async def test_after_a_failure_calls_finish_alone_and_later_ones_share_again(dec
 
 async def test_a_failure_that_was_nobodys_fails_nobody(decoder: CoSDDecoder) -> None:
     decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS[:4]]
+    alone = [ids_alone(prompt) for prompt in PROMPTS[:4]]
     failed = False
 
     def act(_number: int, output: Any) -> None:

@@ -7,12 +7,14 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 
 from cosd_core import Chat, Grammar, InvalidOptionError
 from cosd_core.grammar.schema_limits import MAX_CHAIN, MAX_DEPTH
+from tests.grids import covering
 
 
 def nested(levels: int, wrap: Callable[[Any], Any]) -> Any:
@@ -50,8 +52,7 @@ LINKS: dict[str, Callable[[str], Any]] = {
 }
 
 
-@pytest.mark.parametrize("levels", [300, 926, 1_092, 3_000, 50_000])
-@pytest.mark.parametrize("keyword", NESTED)
+@pytest.mark.parametrize(("keyword", "levels"), covering(product(NESTED, [300, 926, 1_092, 3_000, 50_000])))
 def test_a_schema_that_is_nested_too_deeply_is_refused_by_depth_and_limit(keyword: str, levels: int) -> None:
     schema = nested(levels, NESTED[keyword])
     with pytest.raises(InvalidOptionError, match=rf"nested [\d,]+ levels deep .*; at most {MAX_DEPTH}"):
@@ -61,8 +62,7 @@ def test_a_schema_that_is_nested_too_deeply_is_refused_by_depth_and_limit(keywor
         Chat([{"role": "user", "content": "x"}], [tool])
 
 
-@pytest.mark.parametrize("levels", [300, 1_000, 2_900])
-@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize(("link", "levels"), covering(product(LINKS, [300, 1_000, 2_900])))
 def test_references_that_lead_too_deep_are_refused_by_depth_and_limit(link: str, levels: int) -> None:
     with pytest.raises(InvalidOptionError, match=rf"\$ref.* lead [\d,]+ levels deep; at most {MAX_CHAIN}"):
         Grammar.json_schema(referring(levels, LINKS[link]))

@@ -23,6 +23,7 @@ from cosd_core.grammar.lookaround import without_lookaround
 from tests.models import random_model
 from tests.schemas import enforces
 
+DECODER = CoSDDecoder(random_model(seed=0), random_model(seed=1))
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
 # Random schemas with every keyword
@@ -33,10 +34,9 @@ DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 def test_answers_reported_as_valid_are_valid(rng: random.Random, seed: int) -> None:
     """Random models at temperature 1; a schema is refused only because no value is valid for it."""
     schema = random_schema(rng)
-    decoder = CoSDDecoder(random_model(seed=0), random_model(seed=1))
     try:
         grammar = Grammar.json_schema(schema)
-        answer = decoder.generate("x", grammar=grammar, temperature=1.0, seed=seed, max_new_tokens=120)
+        answer = DECODER.generate("x", grammar=grammar, temperature=1.0, seed=seed, max_new_tokens=120)
     except (InvalidOptionError, GenerationError) as error:
         if "contradicts itself" in str(error) or "cannot go on" in str(error):
             return

@@ -21,9 +21,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def frozen_imports() -> Iterator[None]:
-    """Python's collector passes over what was there before the first test: hundreds of thousands of objects.
+    """Python's collector passes over what was there before the first test: a million objects.
 
-    It runs after every ``unload``, and a second goes by if it looks at all that torch and the frameworks made.
+    It runs after every ``unload``, and looking at all that torch and the frameworks made takes a second.
     """
     gc.collect()
     gc.freeze()

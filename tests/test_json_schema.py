@@ -273,10 +273,9 @@ def test_pydantics_types_are_answered(kind: Any) -> None:
     whole: dict[str, Any] = {"type": "object", "properties": {"it": schema}, "required": ["it"]}
     if "$defs" in schema:
         whole["$defs"] = schema.pop("$defs")
-    decoder = CoSDDecoder(random_model(seed=0), random_model(seed=1))
     answered = 0
     for seed in range(4):
-        answer = decoder.generate("x", grammar=whole, temperature=1.0, seed=seed, max_new_tokens=90)
+        answer = DECODER.generate("x", grammar=whole, temperature=1.0, seed=seed, max_new_tokens=90)
         if answer.schema_error is None:
             answered += 1
             if kind not in STRICTER_THAN_THEIR_SCHEMA:

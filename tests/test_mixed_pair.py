@@ -11,14 +11,14 @@ from examples.bundled_pairs import load_chat_pair, load_words_pair
 from langchain_cosd import ChatCoSD
 from langchain_cosd import CoSDLLM as LangChainLLM
 from llama_index_cosd import CoSDLLM as LlamaIndexLLM
-from tests.grids import exhaustive
+from tests.grids import every, exhaustive
 
 QUESTIONS = [question for kind in KINDS for question in held_out(kind, 30)]
 PROMPTS = [question.prompt for question in QUESTIONS]
 Pair = tuple[LanguageModel, LanguageModel]
 
 
-@pytest.fixture(scope="module", params=["bytes draft", "words draft"])
+@pytest.fixture(scope="module", params=every(2, ["bytes draft", "words draft"]))
 def pair(request: pytest.FixtureRequest) -> Pair:
     facts, arithmetic = load_words_pair()
     return (facts, arithmetic) if request.param == "bytes draft" else (arithmetic, facts)

@@ -558,7 +558,7 @@ def test_bench_and_tune_take_several(cosd, pair, tmp_path: Path) -> None:  # noq
     prompts.write_text("Q: 3+4? A:\n", encoding="utf-8")
     output = cosd(
         "bench", *three(pair), "--verifier", "rule", "--verifier", "draft", "--prompts", str(prompts),
-        "--repeats", "1", "--batch-size", "2", "--json",
+        "--repeats", "1", "--max-new-tokens", "8", "--batch-size", "2", "--json",
     )  # fmt: skip
     names = [row["method"] for row in json.loads(output.out)]
     assert "panel, adaptive" in names

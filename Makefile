@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-real test test-gguf test-vllm test-ray test-real fuzz lint types dist wheel docs oldest bench train score check
+.PHONY: demo demo-real test test-exhaustive test-gguf test-vllm test-ray test-real fuzz lint types dist wheel docs oldest bench train score check
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -17,8 +17,11 @@ demo: .venv/.installed  ## two small models answer together
 demo-real: .venv/.installed  ## SmolLM2-135M and an adapter of it; downloads 93 MB once
 	$(BIN)/python -m examples.real_pair.demo --html build/demo-real.html
 
-test: .venv/.installed  ## the whole suite; the browser test needs Chromium, the GPU tests CUDA
-	$(BIN)/pytest -n auto --dist loadfile
+test: .venv/.installed  ## the suite but for most cases of its grids; the browser test needs Chromium, the GPU tests CUDA
+	$(BIN)/pytest -n auto --dist loadfile -m "not exhaustive"
+
+test-exhaustive: .venv/.installed  ## the cases that make test leaves out
+	$(BIN)/pytest -n auto --dist loadfile -m exhaustive
 
 .venv/.gguf: .venv/.installed
 	# llama-cpp-python comes as source: its build takes about ten minutes, once per machine, for pip keeps it.
@@ -83,4 +86,4 @@ train: .venv/.installed  ## train the bundled pair again
 score: .venv/.installed  ## the accuracy table of the bundled pair
 	$(BIN)/python -m examples.bundled_pairs.score
 
-check: test lint types docs wheel oldest
+check: test test-exhaustive lint types docs wheel oldest

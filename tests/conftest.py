@@ -1,6 +1,8 @@
 """What all tests share: one thread (tiny models are slower on two), no network, small models made here."""
 
+import gc
 import os
+from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["COSD_CACHE_DIR"] = ""  # no files outside the folders of tests
@@ -15,6 +17,18 @@ from cosd_core import LanguageModel
 from tests.models import random_model
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_imports() -> Iterator[None]:
+    """Python's collector passes over what was there before the first test: a million objects.
+
+    It runs after every ``unload``, and looking at all that torch and the frameworks made takes a second.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Claim: calibration changes how sure a verifier sees the models and nothing else, and is fitted rightly."""
 
 import sys
-from itertools import pairwise
+from itertools import pairwise, product
 from math import log, sqrt
 from typing import Any
 
@@ -29,6 +29,7 @@ from cosd_core.frontend.framework_model import FrameworkModel
 from cosd_core.frontend.settings import Settings
 from cosd_core.training.calibration import Bin, Reliability
 from cosd_core.verifiers import AssistantVerifier, DraftVerifier, Leaf, SpeculativeVerifier, Split
+from tests.grids import covering
 from tests.models import ascii_model, random_model, table_model, word_tokenizer
 from tests.reference import Tree, assert_agrees, write
 
@@ -57,8 +58,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class TestWhatTheVerifierSees:
-    @pytest.mark.parametrize("kind", OPTIONS)
-    @pytest.mark.parametrize("name", VERIFIERS)
+    @pytest.mark.parametrize(("name", "kind"), covering(product(VERIFIERS, OPTIONS)))
     def test_is_the_uncached_references(self, name: str, kind: str) -> None:
         verifier, tree = VERIFIERS[name]
         assistants = [ASSISTANT] if name == "speculative" else [ASSISTANT, SECOND]

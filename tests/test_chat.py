@@ -3,6 +3,7 @@
 import asyncio
 import re
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from cosd_core.chat.rendering import render
 from cosd_core.generation.detokenizer import Detokenizer
 from cosd_core.verifiers import AssistantVerifier, Leaf, SpeculativeVerifier, Split
 from tests.chats import EOS, NOW, SPECIAL, TAGS, WEATHER, chat_model, recited, refused, tokenizer
+from tests.grids import covering, exhaustive
 from tests.joining import decode_joining
 from tests.reference import Tree, Written, assert_agrees, write
 
@@ -106,7 +108,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("group", "name", "how"), CASES)
+@pytest.mark.parametrize(("group", "name", "how"), covering(CASES))
 def test_a_chat_is_written_as_if_every_model_had_read_it_in_its_own_words(group, name, how):
     draft, *assistants = models(group)
     verifier, tree = VERIFIERS[name]
@@ -125,7 +127,7 @@ def test_a_chat_is_written_as_if_every_model_had_read_it_in_its_own_words(group,
                 assert generation.prompt_tokens == len(shown)
 
 
-@pytest.mark.parametrize(("group", "name"), sorted({(group, name) for group, name, _ in CASES}))
+@pytest.mark.parametrize(("group", "name"), covering(sorted({(group, name) for group, name, _ in CASES})))
 def test_chats_that_join_a_running_batch_are_written_so_too(group, name):
     draft, *assistants = models(group)
     cases = [(at, how) for at in range(len(TALKS)) for how in HOW if (group, name, how) in CASES]
@@ -135,6 +137,7 @@ def test_chats_that_join_a_running_batch_are_written_so_too(group, name):
         assert_agrees(generation, written(group, name, how, at), asked=False)
 
 
+@exhaustive
 def test_among_the_cases_the_prompts_and_the_texts_differ():
     draft, assistant = models("two templates")
     replaced, ended, other = 0, 0, 0
@@ -159,8 +162,7 @@ def without_seconds(generation: Generation) -> dict[str, Any]:
     return values
 
 
-@pytest.mark.parametrize("template", ["chatml", "strict", "hermes"])
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(("template", "how"), covering(product(["chatml", "strict", "hermes"], HOW)))
 def test_models_of_one_template_write_what_they_write_to_the_rendered_ids(template, how):
     pair = [chat_model(template), chat_model(template, seed=1)]
     decoder = CoSDDecoder(*pair, schedule="fixed", draft_length=4)

@@ -7,6 +7,7 @@ from examples.bundled_pairs import load_chat_pair
 from examples.bundled_pairs.chat.mixture import ACTING, dialogue, holds_excluded, training
 from examples.bundled_pairs.chat.score import exam, score
 from examples.bundled_pairs.chat.words import EXCLUDED, is_held_out
+from tests.grids import exhaustive
 
 
 @pytest.fixture(scope="module")
@@ -14,6 +15,7 @@ def dialogues():
     return list(exam(0, 60))
 
 
+@exhaustive
 def test_together_they_call_and_read(dialogues) -> None:
     pair = load_chat_pair()
     caller = score(CoSDDecoder(*pair, verifier="draft"), dialogues)
@@ -31,6 +33,7 @@ def test_together_they_call_and_read(dialogues) -> None:
     assert right[2] > max(right[:2])
 
 
+@exhaustive
 def test_the_actor_takes_the_steps_of_a_react_agent() -> None:
     steps = list(exam(0, 40, ACTING))
     right, asked = score(CoSDDecoder(*load_chat_pair("actor"), verifier=RuleVerifier(0.9, 0.5)), steps)["act"]

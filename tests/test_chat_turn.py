@@ -1,5 +1,6 @@
 """Claim: a turn says what the models may write, and reads it as it comes: text, thoughts, and calls."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from cosd_core.chat.events import (
     merge_deltas,
 )
 from tests.chats import NOW, OSLO, WEATHER, answered, chat_model, recited, refused
+from tests.grids import covering
 
 HI = [{"role": "user", "content": "Hi"}]
 UNIQUE = {
@@ -347,11 +349,12 @@ ODD_SCHEMAS = [
 ]
 
 
-@pytest.mark.parametrize("schema", ODD_SCHEMAS, ids=lambda schema: next(iter(schema)))
+STRICTER = [{}, {"strict": True}, {"tool_choice": "any"}, {"tool_choice": "weather"}]
+
+
 @pytest.mark.parametrize(
-    "how", [{}, {"strict": True}, {"tool_choice": "any"}, {"tool_choice": "weather"}], ids=str
+    ("schema", "how", "template"), covering(product(ODD_SCHEMAS, STRICTER, ["hermes", "mistral"])), ids=str
 )
-@pytest.mark.parametrize("template", ["hermes", "mistral"])
 def test_the_schema_of_a_tool_changes_no_other_tools_grammar(schema, how, template):
     decoder = pair(template, template)
     odd = {"type": "function", "function": {"name": "odd", "parameters": {"type": "object", **schema}}}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.grids import every
 from tests.terminal import on_terminal
 
 WORDS = (
@@ -134,7 +135,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_conversation() -> None:
     assert written.count("owned") == 2
 
 
-@pytest.mark.parametrize("after", [0.1, 0.6, 1.8])
+@pytest.mark.parametrize("after", every(3, [0.1, 0.6, 1.8]))
 def test_ctrl_c_during_imports_is_quiet(after: float) -> None:
     program = "print('begun', flush=True); from cosd_core.cli import main; main()"
     process = subprocess.Popen(
@@ -156,7 +157,9 @@ def generated(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
-@pytest.mark.parametrize("arguments", [GENERATE, (*GENERATE, "--explain"), ("explain", "--help")], ids=len)
+@pytest.mark.parametrize(
+    "arguments", every(3, [GENERATE, (*GENERATE, "--explain"), ("explain", "--help")]), ids=len
+)
 def test_a_full_disk_is_an_error_of_one_line(arguments: Sequence[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = generated(*arguments, stdout=full)

@@ -31,6 +31,7 @@ import langchain_cosd
 import llama_index_cosd
 from cosd_core.cli.app import app
 from tests.gguf_files import llama, save_gguf
+from tests.grids import but_for
 
 ROOT = Path(__file__).parent.parent
 HAS_LLAMA_CPP = all(find_spec(name) for name in ("llama_cpp", "gguf"))
@@ -155,7 +156,16 @@ def test_every_page_is_among_the_pages() -> None:
     assert {"README.md", "start.md", "usage.md", "langchain.md", "langgraph.md", "llama-index.md"} <= names
 
 
-@pytest.mark.parametrize("page", [each for each in PAGES if blocks(each)], ids=lambda page: page.stem)
+WITH_CODE = [page for page in PAGES if blocks(page)]
+SLOW = {"command-line", "does-fusion-help"}
+"""They tune, evaluate and bench."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    but_for([page for page in WITH_CODE if page.stem not in SLOW], WITH_CODE),
+    ids=lambda page: page.stem,
+)
 def test_the_code_of_the_page_runs(page: Path, reader: dict[str, Any]) -> None:
     for language, code in blocks(page):
         if language == "python":

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from llama_index.core import Settings
 
+from tests.grids import but_for
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROMISES = {
     "two_models.py": ["together:    iron is 26, 26+7=33", "became '3'", "37+8=45", "France is Paris"],
@@ -69,7 +71,7 @@ def test_every_example_is_run() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(PROMISES)
 
 
-@pytest.mark.parametrize("name", PROMISES)
+@pytest.mark.parametrize("name", but_for(PROMISES.keys() - RIGHT.keys(), PROMISES))
 def test_the_example_says_what_it_promises(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

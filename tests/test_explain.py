@@ -15,6 +15,7 @@ from rich.console import Console
 
 from cosd_core import Generation, RuleVerifier, Stats, TracedToken, explain
 from langchain_cosd import ChatCoSD
+from tests.grids import every
 from tests.models import ascii_model
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
@@ -269,7 +270,7 @@ class TestInABrowser:
         ActionChains(driver).move_to_element(driver.find_element("css selector", "mark.t")).perform()
         assert all(word in visible_card(driver).text for word in ("assistant", "p = ", "q = ", "was unsure"))
 
-    @pytest.mark.parametrize("width", [380, 900])
+    @pytest.mark.parametrize("width", every(2, [380, 900]))
     def test_the_card_is_not_cut_off_even_at_the_right_edge(self, page: Any, width: int) -> None:
         words = generation(*[token("word ") for _ in range(40)], replaced("!", "?", p=0.1, q=0.9))
         driver = page(width, shown=words)

@@ -1,5 +1,6 @@
 """When a model or a logits processor fails, the user keeps the text so far and the decoder."""
 
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from cosd_core import (
     ModelOutputError,
 )
 from cosd_core.models.prefix_cache import free_prefix_caches
+from tests.grids import covering
 from tests.models import on_pass
 
 FROM = {"draft": 12, "assistant": 4}
@@ -218,8 +220,7 @@ BAD_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("bad", BAD_ANSWERS)
+@pytest.mark.parametrize(("bad", "temperature"), covering(product(BAD_ANSWERS, [0.0, 1.0])))
 def test_a_processor_that_fails_mid_stream_is_named_and_the_text_so_far_stands(
     decoder, answer, bad, temperature
 ):

@@ -33,6 +33,7 @@ from cosd_core.evaluation.lm_eval_options import read_task_options
 from cosd_core.evaluation.word_likelihood import TextContinuation, word_likelihoods
 from examples.bundled_pairs import load_words_pair
 from tests.chats import chat_model
+from tests.grids import exhaustive
 from tests.models import counted_passes, random_model
 from tests.reference import _logits
 from tests.test_cli import cosd, models, pair  # noqa: F401 - fixtures
@@ -481,6 +482,7 @@ def test_the_command_line_of_the_harness_knows_the_model(cosd, pair, tasks, tmp_
     assert json.loads(path.read_text())["results"]["cosd_questions"]["exact_match,whole"] > 0.9
 
 
+@exhaustive
 def test_a_wrong_setting_on_that_command_line_is_one_line(cosd, pair, tasks) -> None:  # noqa: F811
     output = cosd(
         "lm-eval", "run", "--model", "cosd", "--model_args", f"draft={pair[0]},assistant={pair[1]},alfa=0.5",

@@ -23,6 +23,7 @@ from cosd_core.grammar.lookaround import without_lookaround
 from tests.models import random_model
 from tests.schemas import enforces
 
+DECODER = CoSDDecoder(random_model(seed=0), random_model(seed=1))
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
 # Random schemas with every keyword
@@ -33,10 +34,9 @@ DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 def test_answers_reported_as_valid_are_valid(rng: random.Random, seed: int) -> None:
     """Random models at temperature 1; a schema is refused only because no value is valid for it."""
     schema = random_schema(rng)
-    decoder = CoSDDecoder(random_model(seed=0), random_model(seed=1))
     try:
         grammar = Grammar.json_schema(schema)
-        answer = decoder.generate("x", grammar=grammar, temperature=1.0, seed=seed, max_new_tokens=120)
+        answer = DECODER.generate("x", grammar=grammar, temperature=1.0, seed=seed, max_new_tokens=120)
     except (InvalidOptionError, GenerationError) as error:
         if "contradicts itself" in str(error) or "cannot go on" in str(error):
             return
@@ -273,10 +273,9 @@ def test_pydantics_types_are_answered(kind: Any) -> None:
     whole: dict[str, Any] = {"type": "object", "properties": {"it": schema}, "required": ["it"]}
     if "$defs" in schema:
         whole["$defs"] = schema.pop("$defs")
-    decoder = CoSDDecoder(random_model(seed=0), random_model(seed=1))
     answered = 0
     for seed in range(4):
-        answer = decoder.generate("x", grammar=whole, temperature=1.0, seed=seed, max_new_tokens=90)
+        answer = DECODER.generate("x", grammar=whole, temperature=1.0, seed=seed, max_new_tokens=90)
         if answer.schema_error is None:
             answered += 1
             if kind not in STRICTER_THAN_THEIR_SCHEMA:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from cosd_core.models.batched_session import BatchedSession
 from cosd_core.outputs import Step
 from cosd_core.sampling.sampler import SamplingPosition
 from cosd_core.verifiers.types import Position, Replacement
+from tests.grids import covering, every
 from tests.joining import decode_joining
 from tests.models import counted_passes, on_pass, random_model
 from tests.reference import Written, assert_agrees, write
@@ -65,24 +67,25 @@ def written(name: str, assistants: tuple[LanguageModel, ...] = (ASSISTANT,)) -> 
     return [write(DRAFT, assistants, verifier, prompt, tree=tree, **how) for prompt, how in REQUESTS]
 
 
-@pytest.mark.parametrize("name", VERIFIERS)
-def test_requests_that_join_at_any_round_get_the_references_texts(name: str) -> None:
-    requests = [(prompt, asked(options)) for prompt, options in REQUESTS]
-    for seed, setting in enumerate(SETTINGS * 2):
-        decoder = CoSDDecoder(DRAFT, ASSISTANT, verifier=VERIFIERS[name][0], **setting)
-        for generation, each in zip(decode_joining(decoder, requests, seed=seed), written(name), strict=True):
-            assert_agrees(generation, each, asked=setting["schedule"] == "fixed")
+@pytest.mark.parametrize(("name", "seed"), covering(product(VERIFIERS, range(2 * len(SETTINGS)))))
+def test_requests_that_join_at_any_round_get_the_references_texts(name: str, seed: int) -> None:
+    assert_joining_agree(name, seed, (ASSISTANT,))
 
 
-@pytest.mark.parametrize("name", ["rule", "tree", "average"])
-def test_with_two_assistants_too(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "seed"), covering(product(["rule", "tree", "average"], range(len(SETTINGS))))
+)
+def test_with_two_assistants_too(name: str, seed: int) -> None:
+    assert_joining_agree(name, seed, (ASSISTANT, SECOND))
+
+
+def assert_joining_agree(name: str, seed: int, assistants: tuple[LanguageModel, ...]) -> None:
+    setting = SETTINGS[seed % len(SETTINGS)]
+    decoder = CoSDDecoder(DRAFT, assistants, verifier=VERIFIERS[name][0], **setting)
     requests = [(prompt, asked(options)) for prompt, options in REQUESTS]
-    for seed, setting in enumerate(SETTINGS):
-        decoder = CoSDDecoder(DRAFT, [ASSISTANT, SECOND], verifier=VERIFIERS[name][0], **setting)
-        for generation, each in zip(
-            decode_joining(decoder, requests, seed=seed), written(name, (ASSISTANT, SECOND)), strict=True
-        ):
-            assert_agrees(generation, each, asked=setting["schedule"] == "fixed")
+    joining = decode_joining(decoder, requests, seed=seed)
+    for generation, each in zip(joining, written(name, assistants), strict=True):
+        assert_agrees(generation, each, asked=setting["schedule"] == "fixed")
 
 
 async def join_one_by_one(decoder: CoSDDecoder, calls: list[tuple[Any, dict[str, Any]]]) -> list[Any]:
@@ -108,8 +111,7 @@ async def join_one_by_one(decoder: CoSDDecoder, calls: list[tuple[Any, dict[str,
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@pytest.mark.parametrize("name", VERIFIERS)
-@pytest.mark.parametrize("batch_size", [1, 3, 32])
+@pytest.mark.parametrize(("name", "batch_size"), covering(product(VERIFIERS, [1, 3, 32])))
 async def test_tasks_that_join_get_the_references_texts(name: str, batch_size: int) -> None:
     decoder = CoSDDecoder(DRAFT, ASSISTANT, verifier=VERIFIERS[name][0], batch_size=batch_size)
     results = await join_one_by_one(decoder, [(prompt, asked(options)) for prompt, options in REQUESTS])
@@ -126,6 +128,13 @@ LONG: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": []}
 @pytest.fixture(scope="module")
 def decoder() -> CoSDDecoder:
     return CoSDDecoder(DRAFT, ASSISTANT, schedule="fixed", draft_length=4)
+
+
+@cache
+def ids_alone(prompt: str, **sampling: float) -> tuple[int, ...]:
+    """What a decoder with the settings of the fixture writes with the options ``LONG`` and these."""
+    decoder = CoSDDecoder(DRAFT, ASSISTANT, schedule="fixed", draft_length=4)
+    return decoder.generate(prompt, **LONG, **sampling).token_ids
 
 
 @contextmanager
@@ -201,7 +210,7 @@ async def test_a_batch_that_never_empties_does_not_grow_wider_than_its_rows(draf
 
 
 def test_tasks_of_several_event_loops_share_a_decoder(decoder: CoSDDecoder) -> None:
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS]
+    alone = [ids_alone(prompt) for prompt in PROMPTS]
     results: dict[int, list[Any]] = {}
     barrier = threading.Barrier(3)
 
@@ -228,17 +237,16 @@ def test_an_event_loop_that_was_closed_stops_its_calls_and_no_others(decoder: Co
     left = decoder.astream("a", max_new_tokens=200, eos_token_id=[])
     loop.run_until_complete(anext(left))
     loop.close()
-    alone = decoder.generate("b", **LONG).token_ids
-    assert asyncio.run(decoder.agenerate("b", **LONG)).token_ids == alone
+    assert asyncio.run(decoder.agenerate("b", **LONG)).token_ids == ids_alone("b")
     assert not decoder._engine._driver._calls
 
 
 # Leaving
 
 
-@pytest.mark.parametrize("gone", [0, 2, 4])
+@pytest.mark.parametrize("gone", every(3, [0, 2, 4]))
 async def test_who_leaves_a_shared_batch_does_not_disturb_it(decoder: CoSDDecoder, gone: int) -> None:
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS[:5]]
+    alone = [ids_alone(prompt) for prompt in PROMPTS[:5]]
 
     async def leave() -> None:
         async for _ in decoder.astream(PROMPTS[gone], **LONG):
@@ -276,11 +284,10 @@ class Fails(LogitsProcessor):
         return scores
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", every(2, [0.0, 1.0]))
 async def test_a_failing_processor_fails_its_own_call_only(decoder: CoSDDecoder, temperature: float) -> None:
-    options = LONG | {"temperature": temperature, "seed": 3}
-    alone = [decoder.generate(prompt, **options) for prompt in PROMPTS]
-    calls = [(prompt, dict(options)) for prompt in PROMPTS]
+    sampling = {"temperature": temperature, "seed": 3}
+    calls = [(prompt, LONG | sampling) for prompt in PROMPTS]
     bad = (2, 7)
     for at in bad:
         calls[at][1]["logits_processor"] = [Fails(len(PROMPTS[at]) + 20 + at)]
@@ -291,7 +298,7 @@ async def test_a_failing_processor_fails_its_own_call_only(decoder: CoSDDecoder,
             assert "Fails raised ValueError: mine alone" in str(result)
         else:
             [generation] = result
-            assert generation.token_ids == alone[at].token_ids
+            assert generation.token_ids == ids_alone(PROMPTS[at], **sampling)
 
 
 async def test_what_a_failing_call_was_told_before_is_the_beginning_of_its_text(decoder: CoSDDecoder) -> None:
@@ -350,12 +357,12 @@ async def test_a_failing_verifier_fails_only_calls_that_it_fails_alone(decoder: 
             assert [each.token_ids for each in result] == [expected.token_ids]
 
 
-@pytest.mark.parametrize("role", [0, 1])
+@pytest.mark.parametrize("role", every(2, [0, 1]))
 async def test_a_batch_that_is_too_large_for_the_memory_goes_on_in_parts(
     decoder: CoSDDecoder, role: int
 ) -> None:
     decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS]
+    alone = [ids_alone(prompt) for prompt in PROMPTS]
     failures = 0
 
     def act(_number: int, output: Any) -> None:
@@ -379,7 +386,7 @@ async def test_a_batch_that_is_too_large_for_the_memory_goes_on_in_parts(
 async def test_halves_of_a_batch_without_memory_go_on_one_after_another(decoder: CoSDDecoder) -> None:
     """They would need as much memory together as the batch did."""
     decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS[:8]]
+    alone = [ids_alone(prompt) for prompt in PROMPTS[:8]]
     driver = decoder._engine._driver
     others: list[int] = []
 
@@ -411,14 +418,16 @@ def test_memory_that_is_missing_after_the_last_token_costs_no_text(
     assert [each.token_ids for each in found] == [each.token_ids for each in expected]
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", every(2, [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+)
 async def test_a_prompt_that_does_not_fit_alone_fails_alone(
     decoder: CoSDDecoder, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """Memory can also run out between the passes, where predictions are made."""
     decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
     prompts = [*PROMPTS[:5], "far too long " * 6, *PROMPTS[5:8]]
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in prompts]
+    alone = [ids_alone(prompt) for prompt in prompts]
 
     def predict(logits: torch.Tensor, positions: Sequence[SamplingPosition], *more: Any, **named: Any) -> Any:
         if any(position.prompt_length > 60 for position in positions):
@@ -484,7 +493,7 @@ async def test_a_call_that_waits_fails_at_its_deadline(decoder: CoSDDecoder) -> 
     assert (await first).text
 
 
-@pytest.mark.parametrize("schedule", ["adaptive", "fixed"])
+@pytest.mark.parametrize("schedule", every(2, ["adaptive", "fixed"]))
 async def test_deterministic_calls_take_the_same_passes_alone_and_together(schedule: str) -> None:
     """In bfloat16 the logits depend on the shape of a pass."""
     models = [random_model(seed=seed, dtype=torch.bfloat16) for seed in (0, 1)]
@@ -540,7 +549,7 @@ async def test_after_a_failure_calls_finish_alone_and_later_ones_share_again(dec
 
 async def test_a_failure_that_was_nobodys_fails_nobody(decoder: CoSDDecoder) -> None:
     decoder = CoSDDecoder(*decoder.models, schedule="fixed", draft_length=4)
-    alone = [decoder.generate(prompt, **LONG).token_ids for prompt in PROMPTS[:4]]
+    alone = [ids_alone(prompt) for prompt in PROMPTS[:4]]
     failed = False
 
     def act(_number: int, output: Any) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.grids import exhaustive
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
 
@@ -31,6 +33,7 @@ def printed(path: Path) -> list[str]:
     ]
 
 
+@exhaustive
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_run_prints_what_is_stored(path: Path, executed: Path) -> None:
     assert any(printed(path))

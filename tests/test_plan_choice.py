@@ -22,8 +22,9 @@ from cosd_core.models.forward import Plan
 from cosd_core.models.known_architectures import KNOWN_ARCHITECTURES
 from cosd_core.models.probe import Probe, candidates
 from cosd_core.models.remembered_plans import RememberedPlan, cache_folder
+from tests.grids import but_for
 from tests.models import byte_tokenizer
-from tests.test_architectures import ARCHITECTURES, STATEFUL, make
+from tests.test_architectures import ARCHITECTURES, ORDINARY, STATEFUL, make
 
 PAGE = Path(__file__).parent.parent / "docs/architectures.md"
 
@@ -73,7 +74,7 @@ def test_the_table_is_that_of_the_page_of_architectures() -> None:
     assert set(row.findall(PAGE.read_text(encoding="utf-8"))) == KNOWN_ARCHITECTURES
 
 
-@pytest.mark.parametrize("name", [*ARCHITECTURES, *STATEFUL])
+@pytest.mark.parametrize("name", but_for(ORDINARY, [*ARCHITECTURES, *STATEFUL]))
 def test_the_plan_is_that_of_the_probe_when_first_loaded_and_later(name: str, folder: Path) -> None:
     for dtype in (None, torch.bfloat16):
         expected = by_probe(loaded(name, dtype=dtype))

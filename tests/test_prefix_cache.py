@@ -16,6 +16,7 @@ from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
 from cosd_core.evaluation.word_likelihood import TextContinuation, word_likelihoods
 from cosd_core.models.prefix_cache import LEAST_IDS, PrefixCache, free_prefix_caches
 from cosd_core.tuning import ReplayCache, Setting
+from tests.grids import every
 from tests.models import VOCABULARY, ascii_model, on_pass, random_model
 from tests.test_architectures import pair
 from tests.test_session import assert_agrees
@@ -87,18 +88,21 @@ def with_prefixes(model: LanguageModel, megabytes: float = 8) -> LanguageModel:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "llama",
-        "mistral",
-        "gpt2",
-        "falcon alibi",
-        "gemma3 text",
-        "mamba",
-        "falcon_h1",
-        "lfm2",
-        "rwkv",
-        "openai-gpt",
-    ],
+    every(
+        3,
+        [
+            "llama",
+            "mistral",
+            "gpt2",
+            "falcon alibi",
+            "gemma3 text",
+            "mamba",
+            "falcon_h1",
+            "lfm2",
+            "rwkv",
+            "openai-gpt",
+        ],
+    ),
 )
 @settings(deadline=None, max_examples=8)
 @given(data=st.data())

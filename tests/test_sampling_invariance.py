@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from cosd_core import (
 )
 from cosd_core.generation.requests import Request
 from cosd_core.verifiers import AssistantVerifier, DraftVerifier, Leaf, SpeculativeVerifier, Split
+from tests.grids import covering, every
 from tests.models import ascii_model, table_model, word_tokenizer
 from tests.reference import Tree, assert_agrees, write
 
@@ -62,8 +64,7 @@ def decoder(verifier: Any, *assistants: LanguageModel, **settings: Any) -> CoSDD
 
 
 class TestOneSeedOneText:
-    @pytest.mark.parametrize("name", VERIFIERS)
-    @pytest.mark.parametrize("kind", OPTIONS)
+    @pytest.mark.parametrize(("name", "kind"), covering(product(VERIFIERS, OPTIONS)))
     def test_of_the_reference_for_any_block_schedule_and_batch(self, name: str, kind: str) -> None:
         verifier, tree = VERIFIERS[name]
         options = {"max_new_tokens": 16, "seed": 7} | OPTIONS[kind]
@@ -74,7 +75,7 @@ class TestOneSeedOneText:
             for prompt, generation in zip(prompts, generations, strict=True):
                 assert_agrees(generation, written[prompt], asked=settings["schedule"] == "fixed")
 
-    @pytest.mark.parametrize("name", ["rule", "tree", "assistant", "average"])
+    @pytest.mark.parametrize("name", every(3, ["rule", "tree", "assistant", "average"]))
     def test_with_two_assistants(self, name: str) -> None:
         verifier, tree = VERIFIERS[name]
         options = {"max_new_tokens": 16, "seed": 8, "temperature": 1.0}
@@ -213,13 +214,16 @@ def p_value(seen: Counter[tuple[str, ...]], expected: Mapping[tuple[str, ...], f
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"temperature": 1.0},
-        {"temperature": 0.7},
-        {"temperature": 1.5},
-        {"temperature": 1.0, "top_k": 3},
-        {"temperature": 1.4, "top_k": 2},
-    ],
+    every(
+        4,
+        [
+            {"temperature": 1.0},
+            {"temperature": 0.7},
+            {"temperature": 1.5},
+            {"temperature": 1.0, "top_k": 3},
+            {"temperature": 1.4, "top_k": 2},
+        ],
+    ),
     ids=str,
 )
 def test_speculative_samples_are_distributed_as_the_assistants(options: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from cosd_core.demo import load_pair
 from cosd_core.evaluation.likelihood import Continuation, log_likelihoods
 from cosd_core.models.server.client import Client
 from cosd_core.models.server.model import ServerModel
+from tests.grids import but_for
 from tests.models import byte_tokenizer, random_model
 from tests.reference import assert_agrees, write
 from tests.vllm_server import NAME, FakeServer
@@ -41,7 +42,7 @@ def connected(server: FakeServer, *, ahead: int = 8, **options: Any) -> ServerMo
     return ServerModel(client, byte_tokenizer(), eos_token_ids=DRAFT.eos_token_ids, ahead=ahead)
 
 
-@pytest.mark.parametrize("remote", ["draft", "assistant", "both"])
+@pytest.mark.parametrize("remote", but_for(["both"], ["draft", "assistant", "both"]))
 @settings(deadline=None, max_examples=8)
 @given(
     prompts=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=3),

@@ -14,6 +14,7 @@ from cosd_core import CoSDDecoder, LanguageModel
 from cosd_core.models.base import PendingPredictions, Positions, Rows, Session
 from cosd_core.models.cache import RowCache
 from cosd_core.prediction import Prediction
+from tests.grids import every
 from tests.models import VOCABULARY, counted_passes
 from tests.test_architectures import pair
 
@@ -21,14 +22,16 @@ tokens = st.lists(st.integers(0, VOCABULARY - 1), max_size=12)
 prompt = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=30)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "gpt2", "falcon alibi", "gpt_neo", "gemma3 text"])
+@pytest.mark.parametrize(
+    "name", every(3, ["llama", "mistral", "gpt2", "falcon alibi", "gpt_neo", "gemma3 text"])
+)
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_any_sequence_of_changes(name: str, data: st.DataObject) -> None:
     assert_agrees_throughout(name, data)
 
 
-@pytest.mark.parametrize("name", ["mamba", "falcon_h1", "lfm2", "rwkv", "roberta", "openai-gpt"])
+@pytest.mark.parametrize("name", every(2, ["mamba", "falcon_h1", "lfm2", "rwkv", "roberta", "openai-gpt"]))
 @settings(deadline=None, max_examples=15)
 @given(data=st.data())
 @torch.inference_mode()  # some of these models modify their states in place

@@ -6,6 +6,7 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -49,6 +50,7 @@ from langchain_cosd import ChatCoSD
 from langchain_cosd import CoSDLLM as LangChainLLM
 from llama_index_cosd import CoSDLLM as LlamaIndexLLM
 from tests.chats import chat_model
+from tests.grids import covering
 from tests.models import ascii_model, byte_tokenizer
 from tests.reference import _logits
 from tests.test_by_eye import UNSURE, model, words, write, writers
@@ -129,11 +131,10 @@ class TestEachIsJudgedByItsOwn:
 # Equivalences
 
 
-@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize(
-    "verifier",
-    [RuleVerifier(), EAGER, TREE, AssistantVerifier(), DraftVerifier()],
-    ids=lambda each: each.name,
+    ("verifier", "how"),
+    covering(product([RuleVerifier(), EAGER, TREE, AssistantVerifier(), DraftVerifier()], HOW)),
+    ids=lambda each: each if isinstance(each, str) else each.name,
 )
 def test_a_panel_of_equal_members_is_the_one_verifier(verifier: ConfidenceVerifier, how: str) -> None:
     panel = PanelVerifier([verifier] * 3)
@@ -557,7 +558,7 @@ def test_bench_and_tune_take_several(cosd, pair, tmp_path: Path) -> None:  # noq
     prompts.write_text("Q: 3+4? A:\n", encoding="utf-8")
     output = cosd(
         "bench", *three(pair), "--verifier", "rule", "--verifier", "draft", "--prompts", str(prompts),
-        "--repeats", "1", "--batch-size", "2", "--json",
+        "--repeats", "1", "--max-new-tokens", "8", "--batch-size", "2", "--json",
     )  # fmt: skip
     names = [row["method"] for row in json.loads(output.out)]
     assert "panel, adaptive" in names

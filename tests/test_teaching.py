@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError
 from typing import Any
@@ -30,6 +31,7 @@ from cosd_core import (
     read_examples,
 )
 from cosd_core.training import teacher_forcing
+from tests.grids import covering, exhaustive
 from tests.models import (
     EOS,
     byte_tokenizer,
@@ -118,8 +120,7 @@ def in_bytes(data: Sequence[tuple[str, str]], *, end: bool = True) -> list[tuple
 
 
 class TestWhatIsNoted:
-    @pytest.mark.parametrize("tokens_per_pass", [1, 7, 50, 64, 4096])
-    @pytest.mark.parametrize("count", [1, 2, 3])
+    @pytest.mark.parametrize(("count", "tokens_per_pass"), covering(product([1, 2, 3], [1, 7, 50, 64, 4096])))
     def test_is_the_uncached_computation(self, count: int, tokens_per_pass: int) -> None:
         observations = observe(MODELS[:count], DATA, tokens_per_pass=tokens_per_pass)
         assert_observed(observations, in_bytes(DATA), MODELS[:count])
@@ -401,6 +402,7 @@ print(peak() - before)
 
 
 class TestWork:
+    @exhaustive
     @pytest.mark.skipif(sys.platform != "linux", reason="peaks are counted in kilobytes on Linux")
     def test_memory_does_not_grow_with_the_texts(self) -> None:
         result = subprocess.run(

@@ -30,6 +30,7 @@ from cosd_core.chat.events import ParsedAnswer
 from cosd_core.cross_tokenizer.row import CrossTokenizerRow
 from cosd_core.cross_tokenizer.vocabulary import vocabulary_of
 from tests.chats import TEMPLATES, chat_model
+from tests.grids import covering
 from tests.test_merging import Fails, join_one_by_one
 from tests.test_translated import ascii_over, random_over
 from tests.tokenizers import KEEPING_BYTES, ZOO, gpt2, llama2
@@ -282,8 +283,9 @@ def spelling(kind: str, window: int) -> LanguageModel:
         return LanguageModel(GPT2LMHeadModel(config).double(), tokenizer, name=f"learned-{window}")
 
 
-@pytest.mark.parametrize("kind", ["rotary", "learned"])
-@pytest.mark.parametrize("verifier", ["rule", "assistant", KEEN], ids=["rule", "assistant", "keen"])
+@pytest.mark.parametrize(
+    ("verifier", "kind"), covering(product(["rule", "assistant", KEEN], ["rotary", "learned"])), ids=str
+)
 def test_a_text_ends_before_the_word_that_no_window_takes_and_must_be_judged(
     kind: str, verifier: Any
 ) -> None:
@@ -362,9 +364,12 @@ class CallsOften(LogitsProcessor):
         return favoured
 
 
-@pytest.mark.parametrize("template", ["hermes", "mistral"])
-@pytest.mark.parametrize("name", ["gpt2-400", "llama2", "unigram-bytes", "single-bytes"])
-@pytest.mark.parametrize("turned", [False, True], ids=["tags are the draft's", "tags are the assistant's"])
+@pytest.mark.parametrize(
+    ("turned", "name", "template"),
+    covering(
+        product([False, True], ["gpt2-400", "llama2", "unigram-bytes", "single-bytes"], ["hermes", "mistral"])
+    ),
+)
 def test_a_call_that_must_be_made_is_made_though_only_one_tokenizer_has_its_tags(
     template: str, name: str, turned: bool
 ) -> None:

@@ -34,6 +34,7 @@ from cosd_core import (
 )
 from cosd_core.frontend.settings import Settings as CoreSettings
 from cosd_core.verifiers import Leaf, Split
+from tests.grids import exhaustive
 from tests.models import random_model
 
 properties = settings(deadline=None, max_examples=30)
@@ -217,6 +218,7 @@ def test_another_estimator_is_refused_with_what_it_is(make, named):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@exhaustive
 @settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 40),

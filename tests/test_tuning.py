@@ -45,6 +45,7 @@ from cosd_core.tuning import (
 from cosd_core.tuning.decision_trie import Ending
 from cosd_core.tuning.folds import divide
 from cosd_core.tuning.recommendation import recommend, recommend_per_group, warn
+from tests.grids import exhaustive
 from tests.models import ascii_model, counted_passes
 from tests.test_cli import IRON, cosd, pair  # noqa: F401 - fixtures
 
@@ -75,6 +76,7 @@ def write(cache: ReplayCache, setting: Setting, prompts: int = len(PROMPTS)) -> 
     return cache.generate([(setting, prompt) for prompt in range(prompts)])
 
 
+@exhaustive
 @settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(PAIRS),

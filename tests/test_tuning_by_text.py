@@ -11,6 +11,7 @@ from cosd_core import CoSDDecoder, LanguageModel, RuleVerifier, read_settings
 from cosd_core.evaluation import unasked_task
 from cosd_core.tuning import ReplayCache, Setting, tune
 from examples.bundled_pairs import load_words_pair
+from tests.grids import exhaustive
 from tests.models import ascii_model, counted_passes
 from tests.test_translated import ascii_over, random_over
 from tests.test_tuning import options, verifiers
@@ -81,6 +82,7 @@ def test_texts_that_fill_a_window_are_decoded() -> None:
 FEW = {"alphas": [0.5, 0.9], "betas": [0.5], "weights": [0.5], "folds": 3}
 
 
+@exhaustive
 def test_the_bundled_pair_with_two_tokenizers_is_tuned(tmp_path: Path) -> None:
     facts, arithmetic = load_words_pair()
     models, count = (facts, arithmetic, facts), 3

@@ -16,6 +16,7 @@ import llama_index_cosd
 from cosd_core import CoSDDecoder, LanguageModel, ModelInUseError, ModelUnloadedError
 from cosd_core.models.language_model import loaded_models
 from tests.chats import refused
+from tests.grids import every
 from tests.models import ascii_model
 
 Saved = tuple[str, str]
@@ -40,7 +41,7 @@ FRAMEWORKS: dict[str, tuple[Any, Callable[[Any], str]]] = {
 }
 
 
-@pytest.fixture(params=FRAMEWORKS)
+@pytest.fixture(params=every(2, FRAMEWORKS))
 def framework(request: pytest.FixtureRequest, saved: Saved) -> tuple[Any, Callable[[Any], str]]:
     """A framework's model, nothing loaded, and a call of it."""
     kind, call = FRAMEWORKS[request.param]

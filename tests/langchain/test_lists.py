@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableLambda
 
 from cosd_core import ContextOverflowError, CoSDDecoder, InvalidOptionError, LanguageModel
 from langchain_cosd import ChatCoSD, CoSDLLM
+from tests.grids import every
 from tests.langchain.conftest import Caller
 from tests.models import ascii_model, counted_passes
 
@@ -148,7 +149,7 @@ def test_an_empty_list_gives_an_empty_list(model: Any) -> None:
     assert model.generate([]).generations == []
 
 
-@pytest.mark.parametrize("method", ["batch", "generate"])
+@pytest.mark.parametrize("method", every(2, ["batch", "generate"]))
 async def test_lists_may_be_longer_than_what_the_decoder_lets_wait(
     method: str, model: Any, call: Caller
 ) -> None:

@@ -12,6 +12,7 @@ from llama_index.core import SummaryIndex
 from llama_index.core.base.llms.types import ChatMessage
 
 from cosd_core import AnswerTimeoutError, ContextOverflowError
+from tests.grids import every
 from tests.langchain.conftest import loop_stays_free
 from tests.llama_index.conftest import CHATS, METHODS, USER, responses, said, text_of, within
 from tests.models import counted_passes, on_pass
@@ -31,7 +32,7 @@ async def test_asynchronous_calls_never_block_the_event_loop(llm: Any, method: s
             await responses(llm, method, "Hello", max_tokens=48)
 
 
-@pytest.mark.parametrize("method", ["acomplete", "astream_chat"])
+@pytest.mark.parametrize("method", every(2, ["acomplete", "astream_chat"]))
 async def test_many_asynchronous_calls_at_once_do_not_mix(llm: Any, method: str) -> None:
     expected = [
         await text_of(llm, method[1:].replace("stream_", ""), prompt, max_tokens=64) for prompt in PROMPTS
@@ -221,7 +222,7 @@ async def test_a_timeout_ends_the_work(llm: Any, method: str) -> None:
         assert len(passes) < 16
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", every(3, METHODS))
 async def test_a_timeout_does_not_wait_for_text(llm: Any, method: str) -> None:
     """All text is held back as the possible beginning of a stop string."""
     text = await text_of(llm, method, "Hello", max_tokens=60)

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from cosd_core import ContextOverflowError, GenerationError, InvalidOptionError
 from llama_index_cosd import CoSDLLM
+from tests.grids import every
 from tests.llama_index.conftest import ASSISTANT, SYSTEM, TOOL, USER, Spied, saying, scripted, within
 
 # Workflows look at themselves with inspect, which finds pydantic's old names.
@@ -257,7 +258,7 @@ async def test_thoughts_are_blocks_and_deltas(chat: Any) -> None:
 CUT = calling(("add", {"a": 1, "b": 2}))
 
 
-@pytest.mark.parametrize("length", range(14, CUT.index("}}") + 2, 6))
+@pytest.mark.parametrize("length", every(3, range(14, CUT.index("}}") + 2, 6)))
 async def test_a_call_that_is_cut_off_is_never_a_call(llm: Any, length: int) -> None:
     tokens = len(llm.get_tokenizer().encode(CUT[:length], add_special_tokens=False))
     cut = telling(llm, CUT, max_new_tokens=tokens)

@@ -33,23 +33,29 @@ def save_benchmark_plot(rows: Sequence[Measurement], path: str | Path) -> None:
     methods = list(dict.fromkeys(row.method for row in rows))
     figure = new_figure(11.0, 5.5)
     axes = figure.subplots(1, 2)
-    for number, method in enumerate(methods):
-        own = [row for row in rows if row.method == method]
-        first, each = [row.first_token for row in own], [1 / row.tokens_per_second for row in own]
-        for plot, seconds in zip(axes, (first, each), strict=True):
-            milliseconds = [1000 * value for value in seconds]
-            if len(own) == 1:
-                plot.barh(number, milliseconds, label=plot_text(method), color=f"C{number % 10}")
-            else:
-                lengths = [row.prompt_tokens for row in own]
-                plot.plot(lengths, milliseconds, "o-", label=plot_text(method), color=f"C{number % 10}")
-    for plot, what in zip(axes, ("to the first token", "per token"), strict=True):
+    times = {
+        "to the first token": [1000 * row.first_token for row in rows],
+        "per token": [1000 / row.tokens_per_second for row in rows],
+    }
+    for plot, (what, milliseconds) in zip(axes, times.items(), strict=True):
         if len(rows) == len(methods):
-            plot.set(xlabel=f"ms {what}", yticks=[])
+            plot.barh(range(len(rows)), milliseconds)
+            plot.set(xlabel=f"ms {what}", yticks=range(len(rows)))
+            plot.set_yticklabels(list(map(plot_text, methods)) if plot is axes[0] else [])
             plot.invert_yaxis()
-        else:
-            plot.set(xlabel="tokens of the prompt", ylabel=f"ms {what}", xscale="log", yscale="log")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+            continue
+        for number, method in enumerate(methods):
+            own = [
+                (row.prompt_tokens, each)
+                for row, each in zip(rows, milliseconds, strict=True)
+                if row.method == method
+            ]
+            marker = "os^"[number // 10 % 3]  # there are ten colours
+            plot.plot(*zip(*own, strict=True), f"{marker}-", label=plot_text(method), color=f"C{number % 10}")
+        plot.set(xlabel="tokens of the prompt", ylabel=f"ms {what}", xscale="log", yscale="log")
+    if len(rows) > len(methods):
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=3, fontsize="small")
     path = Path(path)
     save_files(path.parent, {path.name: figure})
 

@@ -30,6 +30,12 @@ FROM = {"draft": 12, "assistant": 4}
 """From which pass on a model fails in these tests: some text is out by then."""
 
 
+@pytest.fixture(autouse=True)
+def no_cached_prefixes() -> None:
+    """Those of other tests' models: a pass without memory is repeated when they are gone."""
+    free_prefix_caches()
+
+
 @pytest.fixture(scope="module")
 def decoder(draft: LanguageModel, assistant: LanguageModel) -> CoSDDecoder:
     return CoSDDecoder(draft, assistant, draft_length=3)
@@ -112,7 +118,6 @@ def test_logits_of_another_shape_are_an_error_of_that_model(decoder, answer, sha
     def act(number: int, output: Any) -> Any:
         return replaced(BAD_SHAPES[shape](output.logits)) if number >= FROM[role] else None
 
-    free_prefix_caches()  # of other tests' models; otherwise a lack of memory empties them and goes on
     with on_pass(model, act):
         text, message = read_until_error(decoder, GenerationError)
     assert answer.startswith(text)

@@ -3,8 +3,8 @@
 The weights are random, so acceptance means nothing; passes and times per pass do. A higher ``--sharpness``
 raises the draft's confidence, so that the assistant runs less often.
 
-The *floor* of a token is the time in which the device reads the weights of the passes that it took once, at
-the bandwidth that it has when it copies memory. Nothing that runs one row at a time can be faster.
+The *floor* of a token is the time in which the device reads the weights once for every pass that the token
+took, at the bandwidth that it has when it copies memory.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def random_model(size: str, seed: int, device: torch.device, sharpness: float) -
 
 
 def weight_bytes(model: LanguageModel) -> int:
-    """What a pass reads: all weights but the table of embeddings."""
+    """The bytes of the weights that a pass reads: all but the table of embeddings."""
     weights: int = sum(each.nbytes for each in model.model.parameters())
     return weights - int(model.model.get_input_embeddings().weight.nbytes)
 

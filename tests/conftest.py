@@ -21,9 +21,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def frozen_imports() -> Iterator[None]:
-    """Python's collector passes over what was there before the first test: a million objects.
+    """Python's collector passes over the hundreds of thousands of objects that imports made.
 
-    It runs after every ``unload``, and looking at all that torch and the frameworks made takes a second.
+    It runs after every ``unload``, which would look at all of them each time.
     """
     gc.collect()
     gc.freeze()

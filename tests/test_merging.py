@@ -132,7 +132,7 @@ def decoder() -> CoSDDecoder:
 
 @cache
 def ids_alone(prompt: str, **sampling: float) -> tuple[int, ...]:
-    """What a decoder with the settings of the fixture writes with the options ``LONG`` and these."""
+    """The ids that a decoder with the fixture's settings writes, with the options ``LONG`` and these."""
     decoder = CoSDDecoder(DRAFT, ASSISTANT, schedule="fixed", draft_length=4)
     return decoder.generate(prompt, **LONG, **sampling).token_ids
 
